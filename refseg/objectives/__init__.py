@@ -1,0 +1,1 @@
+"""The objectives: what training minimises, one class each."""

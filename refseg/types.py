@@ -1,0 +1,80 @@
+"""The three things that travel through the package: a sample, a batch of samples, a prediction.
+
+Letters used everywhere: B batch, T frames, L words (token positions), C channels, H W input pixels,
+h w feature grid, R = h*w regions, N = L*R word-region positions, K heads.
+
+An image is a one-frame clip, and one expression is one sample. Whatever is called ``mask`` holds the
+referent's pixels and only that; whatever is called ``*_valid`` is True for what is real and False for padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass
+class RefSample:
+    """One (clip, expression, mask) triple, before and after the transforms.
+
+    A data set fills everything but ``pixel_valid``; the transforms change ``frames``, ``mask`` and
+    ``pixel_valid`` together and leave ``original_mask`` and ``original_size`` as they were read, because
+    scores are taken there.
+    """
+
+    frames: Tensor  # [T,3,H,W], uint8 0..255 as read, float after transforms.Normalize
+    mask: Tensor  # [H,W] bool, referent in the target frame
+    expression: str
+    sample_id: str  # unique in its data set, stable between runs
+    source: str  # data set and split, e.g. "refcoco/val"
+    original_size: tuple[int, int]  # (height, width) of the picture on disk
+    original_mask: Tensor  # [height,width] bool at original_size
+    target_frame: int = 0  # which of the T frames the mask belongs to
+    pixel_valid: Tensor | None = None  # [H,W] bool, False where a transform padded; None means all real
+    facts: dict[str, Any] = field(default_factory=dict)  # what else the data set knows (RefShapes: kind, form, ...)
+
+
+@dataclass
+class RefBatch:
+    """Samples padded to one size; made by ``datasets.collate`` and nowhere else."""
+
+    frames: Tensor  # [B,T,3,H,W] float, zero where padded
+    target_frame: Tensor  # [B] int64
+    token_ids: Tensor  # [B,L] int64, padding behind the words
+    token_valid: Tensor  # [B,L] bool, True = real word
+    mask: Tensor  # [B,1,H,W] bool
+    pixel_valid: Tensor  # [B,1,H,W] bool, True = real pixel
+    expressions: list[str]
+    original_masks: list[Tensor]  # B x [height,width] bool, stay on the CPU
+    original_sizes: list[tuple[int, int]]
+    sample_ids: list[str]
+    facts: list[dict[str, Any]]
+
+    @property
+    def images(self) -> Tensor:
+        """The target frame of every clip, [B,3,H,W]."""
+        rows = self.target_frame.new_tensor(range(len(self.target_frame)))
+        return self.frames[rows, self.target_frame]
+
+    def __len__(self) -> int:
+        return len(self.expressions)
+
+    def to(self, device) -> RefBatch:
+        """The same batch with its tensors on ``device``; the original masks stay where they are."""
+        names = ("frames", "target_frame", "token_ids", "token_valid", "mask", "pixel_valid")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+
+@dataclass
+class Prediction:
+    """What every model returns: one answer, and the named intermediates that produced it.
+
+    ``mask_logits`` are before the sigmoid and at the stride of the mask head; a pixel is predicted where the
+    logit is above ``mask_threshold`` = 0 (probability 0.5). ``trace`` holds at least ``words`` [B,L,C],
+    ``pixels`` [B,C,h,w] and ``sentence`` [B,C].
+    """
+
+    mask_logits: Tensor  # [B,1,h,w]
+    trace: dict[str, Tensor]
