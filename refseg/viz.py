@@ -1,0 +1,378 @@
+"""Figures of samples, predictions, word maps and learning curves, each with its alternative text.
+
+Every function takes plain tensors and returns a :class:`Picture`: a matplotlib figure and the words that stand for
+it where it cannot be seen. Nothing touches pyplot's global state. Nothing is told by hue alone: a prediction has a
+solid outline and the true mask a dashed one, maps use cividis, and every outline has a dark edge so that it is seen
+on any picture.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.colors import to_rgb, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from torch import Tensor
+
+from refseg.errors import RefsegError
+from refseg.types import RefSample
+
+PREDICTION, TRUTH = "#E69F00", "#56B4E9"  # Okabe and Ito's orange and sky blue
+INK, QUIET, DARK = "#222222", "#666666", "#101010"
+DASHES = {"solid": "solid", "dashed": (0, (3.2, 1.8))}
+LONGEST_SIDE = 640  # pixels; larger pictures are shrunk before they are drawn
+WORD_MAP_RECIPE = "attention from this word at every region, summed over the words it attends to"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, its alternative text and, if wanted, a caption; Jupyter shows it with all three."""
+
+    figure: Figure
+    alt: str
+    caption: str = ""
+
+    def __repr__(self) -> str:
+        return f"Picture: {self.alt}"
+
+    def _repr_html_(self) -> str:
+        return to_html(self, self.caption)
+
+
+def show_sample(sample: RefSample) -> Picture:
+    """A sample as read from its data set: the picture, and the referent marked in it.
+
+    Raises:
+        RefsegError: see :func:`as_picture`.
+    """
+    image, mask = as_picture(sample.frames[sample.target_frame]), as_mask(sample.mask)
+    figure, (left, right) = _panels(image, 2, sample.expression)
+    _draw(left, image, "picture")
+    _draw(right, image, "referent")
+    _mark(right, mask, TRUTH, "dashed")
+    alt = f"{_size(mask)}, and the same picture with the referent of “{sample.expression}” marked: {where(mask)}."
+    return Picture(figure, alt)
+
+
+def prediction_figure(image: Tensor, expression: str, pred_mask: Tensor, mask: Tensor | None, iou: float) -> Picture:
+    """The picture, and on it the predicted mask (solid outline) and the true one (dashed outline).
+
+    Args:
+        image: see :func:`as_picture`.
+        pred_mask, mask: [H,W] bool, at the size of the picture; ``mask`` is None where the truth is not known, and
+            ``iou`` is not looked at then.
+
+    Raises:
+        RefsegError: see :func:`as_picture` and :func:`as_mask`.
+    """
+    image = as_picture(image)
+    figure, (left, right) = _panels(image, 2, expression)
+    _draw(left, image, "picture")
+    _draw(right, image, "prediction" if mask is None else f"IoU {iou:.2f}")
+    alt = f"{_size(pred_mask)} for “{expression}”. The prediction covers {where(as_mask(pred_mask, image))}"
+    handles = [_legend_line(PREDICTION, "solid", "prediction")]
+    if mask is not None:
+        _mark(right, as_mask(mask, image), TRUTH, "dashed")
+        handles.append(_legend_line(TRUTH, "dashed", "true mask"))
+        alt += f"; the true mask covers {where(as_mask(mask))}. Their IoU is {iou:.2f}"
+    _mark(right, as_mask(pred_mask), PREDICTION, "solid")
+    figure.legend(
+        handles=handles, loc="outside lower right", ncols=2, frameon=False, fontsize=9, labelcolor=INK, handlelength=3
+    )
+    return Picture(figure, alt + ".")
+
+
+def word_map_figure(
+    image: Tensor,
+    words: Sequence[str],
+    maps: Tensor,
+    pred_mask: Tensor | None = None,
+    *,
+    level: str = "c5",
+    recipe: str = WORD_MAP_RECIPE,
+) -> Picture:
+    """One small panel per word: where in the picture that word looks.
+
+    All panels share one scale, so a faint panel is a word that spreads its attention evenly. The caption states
+    what a map needs to be read: level, query set, aggregation and normalisation.
+
+    Args:
+        image: see :func:`as_picture`.
+        words: L words; ``maps`` [L,h,w] their maps over the picture (padding already cut away), not negative.
+        pred_mask: [H,W] bool, drawn as a thin outline for orientation.
+        level, recipe: what the maps are made of, for the caption.
+
+    Raises:
+        RefsegError: words and maps differ in number, or a map has a negative or undefined value.
+    """
+    maps = _checked_maps(words, maps)
+    image = as_picture(image)
+    shares = maps / maps.mean().clamp(min=1e-12)
+    smooth = F.interpolate(shares[None], size=image.shape[:2], mode="bilinear")[0].numpy()
+    figure, axes = _panels(image, len(words) + 1, "", columns=min(len(words) + 1, 5))
+    _draw(axes[0], image, "picture")
+    for axis, word, weights in zip(axes[1:], words, smooth, strict=True):
+        drawn = _draw(axis, weights, f"“{word}”", cmap="cividis", vmin=0, vmax=float(smooth.max()))
+    if pred_mask is not None:
+        for axis in axes:
+            _mark(axis, as_mask(pred_mask, image), "white", "solid", fill=0)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.8, aspect=30, pad=0.02)
+    bar.set_label("attention, 1 = mean of all maps", fontsize=8, color=QUIET)
+    bar.ax.tick_params(labelsize=8, colors=QUIET, length=2)
+    bar.outline.set_visible(False)
+    outline = "" if pred_mask is None else " White outline: the predicted mask."
+    caption = f"Level {level}; {recipe}; mean over regions. Scale shared by all words, 1 = mean weight.{outline}"
+    figure.supxlabel(textwrap.fill(caption, round(13 * figure.get_figwidth())), fontsize=8, color=QUIET)
+    return Picture(figure, _word_map_alt(words, shares, level), caption)
+
+
+def learning_curve(log_rows: Sequence[Mapping[str, float]], over: str = "step") -> Picture:
+    """Training loss and validation mIoU over training.
+
+    Args:
+        log_rows: rows with ``over`` and "loss" or "val_mIoU" or both, in the order they were written.
+        over: the key of the horizontal axis, "step" or "seconds".
+
+    Raises:
+        RefsegError: no row has the two keys that a curve needs.
+    """
+    curves = {key: _curve(log_rows, over, key) for key in ("loss", "val_mIoU")}
+    curves = {key: points for key, points in curves.items() if len(points)}
+    if not curves:
+        raise RefsegError(f"The log has no row with {over!r} and 'loss' or 'val_mIoU': there is nothing to draw.")
+    titles = {"loss": "training loss", "val_mIoU": "validation mIoU"}
+    styles = {"loss": (PREDICTION, "solid"), "val_mIoU": ("#0072B2", (0, (5, 1.5)))}
+    figure = Figure(figsize=(4.2 * len(curves), 2.9), layout="constrained", facecolor="white")
+    axes = np.atleast_1d(figure.subplots(1, len(curves), sharex=True))
+    for axis, (key, points) in zip(axes, curves.items(), strict=True):
+        _plot(axis, points, titles[key], over, *styles[key])
+    told = [
+        f"{titles[key]} goes from {points[0, 1]:.3g} to {points[-1, 1]:.3g}"
+        + (f", best {points[:, 1].max():.3g}" if key == "val_mIoU" else "")
+        for key, points in curves.items()
+    ]
+    last = max(points[-1, 0] for points in curves.values())
+    return Picture(figure, f"Learning curve over {last:g} {_unit(over)}: {'; '.join(told)}.")
+
+
+def overlay(image: Tensor, pred_mask: Tensor) -> np.ndarray:
+    """The picture with everything but the mask dimmed, and a light line with a dark edge around the mask.
+
+    Args:
+        image: see :func:`as_picture`; kept at its size.
+        pred_mask: [H,W] bool at the size of the picture.
+
+    Returns:
+        [H,W,3] uint8.
+    """
+    picture, mask = as_picture(image, longest_side=None), as_mask(pred_mask)
+    if picture.shape[:2] != mask.shape:
+        raise RefsegError(f"The picture is {picture.shape[:2]} and the mask {mask.shape} pixels: they must be equal.")
+    width = max(1, round(max(mask.shape) / 400))
+    tint = np.asarray(to_rgb(PREDICTION)) * 255
+    result = np.where(mask[..., None], 0.72 * picture + 0.28 * tint, 0.55 * picture).astype(np.uint8)
+    inner, outer = _grown(mask, width) & ~mask, _grown(mask, 2 * width) & ~_grown(mask, width)
+    result[outer] = np.asarray(to_rgb(DARK)) * 255
+    result[inner] = tint
+    return result
+
+
+def to_png_bytes(picture: Picture, dpi: int = 110) -> bytes:
+    """The figure as a PNG file; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    picture.figure.savefig(
+        buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None}
+    )
+    return buffer.getvalue()
+
+
+def to_html(picture: Picture, caption: str = "") -> str:
+    """A self-contained <figure> with the picture inside, its alternative text and a caption."""
+    data = base64.b64encode(to_png_bytes(picture)).decode("ascii")
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return (
+        f'<figure><img alt="{html.escape(picture.alt, quote=True)}" style="max-width:100%" '
+        f'src="data:image/png;base64,{data}">{below}</figure>'
+    )
+
+
+def as_picture(image: Tensor | np.ndarray, longest_side: int | None = LONGEST_SIDE) -> np.ndarray:
+    """A picture ready to draw, [H,W,3] uint8, shrunk to ``longest_side`` pixels (None keeps its size).
+
+    Args:
+        image: [3,H,W] uint8 0..255, or float between 0 and 1; an array may be [H,W,3].
+
+    Raises:
+        RefsegError: another shape, or float values outside 0..1 (a normalised picture).
+    """
+    tensor = torch.as_tensor(image).detach().cpu()
+    if tensor.ndim == 3 and tensor.shape[0] != 3 and tensor.shape[2] == 3:
+        tensor = tensor.permute(2, 0, 1)
+    if tensor.ndim != 3 or tensor.shape[0] != 3 or tensor.numel() == 0:
+        raise RefsegError(f"A picture of shape {tuple(tensor.shape)} cannot be drawn: it must be [3,H,W].")
+    if tensor.dtype != torch.uint8:
+        if not (tensor.min() >= 0 and tensor.max() <= 1):
+            raise RefsegError("The picture has values outside 0..1: draw the picture as read, not the normalised one.")
+        tensor = (tensor.float() * 255).round().to(torch.uint8)
+    return _shrunk(tensor, longest_side).permute(1, 2, 0).numpy()
+
+
+def as_mask(mask: Tensor | np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
+    """A mask as [H,W] bool array; with ``like`` it must have the shape of that picture before it was shrunk.
+
+    Raises:
+        RefsegError: not bool, not two-dimensional, or of other proportions than the picture.
+    """
+    array = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
+    if array.dtype != bool or array.ndim != 2:
+        raise RefsegError(f"A mask must be bool and [H,W], not {array.dtype} of shape {array.shape}.")
+    if like is not None:
+        scale = max(like.shape[:2]) / max(array.shape)
+        if any(abs(side * scale - drawn) > 1 for side, drawn in zip(array.shape, like.shape[:2], strict=True)):
+            raise RefsegError(f"The mask of {array.shape} pixels does not fit the picture: give both at one size.")
+    return array
+
+
+def where(mask: np.ndarray | Tensor) -> str:
+    """A mask in words: its share of the picture and the part of the picture where its centre lies.
+
+    >>> where(np.eye(3, dtype=bool) & (np.arange(3) == 2))
+    '11 % of the picture, at the lower right'
+    """
+    array = np.asarray(mask)
+    if not array.any():
+        return "nothing"
+    rows, columns = np.nonzero(array)
+    third = [int(3 * (rows.mean() + 0.5) / array.shape[0]), int(3 * (columns.mean() + 0.5) / array.shape[1])]
+    centre = third == [1, 1]
+    place = "centre" if centre else f"{('upper', 'middle', 'lower')[third[0]]} {('left', 'centre', 'right')[third[1]]}"
+    share = 100 * array.mean()
+    percent = "less than 1 %" if share < 1 else f"{share:.0f} %"
+    return f"{percent} of the picture, at the {place}"
+
+
+# ---- how it is drawn -------------------------------------------------------------------------------------------
+
+
+def _panels(image: np.ndarray, count: int, expression: str, columns: int | None = None):
+    """A figure with ``count`` panels of the picture's proportions, and the expression as its title."""
+    rows = -(-count // (columns or count))
+    columns = -(-count // rows)  # full rows rather than one long and one short
+    ratio = min(max(image.shape[0] / image.shape[1], 0.4), 2.0)  # a sliver of a picture still gets a usable figure
+    wide = 3.6 if count == 2 else 2.1  # inches
+    title = textwrap.fill(f"“{expression}”", round(9 * wide * columns)) if expression else ""
+    height = rows * (wide * ratio + 0.3) + 0.32 * len(title.splitlines()) + 0.35
+    figure = Figure(figsize=(wide * columns + 0.2, height), layout="compressed", facecolor="white")
+    if title:
+        figure.suptitle(title, fontsize=12, color=INK, parse_math=False)
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    return figure, axes[:count]
+
+
+def _draw(axis, image: np.ndarray, title: str, **options):
+    axis.set_title(title, fontsize=9.5, color=QUIET, pad=4, parse_math=False)
+    height, width = image.shape[:2]
+    return axis.imshow(image, extent=(0, width, height, 0), interpolation="nearest", **options)
+
+
+def _mark(axis, mask: np.ndarray, colour: str, style: str, fill: float = 0.32) -> None:
+    """A translucent fill and an outline in the colour, over a wider dark line."""
+    if not mask.any():
+        return
+    extent = axis.images[0].get_extent()
+    width, height = extent[1], extent[2]
+    layer = np.zeros((*mask.shape, 4))
+    layer[mask] = to_rgba(colour, fill)
+    axis.imshow(layer, extent=extent, interpolation="nearest")
+    ring = np.pad(mask, 1).astype(float)  # so that a mask at the border is closed too
+    x = (np.arange(ring.shape[1]) - 0.5) * width / mask.shape[1]
+    y = (np.arange(ring.shape[0]) - 0.5) * height / mask.shape[0]
+    thin = 1.2 if fill == 0 else 2.0
+    axis.contour(x, y, ring, levels=[0.5], colors=DARK, linewidths=thin + 1.6)
+    axis.contour(x, y, ring, levels=[0.5], colors=[colour], linewidths=thin, linestyles=[DASHES[style]])
+    axis.set_xlim(0, width)
+    axis.set_ylim(height, 0)
+
+
+def _legend_line(colour: str, style: str, label: str) -> Line2D:
+    return Line2D(
+        [], [], color=colour, linestyle=(0, (3.2, 1.8)) if style == "dashed" else "solid", lw=2.4, label=label
+    )
+
+
+def _shrunk(tensor: Tensor, longest_side: int | None) -> Tensor:
+    scale = 1 if longest_side is None else longest_side / max(tensor.shape[-2:])
+    if scale >= 1:
+        return tensor
+    size = [max(1, round(side * scale)) for side in tensor.shape[-2:]]
+    return F.interpolate(tensor[None], size=size, mode="bilinear", antialias=True)[0]
+
+
+def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """The mask and everything within ``pixels`` of it, counted along rows and columns."""
+    field = torch.from_numpy(mask)[None, None].to(torch.uint8)
+    for _ in range(2):  # a square neighbourhood is a row neighbourhood of a column one
+        field = F.max_pool2d(field.float(), (2 * pixels + 1, 1), 1, (pixels, 0)).transpose(2, 3)
+    return field[0, 0].bool().numpy()
+
+
+def _checked_maps(words: Sequence[str], maps: Tensor) -> Tensor:
+    maps = maps.detach().float().cpu()
+    if not words or maps.ndim != 3 or len(maps) != len(words):
+        raise RefsegError(f"{len(words)} words and maps of shape {tuple(maps.shape)}: give one [h,w] map per word.")
+    if not bool((maps >= 0).all()) or not bool(maps.isfinite().all()):
+        raise RefsegError("A word map has a negative or undefined value: maps are attention weights.")
+    return maps
+
+
+def _word_map_alt(words: Sequence[str], shares: Tensor, level: str) -> str:
+    told = [
+        f"“{word}” is strongest at the {_place(share)} ({share.max():.1f})"
+        for word, share in zip(words, shares, strict=True)
+    ]
+    return f"One attention map per word at level {level}; 1 is the mean weight. {'; '.join(told)}."
+
+
+def _place(weights: Tensor) -> str:
+    peak = torch.zeros_like(weights, dtype=torch.bool).flatten()
+    peak[weights.argmax()] = True
+    return where(peak.view_as(weights).numpy()).split(" at the ")[1]
+
+
+def _size(mask: np.ndarray) -> str:
+    return f"A picture of {mask.shape[1]} by {mask.shape[0]} pixels"
+
+
+def _curve(rows: Sequence[Mapping[str, float]], over: str, key: str) -> np.ndarray:
+    """[n,2]: the rows that have both keys."""
+    points = [(row[over], row[key]) for row in rows if row.get(over) is not None and row.get(key) is not None]
+    return np.array(points, dtype=float).reshape(-1, 2)
+
+
+def _unit(over: str) -> str:
+    return "steps" if over == "step" else over
+
+
+def _plot(axis, points: np.ndarray, title: str, over: str, colour: str, style) -> None:
+    marker = "o" if len(points) < 30 else None
+    axis.plot(*points.T, color=colour, linestyle=style, lw=2, marker=marker, ms=4)
+    axis.annotate(f"{points[-1, 1]:.3g}", points[-1], xytext=(4, 4), textcoords="offset points", fontsize=9, color=INK)
+    axis.set_title(title, fontsize=10, color=INK, loc="left")
+    axis.set_xlabel(_unit(over), fontsize=9, color=QUIET)
+    axis.set_ylim(bottom=0, top=1 if title.endswith("mIoU") else None)
+    axis.grid(axis="y", color="#dddddd", lw=0.8)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color("#aaaaaa")
+    axis.tick_params(labelsize=8, colors=QUIET, length=3)
+    axis.margins(x=0.08)
