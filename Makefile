@@ -1,0 +1,87 @@
+# The kit's few commands; `make` alone lists them. Everything they make stays in this folder.
+# Paths are relative on purpose: the checkout may lie in a folder whose name holds spaces.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help tour test test-slow test-floor lab lint clean
+
+# Name an interpreter here if the search below finds the wrong one: make test PYTHON=/path/to/python3
+PYTHON ?=
+CANDIDATES := python3.13 python3.12 python3.11 python3
+# More words for `pip install`, for instance another index.
+PIP_FLAGS ?=
+
+READY := .venv/ready
+FLOOR := .venv-floor/ready
+
+# Tests draw no windows and never ask the network for weights.
+test test-slow test-floor: export MPLBACKEND := Agg
+test test-slow test-floor: export HF_HUB_OFFLINE := 1
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' Makefile
+
+tour: $(READY) ## a first walk through the kit, without the network once installed
+	@.venv/bin/refseg tour
+
+test: $(READY) ## ruff and every quick test
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m pytest
+
+test-slow: $(READY) ## the tests that take longer, trainings and notebooks among them
+	@.venv/bin/python -m pytest -m "slow and not gpu" --timeout=3600
+
+test-floor: $(FLOOR) ## the quick tests with the oldest versions that pyproject.toml allows
+	@.venv-floor/bin/python -m pytest
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	@.venv/bin/python -m jupyterlab notebooks
+
+lint: $(READY) ## what ruff finds wrong, and what it would lay out otherwise
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m ruff format --check .
+
+clean: ## remove caches and build leftovers; .venv, data and runs stay
+	@rm -rf build dist refseg.egg-info .pytest_cache .ruff_cache
+	@find refseg tests notebooks benchmarks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@$(call install,.venv,)
+
+# The oldest versions were published before the newest Python.
+$(FLOOR): CANDIDATES := python3.11 python3.12
+$(FLOOR): pyproject.toml tests/floor.txt
+	@$(call install,.venv-floor,-c tests/floor.txt)
+
+# $(call install,FOLDER,PIP ARGUMENTS): the package, editable, with its tests' tools in a virtual environment.
+# The file FOLDER/installing lives as long as an installation does. Found at the start, it tells of one that was
+# cut off, whose half-written packages pip would take for whole ones: then the environment is made anew.
+define install
+	set -u; \
+	if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; else set -- $(CANDIDATES); fi; \
+	recent=; python=; \
+	for name do \
+	    "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    recent=$${recent:-$$name}; \
+	    if "$$name" -c 'import ensurepip, venv' 2>/dev/null; then python=$$name; break; fi; \
+	done; \
+	if [ -z "$$recent" ]; then \
+	    echo "No Python 3.11 or newer among: $$*. Install one, or name yours: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	if [ -z "$$python" ]; then \
+	    echo "$$recent cannot make a virtual environment: on Debian or Ubuntu, apt install $${recent##*/}-venv" >&2; exit 1; \
+	fi; \
+	if [ -e $(1)/installing ] || ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
+	    echo "Making $(1) with $$python"; \
+	    "$$python" -m venv --clear $(1) || exit 1; \
+	    echo '*' > $(1)/.gitignore; \
+	fi; \
+	echo "Installing refseg into $(1): some gigabytes and some minutes, the first time only"; \
+	touch $(1)/installing; \
+	if $(1)/bin/python -m pip install --disable-pip-version-check --no-input $(PIP_FLAGS) $(2) -e '.[test]'; then \
+	    rm -f $(1)/installing; touch $(1)/ready; \
+	else \
+	    rm -f $(1)/installing; \
+	    echo "Installing refseg failed for the reason pip gives above, mostly no network or a full disk: mend it and run the same make again." >&2; exit 1; \
+	fi
+endef
