@@ -1,0 +1,61 @@
+"""The mathematics that several models share, as free functions; modules only hold the weights.
+
+Letters: B batch, L words, C channels, h w feature grid, R = h*w regions.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SPATIAL_CHANNELS = 8  # what spatial_coordinates returns for every region
+
+
+def l2_normalize(vectors: Tensor, dim: int = -1) -> Tensor:
+    """``vectors`` at length one along ``dim``; a vector shorter than 1e-6 is divided by 1e-6, so zero stays zero.
+
+    The bound is that of ``tf.nn.l2_normalize`` in the authors' release of CMSA (1e-12 on the squared length).
+    """
+    return F.normalize(vectors, dim=dim, eps=1e-6)
+
+
+def masked_softmax(scores: Tensor, valid: Tensor, dim: int = -1) -> Tensor:
+    """Softmax over the valid entries of ``dim``; invalid ones get exactly 0, and so does a row without a valid one.
+
+    Args:
+        scores: any shape, any finite values.
+        valid: bool, broadcasts to ``scores``, True = takes part.
+        dim: the dimension over which the weights sum to one.
+    """
+    # The lowest finite number instead of -inf: a row without a valid entry then gives no NaN, neither here nor in
+    # the gradient, and the second masked_fill makes it zero.
+    weights = scores.masked_fill(~valid, torch.finfo(scores.dtype).min).softmax(dim)
+    return weights.masked_fill(~valid, 0.0)
+
+
+def masked_mean(values: Tensor, valid: Tensor, dim: int) -> Tensor:
+    """Mean of the valid entries of ``values`` along ``dim``; zero where there is none.
+
+    Args:
+        values: any shape.
+        valid: bool, broadcasts to ``values``.
+        dim: the dimension that the mean takes away.
+    """
+    count = valid.expand_as(values).sum(dim).clamp(min=1)
+    return values.masked_fill(~valid, 0.0).sum(dim) / count
+
+
+def spatial_coordinates(
+    h: int, w: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Where every region lies, [8,h,w]: x_min, y_min, x_max, y_max, x_c, y_c, 1/w, 1/h.
+
+    Edges and centres run from -1 (left, top) to 1 (right, bottom) of the picture. The list is the one of the
+    authors' release of CMSA, "spatial coordinate feature" of Ye et al., CVPR 2019, Sec. 3.1.
+    """
+    x = torch.linspace(-1, 1, w + 1, device=device, dtype=dtype).expand(h, w + 1)
+    y = torch.linspace(-1, 1, h + 1, device=device, dtype=dtype)[:, None].expand(h + 1, w)
+    x_min, x_max, y_min, y_max = x[:, :-1], x[:, 1:], y[:-1], y[1:]
+    ones = torch.ones_like(x_min)
+    return torch.stack([x_min, y_min, x_max, y_max, (x_min + x_max) / 2, (y_min + y_max) / 2, ones / w, ones / h])

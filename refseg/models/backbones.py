@@ -1,0 +1,163 @@
+"""Backbones: from pictures to features "c2" (stride 4), "c3", "c4", "c5" (all stride 8).
+
+Every backbone declares ``channels`` and ``strides`` by level. Both keep stride 8 behind C3 and widen the view by
+dilation instead (DeepLab), because referring segmentation needs the place as much as the meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import ResNet101_Weights
+from torchvision.models.resnet import Bottleneck, ResNet
+
+from refseg.errors import RefsegError
+
+LEVELS = ("c2", "c3", "c4", "c5")
+STRIDES = {"c2": 4, "c3": 8, "c4": 8, "c5": 8}
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut (He et al., CVPR 2016, Fig. 2), both dilated alike.
+
+    Args:
+        channels_in, channels_out: widths; the shortcut is a 1x1 convolution where width or stride change.
+        stride: of the first convolution.
+        dilation: of both.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int = 1, dilation: int = 1):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, 3, stride, dilation, dilation, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels_out, channels_out, 3, 1, dilation, dilation, bias=False),
+            nn.BatchNorm2d(channels_out),
+        )
+        same = channels_in == channels_out and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,C_in,H,W] -> [B,C_out,H/stride,W/stride]."""
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+@dataclass
+class SmallBackboneConfig:
+    """A backbone that trains from scratch on two CPU cores while a class waits (ours, for the lessons)."""
+
+    channels: tuple[int, int, int, int, int] = (24, 40, 64, 72, 80)  # stem, c2, c3, c4, c5
+    blocks: tuple[int, int, int, int] = (1, 1, 1, 1)  # residual blocks of c2, c3, c4, c5
+
+
+class SmallBackbone(nn.Module):
+    """Stem at stride 2, c2 at stride 4, c3 at stride 8, then c4 and c5 at stride 8 with dilation 2 and 4.
+
+    Args:
+        config: widths and depths.
+    """
+
+    def __init__(self, config: SmallBackboneConfig):
+        super().__init__()
+        stem, *widths = config.channels
+        self.channels = dict(zip(LEVELS, widths, strict=True))
+        self.strides = dict(STRIDES)
+        self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, 2, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True))
+        self.stages = nn.ModuleDict()
+        channels_in = stem
+        for level, width, depth, stride, dilation in zip(
+            LEVELS, widths, config.blocks, (2, 2, 1, 1), (1, 1, 2, 4), strict=True
+        ):
+            first = ResidualBlock(channels_in, width, stride, dilation)
+            rest = [ResidualBlock(width, width, 1, dilation) for _ in range(depth - 1)]
+            self.stages[level] = nn.Sequential(first, *rest)
+            channels_in = width
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """[B,3,H,W], normalised colours -> {level: [B,channels[level],H/stride,W/stride]}."""
+        features = {}
+        x = self.stem(images)
+        for level, stage in self.stages.items():
+            features[level] = x = stage(x)
+        return features
+
+
+@dataclass
+class ResNet101BackboneConfig:
+    """The backbone of the paper: ResNet-101 at stride 8 (DeepLab-101 without its classifier)."""
+
+    weights: str | None = None  # name of torchvision weights, e.g. "IMAGENET1K_V2", or the path of a safetensors file
+    frozen: bool = False  # fixed weights and statistics, as in the authors' release
+    layers: tuple[int, int, int, int] = (3, 4, 23, 3)  # bottleneck blocks per stage; (1, 1, 1, 1) for quick tests
+
+
+class ResNet101Backbone(nn.Module):
+    """torchvision's ResNet-101 with dilation in place of the last two strides.
+
+    The authors used DeepLab weights trained on COCO segmentation (release) whose pictures contain those of
+    RefCOCO's validation and test sets; say which weights you used when you publish a number.
+
+    Args:
+        config: weights and whether they stay fixed. A weights name is downloaded once into torch's cache.
+
+    Raises:
+        RefsegError: ``weights`` is neither a torchvision name nor a file, or the file does not fit.
+    """
+
+    def __init__(self, config: ResNet101BackboneConfig):
+        super().__init__()
+        self.channels = {"c2": 256, "c3": 512, "c4": 1024, "c5": 2048}
+        self.strides = dict(STRIDES)
+        self.frozen = config.frozen
+        self.net = ResNet(
+            Bottleneck, list(config.layers), num_classes=1, replace_stride_with_dilation=[False, True, True]
+        )
+        del self.net.fc, self.net.avgpool  # the classifier of ImageNet
+        if config.weights is not None:
+            _load_resnet(self.net, config.weights)
+        if self.frozen:
+            self.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> ResNet101Backbone:
+        """As usual, but a frozen backbone keeps its BatchNorms in eval mode.
+
+        Paper-size training runs at a batch of one or a few pictures, whose own statistics are noise; the release
+        freezes them for the same reason. Fixed weights under moving statistics would not be fixed features.
+        """
+        return super().train(mode and not self.frozen)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """[B,3,H,W], colours normalised as the weights expect -> {level: [B,channels[level],H/stride,W/stride]}."""
+        net, features = self.net, {}
+        x = net.maxpool(net.relu(net.bn1(net.conv1(images))))
+        for level, stage in zip(LEVELS, (net.layer1, net.layer2, net.layer3, net.layer4), strict=True):
+            features[level] = x = stage(x)
+        return features
+
+
+def _load_resnet(net: ResNet, weights: str) -> None:
+    """Fill ``net`` from torchvision weights or a safetensors file; the classifier's weights are left out."""
+    if weights in ResNet101_Weights.__members__:
+        state = ResNet101_Weights[weights].get_state_dict(progress=True)
+    elif Path(weights).is_file():
+        state = load_file(weights)
+    else:
+        names = ", ".join(ResNet101_Weights.__members__)
+        raise RefsegError(f"There are no ResNet-101 weights {weights!r}: give a safetensors file or one of {names}.")
+    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise RefsegError(
+            f"The weights {weights!r} do not fit this ResNet ({reason}): use those of its depth."
+        ) from None
+
+
+BACKBONES = {SmallBackboneConfig: SmallBackbone, ResNet101BackboneConfig: ResNet101Backbone}

@@ -1,0 +1,161 @@
+"""CMSA-Net: cross-modal self-attention on three levels, gated fusion, a mask (Ye et al., CVPR 2019, Fig. 2).
+
+This is the network of the paper's equations. The authors' TensorFlow release computes something else in several places
+(ReLUs on queries, keys and values, pooled keys, per-channel gates).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from refseg.models.attention import masked_mean
+from refseg.models.backbones import BACKBONES, ResNet101BackboneConfig, SmallBackboneConfig
+from refseg.models.cmsa import CROSS_MODAL, CMSAConfig, ConcatenationMeanConfig
+from refseg.models.gmlf import GatedMultiLevelFusion, GMLFConfig
+from refseg.models.mask_head import HEADS, MaskHeadConfig, SkipMaskHeadConfig
+from refseg.models.text_encoders import (
+    TEXT_ENCODERS,
+    ContextualWordsConfig,
+    SentenceVectorConfig,
+    WordEmbeddingConfig,
+)
+from refseg.types import Prediction, RefBatch
+
+LEVELS = ("c3", "c4", "c5")
+
+
+@dataclass
+class CMSANetConfig:
+    """Which part stands in which place; the class of each part's config chooses the part."""
+
+    vocabulary_size: int
+    backbone: SmallBackboneConfig | ResNet101BackboneConfig
+    text: WordEmbeddingConfig | ContextualWordsConfig | SentenceVectorConfig
+    cross_modal: CMSAConfig | ConcatenationMeanConfig
+    fusion: GMLFConfig
+    head: MaskHeadConfig | SkipMaskHeadConfig
+    c5_dim: int | None = None  # width to which C5 is projected before the attention; the release: 1000
+
+    @classmethod
+    def lesson(cls, vocabulary_size: int) -> CMSANetConfig:
+        """About half a million parameters: trains from scratch at 96 px on two CPU cores."""
+        return cls(
+            vocabulary_size,
+            SmallBackboneConfig(),
+            ContextualWordsConfig(dim=64),
+            CMSAConfig(dim=64),
+            GMLFConfig(dim=64),
+            SkipMaskHeadConfig(),
+        )
+
+    @classmethod
+    def paper(cls, vocabulary_size: int, weights: str | None = None) -> CMSANetConfig:
+        """The paper's widths, for 320 px and 20 words.
+
+        Args:
+            vocabulary_size: 12,112 in the release.
+            weights: of the ResNet-101, see ``ResNet101BackboneConfig``. Given weights stay fixed, as in the release;
+                without any the backbone starts at random and learns.
+        """
+        return cls(
+            vocabulary_size,
+            ResNet101BackboneConfig(weights=weights, frozen=weights is not None),
+            WordEmbeddingConfig(dim=1000),
+            CMSAConfig(dim=512),
+            GMLFConfig(dim=500),
+            MaskHeadConfig(),
+        )
+
+
+class CMSANet(nn.Module):
+    """A picture and an expression in, mask logits out.
+
+    Args:
+        config: the parts.
+    """
+
+    def __init__(self, config: CMSANetConfig):
+        super().__init__()
+        self.config = config
+        self.backbone = BACKBONES[type(config.backbone)](config.backbone)
+        self.text = TEXT_ENCODERS[type(config.text)](config.text, config.vocabulary_size)
+        widths = {level: self.backbone.channels[level] for level in LEVELS}
+        self.project_c5 = nn.Identity()
+        if config.c5_dim is not None:
+            self.project_c5 = nn.Conv2d(widths["c5"], config.c5_dim, 1)
+            widths["c5"] = config.c5_dim
+        attention = CROSS_MODAL[type(config.cross_modal)]
+        self.cross_modal = nn.ModuleDict(
+            {level: attention(widths[level], self.text.channels, config.cross_modal) for level in LEVELS}
+        )
+        self.common_width = nn.ModuleDict(
+            {level: nn.Conv2d(self.cross_modal[level].channels, config.fusion.dim, 1) for level in LEVELS}
+        )
+        self.fusion = GatedMultiLevelFusion(LEVELS, config.fusion)
+        self.head = HEADS[type(config.head)](config.head, self.fusion.channels, self.backbone.channels)
+
+    def forward(self, batch: RefBatch) -> Prediction:
+        """Figure 2 of the paper, from left to right.
+
+        Returns:
+            mask_logits [B,1,h',w'] at the head's stride; trace with words [B,L,C], words_valid [B,L],
+            sentence [B,C], pixels [B,C,h,w] and fused/c3, fused/c4, fused/c5 [B,C,h,w]
+        """
+        features = self.backbone(batch.images)
+        words, words_valid = self.text(batch.token_ids, batch.token_valid)
+        fused = self.fuse_words(features, words, words_valid, batch.pixel_valid)
+        pixels = self.fusion(fused)
+        trace = {"words": words, "words_valid": words_valid, "pixels": pixels}
+        trace["sentence"] = masked_mean(words, words_valid[..., None], dim=1)
+        trace |= {f"fused/{level}": x for level, x in fused.items()}
+        return Prediction(self.head(pixels, features), trace)
+
+    def fuse_words(
+        self, features: dict[str, Tensor], words: Tensor, words_valid: Tensor, pixel_valid: Tensor
+    ) -> dict[str, Tensor]:
+        """Cross-modal attention and the 1x1 convolution to the common width: {level: X [B,C,h,w]}."""
+        fused = {}
+        for level, inputs in self._cross_modal_inputs(features, words, words_valid, pixel_valid).items():
+            fused[level] = torch.relu(self.common_width[level](self.cross_modal[level](*inputs)))
+        return fused
+
+    def word_maps(self, batch: RefBatch) -> dict[str, Tensor]:
+        """Where each word looks at each level: {level: [B,L,h,w]}, see ``CrossModalSelfAttention.word_maps``."""
+        inputs = self._attention_inputs(batch)
+        return {level: self.cross_modal[level].word_maps(*inputs[level]) for level in LEVELS}
+
+    def attention_row(self, batch: RefBatch, level: str, query_region: int, query_word: int) -> tuple[Tensor, Tensor]:
+        """Alpha [B,R] and beta [B,L] of one query at one level, see ``CrossModalSelfAttention.attention_row``."""
+        pixels, words, words_valid, region_valid = self._attention_inputs(batch)[level]
+        block = self.cross_modal[level]
+        return block.attention_row(pixels, words, words_valid, query_region, query_word, region_valid)
+
+    def gates(self, batch: RefBatch) -> dict[str, tuple[Tensor, Tensor]]:
+        """Memory and reset gate of each level, [B,1,h,w] each, see ``GatedMultiLevelFusion.gates``."""
+        words, words_valid = self.text(batch.token_ids, batch.token_valid)
+        fused = self.fuse_words(self.backbone(batch.images), words, words_valid, batch.pixel_valid)
+        return self.fusion.gates(fused)
+
+    def _attention_inputs(self, batch: RefBatch) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        words, words_valid = self.text(batch.token_ids, batch.token_valid)
+        return self._cross_modal_inputs(self.backbone(batch.images), words, words_valid, batch.pixel_valid)
+
+    def _cross_modal_inputs(
+        self, features: dict[str, Tensor], words: Tensor, words_valid: Tensor, pixel_valid: Tensor
+    ) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """What the attention of each level reads: pixels, words, words_valid and the valid regions [B,h,w]."""
+        pixels = {level: features[level] for level in LEVELS}
+        pixels["c5"] = self.project_c5(pixels["c5"])
+        return {
+            level: (x, words, words_valid, regions_with_pixels(pixel_valid, x.shape[-2:]))
+            for level, x in pixels.items()
+        }
+
+
+def regions_with_pixels(pixel_valid: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A region is valid if any of its pixels is: [B,1,H,W] bool -> [B,h,w] bool."""
+    return F.adaptive_max_pool2d(pixel_valid.float(), grid)[:, 0] > 0
