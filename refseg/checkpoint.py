@@ -1,0 +1,163 @@
+"""A checkpoint is a folder: ``model.safetensors`` and ``config.json``, nothing that could run code.
+
+``config.json`` holds all that is needed to rebuild the model and to feed it: the model's config, the vocabulary, the
+input size, and for the record the experiment and its results. A checkpoint of a run that can be resumed has
+``training.safetensors`` (optimiser, random state) beside it.
+
+Writing is all or nothing. The new folder is completed under another name and then takes the place of the old one, so
+a kill or a full disk leaves the old checkpoint as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from refseg import __version__
+from refseg.errors import RefsegError
+from refseg.models import build_model
+from refseg.models.config import config_from_dict, config_to_dict
+from refseg.tokenizer import WordVocabulary
+
+FORMAT = 1
+WEIGHTS, CONFIG, TRAINING = "model.safetensors", "config.json", "training.safetensors"
+
+
+@dataclass
+class Loaded:
+    """A checkpoint in memory."""
+
+    model: nn.Module  # in eval mode
+    tokenizer: WordVocabulary
+    image_size: int
+    config: dict[str, Any]  # config.json as stored
+    training: dict[str, Tensor] | None = None  # what save_checkpoint was given as ``training``
+
+
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    tokenizer: WordVocabulary,
+    image_size: int,
+    *,
+    record: dict[str, Any] | None = None,
+    training: dict[str, Tensor] | None = None,
+) -> None:
+    """Write a checkpoint; an older one in ``folder`` is replaced only when the new one is complete.
+
+    Args:
+        record: JSON-able facts for the reader (experiment, results, step), stored under "record".
+        training: named tensors needed to resume.
+
+    Raises:
+        RefsegError: the disk is full or not writable; the old checkpoint is still there.
+    """
+    folder = Path(folder)
+    config = {
+        "format": FORMAT,
+        "refseg": __version__,
+        "model": config_to_dict(model.config),
+        "vocabulary": tokenizer.words[2:],
+        "max_words": tokenizer.max_words,
+        "image_size": image_size,
+        "record": record or {},
+    }
+    partial, previous = _beside(folder, "partial"), _beside(folder, "previous")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file(_plain(model.state_dict()), partial / WEIGHTS)
+        if training is not None:
+            save_file(_plain(training), partial / TRAINING)
+        (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+        shutil.rmtree(previous, ignore_errors=True)
+        if folder.exists():
+            folder.rename(previous)
+        partial.rename(folder)
+        shutil.rmtree(previous, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise RefsegError(
+            f"The checkpoint {folder} could not be written ({error}): make room on the disk or name another "
+            "folder; the last complete checkpoint is unharmed."
+        ) from error
+
+
+def exists(folder: Path) -> bool:
+    """True if ``folder`` holds a complete checkpoint, or a kill in the middle of a replacement left one beside it."""
+    return (_whole(Path(folder)) / CONFIG).is_file()
+
+
+def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Loaded:
+    """Rebuild the model of a checkpoint and load its weights.
+
+    Raises:
+        RefsegError: no checkpoint there, written by a newer version, damaged, or weights of another config.
+    """
+    folder = _whole(Path(folder))
+    config = _read_config(folder)
+    model = build_model(config_from_dict(config["model"]))
+    weights = _read_tensors(folder / WEIGHTS)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        problem = str(error).splitlines()[1].strip()
+        raise RefsegError(
+            f"The weights in {folder / WEIGHTS} do not fit the config beside them ({problem}): "
+            f"the two files come from different checkpoints; copy the whole folder again."
+        ) from error
+    tokenizer = WordVocabulary(config["vocabulary"], config["max_words"])
+    training = _read_tensors(folder / TRAINING) if (folder / TRAINING).is_file() else None
+    return Loaded(model.to(device).eval(), tokenizer, config["image_size"], config, training)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except FileNotFoundError:
+        raise RefsegError(
+            f"There is no checkpoint in {folder}: a checkpoint is a folder with {CONFIG} and {WEIGHTS} in it."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RefsegError(f"{folder / CONFIG} is damaged ({error}): copy the checkpoint again.") from error
+    expected = {"format", "model", "vocabulary", "max_words", "image_size"}
+    if not isinstance(config, dict) or not expected <= config.keys():
+        raise RefsegError(f"{folder / CONFIG} is not the config of a refseg checkpoint: its fields are missing.")
+    if config["format"] != FORMAT:
+        raise RefsegError(
+            f"{folder} has checkpoint format {config['format']}, this refseg {__version__} reads format {FORMAT}: "
+            "install the version that wrote it."
+        )
+    return config
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise RefsegError(f"{path} is missing: copy the whole checkpoint folder again.") from None
+    except (OSError, SafetensorError) as error:
+        raise RefsegError(f"{path} is damaged ({error}): copy the checkpoint again.") from error
+
+
+def _whole(folder: Path) -> Path:
+    """``folder``, or what a kill between the two renames of save_checkpoint left in its place."""
+    previous = _beside(folder, "previous")
+    return previous if not folder.exists() and previous.exists() else folder
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f"{folder.name}.{suffix}")
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in the usual memory layout: safetensors refuses shared and strided memory."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}

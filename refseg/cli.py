@@ -1,0 +1,220 @@
+"""The command line: ``refseg tour | prepare | train | evaluate | predict | check-data``.
+
+A command is a dataclass: its fields are the options, its docstring is the help, ``run`` does the work.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from refseg.errors import RefsegError
+from refseg.paths import checkpoints_dir, runs_dir
+
+SHIPPED = checkpoints_dir() / "cmsa_refshapes"
+
+
+@dataclass
+class Tour:
+    """See everything once: draw RefShapes, train for two minutes, evaluate, write a report to open in a browser."""
+
+    out: Path = runs_dir() / "tour"
+    """Folder of the run and its report.html."""
+    minutes: float = 2.0
+    """How long to train."""
+
+    def run(self) -> None:
+        from refseg.tour import run_tour
+
+        run_tour(self.out, self.minutes)
+
+
+@dataclass
+class Prepare:
+    """Make a data set ready: draws RefShapes (one minute, no download); for the others it says what to obtain."""
+
+    name: tyro.conf.Positional[str] = "refshapes"
+    """refshapes, refcoco, refcoco+, refcocog or referit."""
+
+    def run(self) -> None:
+        if self.name == "refshapes":
+            from refseg.datasets.refshapes import ensure
+
+            print(f"RefShapes is in {ensure()}.")
+        else:
+            CheckData(self.name).run()
+
+
+@dataclass
+class Train:
+    """Train a network from a preset. Stopped at any moment, the same command goes on where it was."""
+
+    preset: str = "cmsa_refshapes"
+    """Name of the experiment; a wrong one lists them all."""
+    out: Path | None = None
+    """Folder for log, last/ and best/ checkpoints. Default: runs/PRESET."""
+    steps: int | None = None
+    """Number of updates, instead of the preset's."""
+    batch_size: int | None = None
+    """Samples per update over all processes, instead of the preset's."""
+    learning_rate: float | None = None
+    """Peak learning rate, instead of the preset's."""
+    seed: int | None = None
+    """Decides initial weights and order of samples."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto takes a GPU if there is one."""
+
+    def run(self) -> None:
+        from refseg.presets import PRESETS
+        from refseg.train import train
+
+        if self.preset not in PRESETS:
+            raise RefsegError(f"There is no preset {self.preset!r}: choose one of {', '.join(PRESETS)}.")
+        experiment = PRESETS[self.preset]()
+        names = ("steps", "batch_size", "learning_rate", "seed")
+        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        experiment = replace(experiment, optim=replace(experiment.optim, **changes))
+        best = train(experiment, self.out or runs_dir() / self.preset, device=self.device)
+        print(f"The best checkpoint is in {best}. Next: refseg evaluate --checkpoint {best}")
+
+
+@dataclass
+class Evaluate:
+    """Score a checkpoint on a split: oIoU, mIoU and P@K at the original resolution, every expression counted."""
+
+    checkpoint: Path = SHIPPED
+    """Folder with model.safetensors and config.json."""
+    data: str = "refshapes"
+    """Data set: refshapes, refcoco, refcoco+, refcocog or referit."""
+    split: str = "val"
+    """A wrong one lists the right ones."""
+    root: Path | None = None
+    """Folder of the data set, if it is not in data/."""
+    image_root: Path | None = None
+    """Folder of its pictures, if they lie elsewhere."""
+    split_by: str | None = None
+    """Owner of the split: unc, umd, google, berkeley."""
+    control: Literal["blank", "other"] | None = None
+    """blank hides the expression; other gives that of another object of the same picture."""
+    json: str | None = None
+    """Write the numbers as one JSON object to this file; - prints it and nothing else."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto takes a GPU if there is one."""
+
+    def run(self) -> None:
+        from refseg.evaluate import evaluate_checkpoint
+
+        results = evaluate_checkpoint(
+            self.checkpoint,
+            self.data,
+            self.split,
+            root=self.root,
+            image_root=self.image_root,
+            split_by=self.split_by,
+            expression_control=self.control,
+            device=None if self.device == "auto" else self.device,
+        )
+        if self.json == "-":
+            print(json.dumps(results))
+            return
+        print(format_results(results))
+        if self.json:
+            _write_text(Path(self.json), json.dumps(results, indent=1) + "\n")
+
+
+@dataclass
+class Predict:
+    """Find in any photo what an expression means, and save the photo with the mask drawn on it."""
+
+    image: Path
+    """The photo: JPEG, PNG, ..."""
+    expression: str
+    """What to find, for instance "the red star left of the circle"."""
+    checkpoint: Path = SHIPPED
+    """Folder with model.safetensors and config.json. The shipped one knows the words of RefShapes only."""
+    out: Path = Path("prediction.png")
+    """Where the picture with the mask goes."""
+
+    def run(self) -> None:
+        from refseg.predict import Predictor, save_prediction
+
+        result = Predictor(self.checkpoint).predict(self.image, self.expression)
+        save_prediction(result, self.out)
+        if result.unknown_words:
+            print(f"Not in the vocabulary, read as <unk>: {', '.join(result.unknown_words)}", file=sys.stderr)
+        print(f"{int(result.pred_mask.sum())} of {result.pred_mask.numel()} pixels found; the picture is {self.out}.")
+
+
+@dataclass
+class CheckData:
+    """Count a data set on disk beside the official numbers, and say which file is missing and where to get it."""
+
+    name: tyro.conf.Positional[str]
+    """refcoco, refcoco+, refcocog, referit or refshapes."""
+    split: str | None = None
+    """One split, or all of them."""
+    root: Path | None = None
+    """Folder of the data set, if it is not in data/."""
+    image_root: Path | None = None
+    """Folder of its pictures, if they lie elsewhere."""
+    split_by: str | None = None
+    """Owner of the split: unc, umd, google, berkeley."""
+
+    def run(self) -> None:
+        from refseg.datasets.check import check_data
+
+        report = check_data(self.name, self.split, self.root, self.image_root, self.split_by)
+        print(report)
+        if not report.ok:
+            raise SystemExit(1)
+
+
+Command = (
+    Annotated[Tour, tyro.conf.subcommand("tour")]
+    | Annotated[Prepare, tyro.conf.subcommand("prepare")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[CheckData, tyro.conf.subcommand("check-data")]
+)
+
+
+def format_results(results: dict) -> str:
+    """The numbers of one evaluation as a small table, and per kind of expression where the data set tells."""
+    columns = ["N", "oIoU", "mIoU", "P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9"]
+    rows = {"all": results, **results.get("by_kind", {})}
+    width = max(len(name) for name in rows)
+    lines = [" " * width + "".join(f"{name:>8}" for name in columns)]
+    for name, row in rows.items():
+        cells = "".join(f"{row[c]:>8}" if c == "N" else f"{row[c]:>8.3f}" for c in columns)
+        lines.append(f"{name:<{width}}{cells}")
+    return "\n".join(lines)
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise RefsegError(f"{path} could not be written ({error.strerror}): name a file in a folder that is there.")
+
+
+def main() -> None:
+    """Parse, run, and turn a RefsegError into one line on stderr and exit status 2."""
+    command = tyro.cli(Command, prog="refseg", description="Learn, explore and reproduce referring segmentation.")
+    try:
+        command.run()
+    except RefsegError as error:
+        print(f"refseg: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("refseg: stopped; the same command goes on where it was.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

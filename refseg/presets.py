@@ -1,0 +1,104 @@
+"""Ready-made experiments by name: plain Python, so that a misspelt field is a TypeError.
+
+``PRESETS[name]()`` gives a fresh ``Experiment``; change fields with ``dataclasses.replace`` or on the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from refseg.models.cmsa import ConcatenationMeanConfig
+from refseg.models.cmsa_net import CMSANetConfig, lesson, paper
+from refseg.models.text_encoders import SentenceVectorConfig
+from refseg.objectives import SegmentationConfig
+from refseg.tokenizer import MAX_WORDS
+
+
+@dataclass
+class DataConfig:
+    """What to train on and how it enters the network."""
+
+    name: str = "refshapes"  # key of the data set
+    train_split: str = "train"
+    val_split: str = "val"
+    split_by: str | None = None  # owner of the split (unc, umd, google, berkeley); None is the usual one
+    image_size: int = 96  # pictures are letterboxed to a square of this side, in pixels
+    max_words: int = MAX_WORDS
+    min_word_count: int = 1  # rarer words of the training expressions become <unk>
+    val_samples: int | None = 800  # validation during training looks at this many samples, spread over the split
+    control: str | None = None  # None, or "blank": every expression is hidden, in training and validation
+    workers: int = 0  # processes that read pictures; 0 reads in the training process
+    cache_images: bool = True  # keep decoded pictures in memory: right for small sets only
+
+
+@dataclass
+class OptimConfig:
+    """How the weights are found. Steps count updates, not epochs; the batch size is over all processes together."""
+
+    steps: int = 6000
+    batch_size: int = 32
+    learning_rate: float = 2e-3  # peak, reached after the warm-up, then a cosine down to zero
+    warmup_steps: int = 200
+    weight_decay: float = 1e-2  # on matrices and kernels only
+    clip_norm: float = 1.0
+    mixed_precision: str = "no"  # "bf16" on a GPU
+    seed: int = 0
+    eval_every: int = 1000  # steps between validations; the best one is kept
+    save_every: int = 500  # steps between checkpoints to resume from
+    log_every: int = 20
+
+
+@dataclass
+class Experiment:
+    """Everything that decides a training run."""
+
+    model: CMSANetConfig  # its vocabulary_size is filled in from the training expressions
+    objective: SegmentationConfig = field(default_factory=SegmentationConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+def cmsa_refshapes() -> Experiment:
+    """The lesson's network on the embedded benchmark, from scratch on two CPU cores."""
+    return Experiment(lesson())
+
+
+def cmsa_refshapes_blank() -> Experiment:
+    """Control: the expression is hidden. What is left is what the picture alone gives away."""
+    experiment = cmsa_refshapes()
+    return replace(experiment, data=replace(experiment.data, control="blank"))
+
+
+def cmsa_refshapes_no_attention() -> Experiment:
+    """Control: no attention, only concatenation and the mean over words."""
+    return Experiment(replace(lesson(), cross_modal=ConcatenationMeanConfig()))
+
+
+def cmsa_refshapes_sentence() -> Experiment:
+    """Control: one sentence vector in place of the words (the paper's CMSA-S)."""
+    model = lesson()
+    return Experiment(replace(model, text=SentenceVectorConfig(model.text)))
+
+
+def cmsa_refcoco() -> Experiment:
+    """CMSA in the paper's form at paper size on RefCOCO (UNC). Not yet run by us.
+
+    320 px, 20 words, ResNet-101 with DeepLab dilation; learning rate and batch size are our choice (the release:
+    Adam, batch 1, 2.5e-4).
+    """
+    return Experiment(
+        paper(),
+        SegmentationConfig(bce=1.0, dice=0.0),
+        DataConfig("refcoco", image_size=320, min_word_count=2, val_samples=2000, workers=8, cache_images=False),
+        OptimConfig(200_000, 16, 2.5e-4, 2000, 5e-4, mixed_precision="bf16", eval_every=5000, save_every=1000),
+    )
+
+
+PRESETS: dict[str, Callable[[], Experiment]] = {
+    "cmsa_refshapes": cmsa_refshapes,
+    "cmsa_refshapes_blank": cmsa_refshapes_blank,
+    "cmsa_refshapes_no_attention": cmsa_refshapes_no_attention,
+    "cmsa_refshapes_sentence": cmsa_refshapes_sentence,
+    "cmsa_refcoco": cmsa_refcoco,
+}

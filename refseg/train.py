@@ -1,0 +1,299 @@
+"""One loop for every model, objective and data set: on a CPU, on one GPU, in many processes.
+
+    prediction, losses = objective(model, batch)
+    loss = sum(weight * losses[name])
+
+A run lives in one folder: ``log.jsonl`` (a line per logged step and per validation), ``last/`` (to resume from) and
+``best/`` (highest validation mIoU). The batch of a step depends on the seed and the step alone, and ``last/`` holds
+optimiser and random state, so a run that was killed resumes to the same weights as one that was not (on CPU).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from tqdm.auto import tqdm
+
+from refseg import checkpoint
+from refseg.datasets import build_dataset
+from refseg.datasets.collate import Collate
+from refseg.datasets.transforms import build_transform
+from refseg.errors import RefsegError
+from refseg.evaluate import ControlledExpressions, evaluate
+from refseg.models import build_model
+from refseg.models.config import config_to_dict
+from refseg.objectives import build_objective
+from refseg.presets import DataConfig, Experiment, OptimConfig
+from refseg.tokenizer import WordVocabulary
+
+
+@dataclass
+class Progress:
+    """Where a run stands; stored in ``last/`` beside the weights."""
+
+    step: int = 0  # updates done
+    seconds: float = 0.0  # spent so far, validation included, all sittings together
+    best: float = -1.0  # highest validation mIoU
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """Index lists for the steps ``first_step`` .. ``steps``: a fresh permutation of all samples every epoch.
+
+    A function of (seed, step) alone, so that a resumed run sees what it would have seen. A batch may straddle two
+    epochs: no sample is dropped. Of every batch, process ``rank`` of ``world`` takes its share.
+    """
+
+    def __init__(self, count: int, config: OptimConfig, first_step: int = 0, rank: int = 0, world: int = 1):
+        if config.batch_size % world:
+            raise RefsegError(f"A batch of {config.batch_size} cannot be shared by {world} processes: use a multiple.")
+        self.count, self.config, self.first_step, self.rank, self.world = count, config, first_step, rank, world
+
+    def __len__(self) -> int:
+        return self.config.steps - self.first_step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        size = self.config.batch_size
+        epoch, order = -1, torch.empty(0)
+        for step in range(self.first_step, self.config.steps):
+            batch = []
+            for position in range(step * size, (step + 1) * size):
+                if position // self.count != epoch:
+                    epoch = position // self.count
+                    order = self._permutation(epoch)
+                batch.append(int(order[position % self.count]))
+            yield batch[self.rank :: self.world]
+
+    def _permutation(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(1_000_003 * self.config.seed + epoch)
+        return torch.randperm(self.count, generator=generator)
+
+
+def learning_rate(step: int, config: OptimConfig) -> float:
+    """Linear warm-up to the peak, then half a cosine down to zero at the last step."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW; biases, normalisation and scalars are not decayed."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def build_data(config: DataConfig) -> tuple[Dataset, Dataset, WordVocabulary]:
+    """Training set, validation set, and the vocabulary of the training expressions."""
+    transform = build_transform(config.image_size)
+    options = {"split_by": config.split_by, "transform": transform, "cache_images": config.cache_images}
+    train_set = build_dataset(config.name, config.train_split, **options)
+    val_set = build_dataset(config.name, config.val_split, **options)
+    tokenizer = WordVocabulary.build(train_set.expressions, config.min_word_count, config.max_words)
+    if config.val_samples and config.val_samples < len(val_set):
+        stride = len(val_set) / config.val_samples
+        val_set = Subset(val_set, [int(i * stride) for i in range(config.val_samples)])
+    if config.control:
+        train_set = ControlledExpressions(train_set, config.control)
+        val_set = ControlledExpressions(val_set, config.control)
+    return train_set, val_set, tokenizer
+
+
+def train(experiment: Experiment, folder: Path, *, device: str | None = None, progress: bool = True) -> Path:
+    """Train, or go on where the last sitting in ``folder`` stopped.
+
+    Args:
+        experiment: what to train; a folder that holds another experiment is refused.
+        folder: log.jsonl, last/ and best/ go here.
+        device: "cpu" keeps away from a GPU that is there.
+        progress: show a bar.
+
+    Returns:
+        The folder of the best checkpoint.
+
+    Raises:
+        RefsegError: the loss is not finite (the message names the step), or the folder is another run's.
+    """
+    folder, config = Path(folder), experiment.optim
+    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=device == "cpu")
+    torch.manual_seed(config.seed)
+    train_set, val_set, tokenizer = build_data(experiment.data)
+    model = build_model(replace(experiment.model, vocabulary_size=len(tokenizer)))
+    model = model.to(memory_format=torch.channels_last)
+    objective = build_objective(experiment.objective)
+    optimizer = build_optimizer(nn.ModuleList([model, objective]), config)
+    recipe = describe(experiment)
+    state = _resume(folder / "last", model, objective, optimizer, recipe)
+    model, objective, optimizer = accelerator.prepare(model, objective, optimizer)
+
+    batches = ShuffledBatches(len(train_set), config, state.step, accelerator.process_index, accelerator.num_processes)
+    loader = DataLoader(
+        train_set, batch_sampler=batches, collate_fn=Collate(tokenizer), num_workers=experiment.data.workers
+    )
+    log = _Log(folder / "log.jsonl", state.step, accelerator.is_main_process)
+    bar = tqdm(
+        total=config.steps, initial=state.step, desc="training", unit="step", disable=not progress or log.path is None
+    )
+    resumed_at, started = state.seconds, time.perf_counter()
+
+    def save(name: str, training: dict[str, Tensor] | None, results: dict[str, Any]) -> None:
+        if accelerator.is_main_process:
+            record = {"experiment": recipe, "progress": asdict(state), "results": results}
+            bare = accelerator.unwrap_model(model)
+            size = experiment.data.image_size
+            checkpoint.save_checkpoint(folder / name, bare, tokenizer, size, record=record, training=training)
+
+    for batch in loader:
+        losses = train_step(model, objective, optimizer, batch, accelerator, state.step, config)
+        state.step += 1
+        state.seconds = resumed_at + time.perf_counter() - started
+        bar.update()
+        if state.step % config.log_every == 0 or state.step == config.steps:
+            log.write(step=state.step, seconds=round(state.seconds, 2), **losses)
+            bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
+        if state.step % config.eval_every == 0 or state.step == config.steps:
+            results = evaluate(accelerator.unwrap_model(model), val_set, tokenizer, progress=False)
+            log.write(step=state.step, seconds=round(state.seconds, 2), val=results)
+            if results["mIoU"] > state.best:
+                state.best = results["mIoU"]
+                save("best", None, results)
+        if state.step % config.save_every == 0 or state.step == config.steps:
+            save("last", _training_state(accelerator.unwrap_model(objective), optimizer), {})
+    bar.close()
+    accelerator.wait_for_everyone()
+    return folder / "best"
+
+
+def train_step(
+    model: nn.Module,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch,
+    accelerator: Accelerator,
+    step: int,
+    config: OptimConfig,
+) -> dict[str, float]:
+    """One update. Returns every loss by its name, their weighted sum as "loss", and the learning rate as "lr"."""
+    model.train()
+    objective.train()
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, config)
+    batch = batch.to(accelerator.device)
+    batch.frames = batch.frames.contiguous()
+    with accelerator.autocast():
+        _, losses = objective(model, batch)
+    weights = accelerator.unwrap_model(objective).weights
+    loss = sum(weights[name] * value for name, value in losses.items())
+    if not torch.isfinite(loss):
+        parts = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
+        raise RefsegError(
+            f"The loss is not finite at step {step + 1} ({parts}): begin anew with a lower --learning-rate; "
+            "the last checkpoint is from before this step."
+        )
+    optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(loss)
+    accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+    optimizer.step()
+    named = {name: round(value.item(), 5) for name, value in losses.items()}
+    return {**named, "loss": round(loss.item(), 5), "lr": round(optimizer.param_groups[0]["lr"], 7)}
+
+
+def describe(experiment: Experiment) -> dict[str, Any]:
+    """An experiment as plain JSON: what a checkpoint and a results file keep of it."""
+    return {
+        "model": config_to_dict(experiment.model),
+        "objective": {"type": type(experiment.objective).__name__, **asdict(experiment.objective)},
+        "data": asdict(experiment.data),
+        "optim": asdict(experiment.optim),
+    }
+
+
+class _Log:
+    """JSON lines; on resuming, what was logged after the checkpoint is cut off, for it will come again."""
+
+    def __init__(self, path: Path, first_step: int, main: bool):
+        self.path = path if main else None
+        if self.path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in read_log(path) if line["step"] <= first_step]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        partial.replace(path)
+
+    def write(self, **line: Any) -> None:
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ``log.jsonl``; a last line that a kill cut short is left out."""
+    lines = []
+    if Path(path).is_file():
+        for text in Path(path).read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+    return lines
+
+
+def _training_state(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Optimiser, objective heads and random state as named tensors (safetensors: nothing that could run code)."""
+    tensors = {f"objective.{name}": tensor for name, tensor in objective.state_dict().items()}
+    for index, entries in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def _resume(folder: Path, model: nn.Module, objective: nn.Module, optimizer, recipe: dict[str, Any]) -> Progress:
+    """Load ``last/`` into model, objective and optimiser if it is there; else begin at step 0."""
+    if not checkpoint.exists(folder):
+        return Progress()
+    loaded = checkpoint.load_checkpoint(folder)
+    record = loaded.config["record"]
+    if record["experiment"] != recipe:
+        changed = _first_difference(record["experiment"], recipe)
+        raise RefsegError(
+            f"{folder.parent} holds another experiment ({changed}): name another folder with --out, or remove it."
+        )
+    model.load_state_dict(loaded.model.state_dict())
+    tensors = loaded.training or {}
+    heads = {name.removeprefix("objective."): t for name, t in tensors.items() if name.startswith("objective.")}
+    objective.load_state_dict(heads)
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, entry = name.split(".")
+            entries.setdefault(int(index), {})[entry] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return Progress(**record["progress"])
+
+
+def _first_difference(old: Any, new: Any, where: str = "") -> str:
+    """The first field in which two described experiments differ, as "data.image_size was 96, now 128"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            if old.get(name) != new.get(name):
+                return _first_difference(old.get(name), new.get(name), f"{where}.{name}".lstrip("."))
+    return f"{where} was {old}, now {new}"
