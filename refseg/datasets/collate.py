@@ -1,0 +1,83 @@
+"""Samples to a batch: the only place where anything is padded to the size of its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from refseg.errors import RefsegError
+from refseg.types import RefBatch, RefSample
+
+
+class Collate:
+    """``DataLoader(..., collate_fn=Collate(tokenizer))``.
+
+    Token ids are padded behind the words; pictures, masks and ``pixel_valid`` at the bottom and on the right, up to
+    the largest of the batch, with zeros and False.
+
+    Args:
+        tokenizer: anything with ``encode(expression) -> list[int]``.
+    """
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+
+    def __call__(self, samples: Sequence[RefSample]) -> RefBatch:
+        """The batch of ``samples``, in their order.
+
+        Raises:
+            RefsegError: an expression without words, pictures that no transform has made float, or clips of
+                different numbers of frames.
+        """
+        _check_frames(samples)
+        token_ids = [torch.tensor(self._encode(sample), dtype=torch.int64) for sample in samples]
+        height = max(sample.frames.shape[-2] for sample in samples)
+        width = max(sample.frames.shape[-1] for sample in samples)
+        length = max(len(ids) for ids in token_ids)
+        return RefBatch(
+            frames=torch.stack([_grow(sample.frames, height, width) for sample in samples]),
+            target_frame=torch.tensor([sample.target_frame for sample in samples], dtype=torch.int64),
+            token_ids=torch.stack([pad(ids, (0, length - len(ids))) for ids in token_ids]),
+            token_valid=torch.stack([torch.arange(length) < len(ids) for ids in token_ids]),
+            mask=torch.stack([_grow(sample.mask[None], height, width) for sample in samples]),
+            pixel_valid=torch.stack([_grow(_valid(sample)[None], height, width) for sample in samples]),
+            expressions=[sample.expression for sample in samples],
+            original_masks=[sample.original_mask for sample in samples],
+            original_sizes=[sample.original_size for sample in samples],
+            sample_ids=[sample.sample_id for sample in samples],
+            facts=[sample.facts for sample in samples],
+        )
+
+    def _encode(self, sample: RefSample) -> list[int]:
+        try:
+            return self.tokenizer.encode(sample.expression)
+        except RefsegError as error:
+            raise RefsegError(f"Sample {sample.sample_id} of {sample.source}: {error}") from error
+
+
+def _check_frames(samples: Sequence[RefSample]) -> None:
+    for sample in samples:
+        if not sample.frames.is_floating_point():
+            raise RefsegError(
+                f"Sample {sample.sample_id} of {sample.source} still has pixels as read ({sample.frames.dtype}): give "
+                f"the data set a transform, e.g. transform=build_transform(96)."
+            )
+    lengths = sorted({len(sample.frames) for sample in samples})
+    if len(lengths) > 1:
+        raise RefsegError(f"One batch mixes clips of {lengths} frames: give all clips the same number of frames.")
+
+
+def _grow(tensor: Tensor, height: int, width: int) -> Tensor:
+    """[...,H,W] with zeros (False) added below and on the right."""
+    return pad(tensor, (0, width - tensor.shape[-1], 0, height - tensor.shape[-2]))
+
+
+def _valid(sample: RefSample) -> Tensor:
+    """``pixel_valid``, where None means that all pixels are real."""
+    if sample.pixel_valid is None:
+        return torch.ones(sample.frames.shape[-2:], dtype=torch.bool)
+    return sample.pixel_valid

@@ -1,0 +1,69 @@
+"""Reading a picture from disk: whatever mode it is stored in, out come three 8-bit channels or one clear sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from refseg.errors import RefsegError
+
+# 8000 x 6000 passes. Below the 89 million at which Pillow itself starts to warn of decompression bombs.
+MAX_PIXELS = 80_000_000
+
+
+def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
+    """The picture in ``path`` as RGB, uint8 [3,H,W] in 0..255; of an animation the first frame.
+
+    Transparent pixels are laid over white, as a browser shows them. 16-bit greyscale is scaled to 8 bits.
+
+    Args:
+        path: any format that Pillow reads.
+        upright: turn the picture as its EXIF orientation says. True is right for a user's photo. False, the default,
+            is right for annotated data: the masks of COCO and ReferIt count the pixels as they are stored.
+
+    Raises:
+        RefsegError: no file there, no readable picture in it, or more than ``MAX_PIXELS`` pixels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RefsegError(f"There is no picture at {path}: check the path or put the file there.")
+    try:
+        with Image.open(path) as image:
+            _refuse_absurd_size(image.size, path)
+            return F.pil_to_tensor(_to_rgb(ImageOps.exif_transpose(image) if upright else image, path)).contiguous()
+    except RefsegError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise RefsegError(_too_large(path)) from error
+    except (
+        Exception
+    ) as error:  # a decoder fed with broken bytes raises nearly anything: OSError, SyntaxError, struct...
+        raise RefsegError(
+            f"{path} is not a readable picture ({error}): it may be cut short or of another format, so fetch it anew "
+            f"or save it as PNG or JPEG."
+        ) from error
+
+
+def _refuse_absurd_size(size: tuple[int, int], path: Path) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise RefsegError(_too_large(path))
+
+
+def _too_large(path: Path) -> str:
+    return f"{path} has more than {MAX_PIXELS // 1_000_000} million pixels: scale it down before using it."
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode == "F":
+        raise RefsegError(f"{path} holds floating point values of unknown range: save it as an 8-bit PNG.")
+    if image.mode.startswith("I"):  # 16 bit grey; Pillow's own conversion would clip everything above 255 to white
+        grey = np.clip(np.asarray(image, dtype=np.int64), 0, 65535) // 257
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,390 @@
+"""RefCOCO, RefCOCO+, RefCOCOg, ReferIt and RefShapes: everything that lies on disk in the REFER layout.
+
+    ROOT/refcoco/instances.json          COCO annotations of all instances of the pictures used
+    ROOT/refcoco/refs(unc).p or .json    which instance is referred to by which sentences, in which split
+    ROOT/images/mscoco/images/train2014/COCO_train2014_000000098304.jpg
+
+Source of the layout: github.com/lichengunc/refer (Kazemzadeh et al. 2014, Yu et al. 2016, Mao et al. 2016). Where this
+loader differs from REFER's own: a mask is the UNION of an instance's pieces (REFER adds them up, so an overlap counts
+2), every sentence is a sample, splits are compared by name, and whatever does not fit together raises instead of
+being skipped, because a score over fewer samples is another score.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from refseg.datasets.images import read_image
+from refseg.datasets.safe_pickle import load_plain_pickle
+from refseg.errors import RefsegError
+from refseg.paths import data_dir
+from refseg.types import RefSample
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Where a benchmark lies and how its refs are divided."""
+
+    folder: str
+    splits: dict[str, dict[str, tuple[str, ...]]]  # split_by -> split -> the values of ref["split"] that belong to it
+    image_folders: tuple[str, ...]  # tried in this order, below the image root
+
+    @property
+    def default_split_by(self) -> str:
+        return next(iter(self.splits))
+
+
+def _by_name(*splits: str) -> dict[str, tuple[str, ...]]:
+    return {split: (split,) for split in splits}
+
+
+# train2017 holds the pictures of train2014 under shorter names.
+_COCO_PARENTS = ("images/mscoco/images/", "mscoco/images/", "images/", "", "coco/", "coco/images/")
+_COCO_FOLDERS = (*(parent + leaf for parent in _COCO_PARENTS for leaf in ("train2014", "train2017")), "images", ".")
+_SAIAPR = ("saiapr_tc-12", "saiaprtc12", "saiapr_tc12")  # REFER's code, its README, and what others made of the two
+_SAIAPR_FOLDERS = (*("images/" + leaf for leaf in _SAIAPR), *_SAIAPR, "images", ".")
+
+# The test pictures of ReferIt's unc split overlap: "testAB" belongs to testA and to testB, as REFER reads it.
+_REFERIT_UNC = {
+    **_by_name("train", "val"),
+    "testA": ("testA", "testAB", "testAC"),
+    "testB": ("testB", "testAB", "testBC"),
+    "testC": ("testC", "testAC", "testBC"),
+}
+
+BENCHMARKS = {
+    "refcoco": Benchmark(
+        "refcoco",
+        {"unc": _by_name("train", "val", "testA", "testB"), "google": _by_name("train", "val", "test")},
+        _COCO_FOLDERS,
+    ),
+    "refcoco+": Benchmark("refcoco+", {"unc": _by_name("train", "val", "testA", "testB")}, _COCO_FOLDERS),
+    "refcocog": Benchmark(
+        "refcocog", {"umd": _by_name("train", "val", "test"), "google": _by_name("train", "val")}, _COCO_FOLDERS
+    ),
+    "referit": Benchmark(
+        "refclef",
+        {"berkeley": {**_by_name("train", "val", "test"), "trainval": ("train", "val")}, "unc": _REFERIT_UNC},
+        _SAIAPR_FOLDERS,
+    ),
+    "refshapes": Benchmark(
+        "refshapes", {"refseg": _by_name("train", "val", "testA", "testB", "testC")}, ("images", ".")
+    ),
+}
+
+
+class ReferDataset(Dataset):
+    """One split of a benchmark; one sample per sentence, in the order of the files, nothing drawn at random.
+
+    Building it reads the two annotation files and checks that refs, annotations and picture records agree; pictures
+    are opened by ``[index]`` only. ``len``, ``expressions``, ``sample_ids`` and ``image_ids`` (one entry per sample)
+    need no pictures.
+
+    Args:
+        name: a key of ``BENCHMARKS``.
+        split: one of the benchmark's splits, e.g. "train", "val", "testA".
+        root: the folder that holds ``instances.json`` (or the one above); default ``data_dir()/<folder>``.
+        image_root: the folder of the pictures or one above it; default: looked for in ``root`` and one above.
+        split_by: who made the split; default unc, for refcocog umd, for referit berkeley, for refshapes refseg.
+        transform: RefSample -> RefSample, applied last.
+        cache_images: keep every decoded picture in memory; for small sets only.
+
+    Raises:
+        RefsegError: an unknown name or split, a missing or damaged file, or files that contradict each other. Indexing
+            raises it for a picture that is missing or broken and for a mask that has no pixel.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        *,
+        root: str | Path | None = None,
+        image_root: str | Path | None = None,
+        split_by: str | None = None,
+        transform: Callable[[RefSample], RefSample] | None = None,
+        cache_images: bool = False,
+    ):
+        self.benchmark, self.split_by, wanted = choose_split(name, split, split_by)
+        self.name, self.split, self.transform = name, split, transform
+        self.root = _annotation_root(name, self.benchmark, root)
+        self.image_folders = _image_folders(self.benchmark, self.root, image_root)
+        self._pictures: dict[str, Tensor] | None = {} if cache_images else None
+
+        refs_file, refs = read_refs(self.root, self.split_by)
+        self.refs = [ref for ref in refs if ref.get("split") in wanted]
+        if not self.refs:
+            found = ", ".join(sorted({str(ref.get("split")) for ref in refs})) or "nothing"
+            raise RefsegError(f"{refs_file} holds no ref of split {split!r} but only: {found}; take one of these.")
+        self._annotations, self._records = _checked_instances(self.root / "instances.json", self.refs, refs_file)
+        self._rows = [(ref, sentence) for ref in self.refs for sentence in ref["sentences"]]
+        self.expressions = [_expression(ref, sentence, refs_file) for ref, sentence in self._rows]
+        self.sample_ids = [f"{ref['ref_id']}_{sentence['sent_id']}" for ref, sentence in self._rows]
+        self.image_ids = [ref["image_id"] for ref, _ in self._rows]
+        if len(set(self.sample_ids)) != len(self.sample_ids):
+            raise RefsegError(f"{refs_file} gives two sentences the same ref_id and sent_id: fetch the file anew.")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> RefSample:
+        ref, sentence = self._rows[index]
+        picture = self._picture(ref["image_id"])
+        size = tuple(picture.shape[-2:])
+        annotation = self._annotations[str(ref["ann_id"])]
+        owner = f"Annotation {ref['ann_id']} in {self.root / 'instances.json'}"
+        mask = segmentation_mask(annotation.get("segmentation"), size, owner)
+        sample = RefSample(
+            frames=picture[None],
+            mask=mask,
+            expression=self.expressions[index],
+            sample_id=self.sample_ids[index],
+            source=f"{self.name}/{self.split}",
+            original_size=size,
+            original_mask=mask,
+            facts=_facts(ref, sentence),
+        )
+        return self.transform(sample) if self.transform else sample
+
+    def find_image(self, image_id: int | str) -> Path | None:
+        """Where the picture lies, or None; only looked for, not opened."""
+        names = _picture_names(self._records[str(image_id)]["file_name"])
+        paths = (folder / name for folder in self.image_folders for name in names)
+        return next((path for path in paths if path.is_file()), None)
+
+    def missing_image(self, image_id: int | str) -> str:
+        """The sentence that tells which picture is missing and where it was looked for."""
+        file_name = self._records[str(image_id)]["file_name"]
+        folders = ", ".join(str(folder) for folder in self.image_folders)
+        return (
+            f"The picture {file_name} of {self.name} is in none of {folders}: give image_root, or run "
+            f"`refseg check-data {self.name}` to see where pictures belong."
+        )
+
+    def _picture(self, image_id: int | str) -> Tensor:
+        """The stored pixels, uint8 [3,H,W], checked against the size that the annotations were made for."""
+        if self._pictures is not None and str(image_id) in self._pictures:
+            return self._pictures[str(image_id)].clone()  # a caller who writes into it must not reach the cache
+        path = self.find_image(image_id)
+        if path is None:
+            raise RefsegError(self.missing_image(image_id))
+        picture = read_image(path)
+        height, width = picture.shape[-2:]
+        record = self._records[str(image_id)]
+        if (record.get("height", height), record.get("width", width)) != (height, width):
+            raise RefsegError(
+                f"{path} is {width} x {height} pixels but its annotations are for {record['width']} x "
+                f"{record['height']}: put the original picture there."
+            )
+        if self._pictures is not None:
+            self._pictures[str(image_id)] = picture.clone()
+        return picture
+
+
+# ------------------------------------------------------------------------------------------------ masks
+
+
+def segmentation_mask(segmentation: Any, size: tuple[int, int], owner: str) -> Tensor:
+    """The union of all pieces of a COCO ``segmentation``, bool [height,width].
+
+    A piece is a polygon [x0, y0, x1, y1, ...] in pixels or a run-length dict, compressed or not. A polygon of fewer
+    than three points covers nothing and is passed over as long as another piece is sound.
+
+    Args:
+        segmentation: a list of polygons, a list of run-length dicts, or one run-length dict.
+        size: (height, width) of the picture.
+        owner: whose segmentation this is, the beginning of every error message.
+
+    Raises:
+        RefsegError: no sound piece, a damaged piece, a piece made for another size, or not a single pixel in all.
+    """
+    pieces = segmentation if isinstance(segmentation, list) else [segmentation]
+    rles = [_rle(piece, size, owner) for piece in pieces if not _is_degenerate(piece)]
+    if not rles:
+        raise RefsegError(f"{owner} has an empty polygon: mend its segmentation or leave out its refs.")
+    try:
+        mask = torch.from_numpy(coco_mask.decode(coco_mask.merge(rles))).bool()
+    except Exception as error:
+        raise RefsegError(f"{owner} has run lengths that cannot be decoded ({error}): fetch the file anew.") from error
+    if tuple(mask.shape) != size or not mask.any():
+        raise RefsegError(f"{owner} covers no pixel of its picture: mend its segmentation or leave out its refs.")
+    return mask.contiguous()
+
+
+def _is_degenerate(piece: Any) -> bool:
+    return piece is None or (isinstance(piece, list) and len(piece) < 6 and len(piece) % 2 == 0)
+
+
+def _rle(piece: Any, size: tuple[int, int], owner: str) -> dict[str, Any]:
+    """One polygon or run-length dict as a compressed run-length dict."""
+    if isinstance(piece, dict):
+        return _checked_rle(piece, size, owner)
+    try:
+        points = np.asarray(piece, dtype=np.float64)
+        sound = points.ndim == 1 and len(points) % 2 == 0 and bool((np.abs(points) < 1e5).all())  # False for NaN too
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise RefsegError(f"{owner} has a polygon that is not a flat list of x, y pairs: fetch the file anew.")
+    return coco_mask.frPyObjects([points.tolist()], *size)[0]
+
+
+def _checked_rle(piece: dict[str, Any], size: tuple[int, int], owner: str) -> dict[str, Any]:
+    if list(piece.get("size", ())) != list(size):
+        raise RefsegError(
+            f"{owner} is a mask of size {piece.get('size')} (height, width) but its picture is of {list(size)}: "
+            f"put the original picture there."
+        )
+    counts = piece.get("counts")
+    if not isinstance(counts, list):
+        return piece
+    if any(not isinstance(n, int) or n < 0 for n in counts) or sum(counts) != size[0] * size[1]:
+        raise RefsegError(f"{owner} has run lengths that do not add up to its picture: fetch the file anew.")
+    return coco_mask.frPyObjects(piece, *size)
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def choose_split(name: str, split: str, split_by: str | None = None) -> tuple[Benchmark, str, tuple[str, ...]]:
+    """The benchmark, its ``split_by`` and the values of ``ref["split"]`` that make up ``split``.
+
+    Raises:
+        RefsegError: unknown name, owner or split; the sentence lists the ones that exist.
+    """
+    if name not in BENCHMARKS:
+        raise RefsegError(f"There is no data set {name!r}: choose one of {', '.join(BENCHMARKS)}.")
+    benchmark = BENCHMARKS[name]
+    split_by = split_by or benchmark.default_split_by
+    if split_by not in benchmark.splits:
+        raise RefsegError(f"{name} has no split by {split_by!r}: choose one of {', '.join(benchmark.splits)}.")
+    splits = benchmark.splits[split_by]
+    if split not in splits:
+        raise RefsegError(f"{name} ({split_by}) has no split {split!r}: choose one of {', '.join(splits)}.")
+    return benchmark, split_by, splits[split]
+
+
+def read_refs(root: Path, split_by: str) -> tuple[Path, list[dict[str, Any]]]:
+    """The refs file and what it holds. The ``.json`` twin goes before the ``.p``: it is the same list, and only data.
+
+    Raises:
+        RefsegError: neither is there, or it is no list of dicts.
+    """
+    paths = [root / f"refs({split_by}){ending}" for ending in (".json", ".p")]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise RefsegError(
+            f"There is no {paths[1].name} or {paths[0].name} in {root}: run `refseg check-data` for this data set to "
+            f"see where to get it."
+        )
+    refs = _read_json(path) if path.suffix == ".json" else load_plain_pickle(path)
+    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
+        raise RefsegError(f"{path} is not a list of refs: fetch it anew.")
+    return path, refs
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RefsegError(f"{path} is not valid JSON ({error}): fetch it anew.") from error
+
+
+def _annotation_root(name: str, benchmark: Benchmark, root: str | Path | None) -> Path:
+    """The folder that holds instances.json: ``root`` itself, or the benchmark's folder inside it."""
+    given = Path(root) if root is not None else data_dir() / benchmark.folder
+    for folder in (given, given / benchmark.folder):
+        if (folder / "instances.json").is_file():
+            return folder
+    raise RefsegError(
+        f"There is no instances.json of {name} in {given}: run `refseg check-data {name}` to see where to get it."
+    )
+
+
+def _image_folders(benchmark: Benchmark, root: Path, image_root: str | Path | None) -> list[Path]:
+    """The folders that exist among those where the pictures may lie."""
+    if image_root is not None and not Path(image_root).is_dir():
+        raise RefsegError(f"The image_root {image_root} is not a folder: give the one that holds the pictures.")
+    bases = [Path(image_root)] if image_root is not None else [root, root.parent]
+    folders = (base / folder for base in bases for folder in benchmark.image_folders)
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _picture_names(file_name: str) -> list[str]:
+    """The names under which one picture is known, the one in the annotations first."""
+    names = [file_name]
+    if coco := re.fullmatch(r"(?:COCO_train2014_)?(\d{12}\.jpg)", file_name):
+        names += ["COCO_train2014_" + coco[1], coco[1]]
+    if saiapr := re.fullmatch(r"(?:\d\d/images/)?((\d{1,5})\.jpg)", file_name):  # 38100.jpg also as 38/images/38100.jpg
+        names += [saiapr[1], f"{int(saiapr[2]) // 1000:02d}/images/{saiapr[1]}"]
+    return list(dict.fromkeys(names))
+
+
+# ------------------------------------------------------------------------------------------------ agreement
+
+
+def _checked_instances(path: Path, refs: list[dict], refs_file: Path) -> tuple[dict[str, dict], dict[str, dict]]:
+    """The annotations and picture records that ``refs`` point to, by id.
+
+    Ids become strings, because ReferIt's annotation ids are strings ("8756_2") where COCO's are numbers.
+    """
+    instances = _read_json(path)
+    try:
+        annotations = {str(annotation["id"]): annotation for annotation in instances["annotations"]}
+        records = {str(record["id"]): record for record in instances["images"]}
+    except (KeyError, TypeError) as error:
+        raise RefsegError(f"{path} is not a COCO instances file ({error!r} is missing): fetch it anew.") from error
+    for ref in refs:
+        _check_ref(ref, annotations, records, refs_file)
+    return (
+        {str(ref["ann_id"]): annotations[str(ref["ann_id"])] for ref in refs},
+        {str(ref["image_id"]): records[str(ref["image_id"])] for ref in refs},
+    )
+
+
+def _check_ref(ref: dict, annotations: dict[str, dict], records: dict[str, dict], refs_file: Path) -> None:
+    lacking = {"ref_id", "ann_id", "image_id", "sentences"} - ref.keys()
+    if lacking:
+        raise RefsegError(f"A ref in {refs_file} lacks {', '.join(sorted(lacking))}: fetch the file anew.")
+    annotation, record = annotations.get(str(ref["ann_id"])), records.get(str(ref["image_id"]))
+    both = "take both files from one release"
+    owner = f"Ref {ref['ref_id']} in {refs_file}"
+    if annotation is None:
+        raise RefsegError(f"{owner} names annotation {ref['ann_id']}, which instances.json does not hold: {both}.")
+    if record is None or "file_name" not in record:
+        raise RefsegError(f"{owner} names picture {ref['image_id']}, which instances.json does not hold: {both}.")
+    if str(annotation.get("image_id")) != str(ref["image_id"]):
+        raise RefsegError(
+            f"{owner} is about picture {ref['image_id']} but its annotation {ref['ann_id']} about picture "
+            f"{annotation.get('image_id')}: {both}."
+        )
+    if not all(isinstance(s, dict) and "sent_id" in s and isinstance(s.get("sent"), str) for s in ref["sentences"]):
+        raise RefsegError(f"{owner} has a sentence without sent_id or sent: fetch the file anew.")
+
+
+def _expression(ref: dict, sentence: dict, refs_file: Path) -> str:
+    """``sent``, the cleaned sentence; ``raw``, as it was typed, where cleaning left nothing."""
+    text = sentence["sent"] if sentence["sent"].strip() else sentence.get("raw", "")
+    if not text.strip():
+        raise RefsegError(
+            f"Sentence {sentence['sent_id']} of ref {ref['ref_id']} in {refs_file} is empty: give it words or take it "
+            f"out of the file."
+        )
+    return text
+
+
+def _facts(ref: dict, sentence: dict) -> dict[str, Any]:
+    """Where the sample comes from, and all that its sentence carries beyond the REFER layout."""
+    extra = {key: value for key, value in sentence.items() if key not in ("sent_id", "tokens", "raw", "sent")}
+    return {**extra, **{key: ref[key] for key in ("ref_id", "ann_id", "image_id")}}

@@ -1,0 +1,171 @@
+"""Sample in, sample out: fit a picture into a square, normalise it, mirror it; and the way back for the scores.
+
+The picture, its mask and ``pixel_valid`` always change together. Letterbox and Normalize leave ``original_mask`` and
+``original_size`` alone, because scores are taken there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchvision.transforms.v2 import functional as F
+
+from refseg.types import RefSample
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Compose:
+    """Several transforms, one after the other."""
+
+    def __init__(self, transforms: Sequence[Callable[[RefSample], RefSample]]):
+        self.transforms = list(transforms)
+
+    def __call__(self, sample: RefSample) -> RefSample:
+        for transform in self.transforms:
+            sample = transform(sample)
+        return sample
+
+
+class Letterbox:
+    """The largest copy of the picture, in its own proportions, that fits ``size`` x ``size``; zeros around it.
+
+    The picture is scaled with antialiasing and centred; its shorter side keeps at least one pixel. A picture of the
+    right size already is left as it is, bit for bit. How the mask is scaled: see ``resize_mask``.
+
+    Sets ``pixel_valid``, so it must come once and first.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __call__(self, sample: RefSample) -> RefSample:
+        if sample.pixel_valid is not None:
+            raise ValueError("The sample has been padded already: use one Letterbox, and only one.")
+        height, width = sample.frames.shape[-2:]
+        inner, padding = fit(height, width, self.size)
+        frames, mask = sample.frames, sample.mask
+        if inner != (height, width):
+            frames = _resize(frames, inner)
+            mask = resize_mask(mask, inner)
+        valid = torch.ones(inner, dtype=torch.bool)
+        if any(padding):
+            frames, mask, valid = (F.pad(tensor, padding) for tensor in (frames, mask[None], valid[None]))
+            mask, valid = mask[0], valid[0]
+        return replace(sample, frames=frames, mask=mask, pixel_valid=valid)
+
+
+class Normalize:
+    """Pixels 0..255 to floats of about zero mean and unit spread per channel; padding stays exactly zero."""
+
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD):
+        self.mean, self.std = list(mean), list(std)
+
+    def __call__(self, sample: RefSample) -> RefSample:
+        frames = F.normalize(F.to_dtype(sample.frames, torch.float32, scale=True), self.mean, self.std)
+        if sample.pixel_valid is not None:
+            frames = frames.masked_fill(~sample.pixel_valid, 0.0)
+        return replace(sample, frames=frames)
+
+
+class HorizontalFlip:
+    """The mirror image, with "left" and "right" exchanged in the expression.
+
+    The original mask is mirrored too: the sample is then one of a mirrored picture, and is scored as such. ``facts``
+    stay as they were.
+    """
+
+    def __call__(self, sample: RefSample) -> RefSample:
+        valid = sample.pixel_valid
+        return replace(
+            sample,
+            frames=sample.frames.flip(-1),
+            mask=sample.mask.flip(-1),
+            original_mask=sample.original_mask.flip(-1),
+            pixel_valid=None if valid is None else valid.flip(-1),
+            expression=swap_left_right(sample.expression),
+        )
+
+
+def build_transform(size: int) -> Compose:
+    """What every model of the kit is fed with: Letterbox to ``size`` pixels, then ImageNet's normalisation."""
+    return Compose([Letterbox(size), Normalize()])
+
+
+def fit(height: int, width: int, size: int) -> tuple[tuple[int, int], list[int]]:
+    """(height, width) inside a square of ``size`` pixels, and the padding [left, top, right, bottom] around it."""
+    scale = size / max(height, width)
+    inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (size - inner_height) // 2, (size - inner_width) // 2
+    return (inner_height, inner_width), [left, top, size - inner_width - left, size - inner_height - top]
+
+
+def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """``mask`` bool [H,W] at ``size`` (height, width), so that no referent vanishes.
+
+    The share of each new pixel that the referent covers is computed with antialiasing; a pixel belongs to the mask
+    if it is covered more than half as much as the best covered one. For anything that fills a pixel this is the
+    majority rule, which keeps areas. A hairline covers a third of every pixel it crosses and no pixel wholly: the
+    majority rule would delete it and nearest-neighbour would tear it, here it stays in one piece.
+    """
+    covered = _resize(mask[None].float(), size)[0]
+    return covered > covered.max() / 2
+
+
+def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """[...,H,W] at ``size`` (height, width), antialiased.
+
+    Torch (2.15, CPU, float) fills every row of a result one pixel wide with its first row; its transpose comes out
+    right, so that is what is asked for.
+    """
+    if size[1] == 1:
+        return F.resize(values.mT.contiguous(), [1, size[0]], antialias=True).mT
+    return F.resize(values, list(size), antialias=True)
+
+
+def undo_letterbox(mask_logits: Tensor, pixel_valid: Tensor, original_size: tuple[int, int]) -> Tensor:
+    """Logits at the size of the picture on disk: cut the padding off, then scale (bilinear, half-pixel centres).
+
+    Args:
+        mask_logits: [H,W] or [1,H,W]; a map of another size than ``pixel_valid`` is first scaled to it.
+        pixel_valid: [H,W] or [1,H,W] bool; its real pixels form one rectangle.
+        original_size: (height, width) of the result, in pixels.
+
+    Returns:
+        [height,width] float32, on the device of the logits.
+    """
+    valid = pixel_valid.reshape(pixel_valid.shape[-2:])
+    logits = _scale(mask_logits.reshape(mask_logits.shape[-2:]).float(), tuple(valid.shape))
+    rows, columns = valid.any(dim=1).nonzero(), valid.any(dim=0).nonzero()
+    inside = logits[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
+    return _scale(inside, tuple(original_size))
+
+
+def _scale(values: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(values.shape) == size:
+        return values
+    return interpolate(values[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+
+
+_SIDE = re.compile(r"\b(left|right)(?=(?:most|wards?|hand(?:ed|er)?|side)?\b)", re.IGNORECASE)
+
+
+def swap_left_right(expression: str) -> str:
+    """``expression`` as it would be said of the mirror image; "bright" and "leftover" stay.
+
+    >>> swap_left_right("Leftmost cup, right of the bright left-hand plate")
+    'Rightmost cup, left of the bright right-hand plate'
+    """
+    return _SIDE.sub(lambda found: _like(found[1], {"left": "right", "right": "left"}[found[1].lower()]), expression)
+
+
+def _like(pattern: str, word: str) -> str:
+    """``word`` in the case of ``pattern``."""
+    if pattern.isupper():
+        return word.upper()
+    return word.capitalize() if pattern[0].isupper() else word

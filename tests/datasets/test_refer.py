@@ -1,0 +1,454 @@
+"""The REFER layout: genuine samples, masks against pycocotools, and every broken file with its sentence."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from refseg.datasets import BENCHMARKS, ReferDataset, build_transform
+from refseg.datasets.refer import choose_split, segmentation_mask
+from refseg.datasets.safe_pickle import load_plain_pickle
+from refseg.errors import RefsegError
+
+
+def tiny(folder, *, change=None, refs_file="refs(refseg).json"):
+    """A RefShapes-like benchmark of two 5 x 7 pictures; ``change(instances, refs)`` breaks it."""
+    (folder / "images").mkdir(parents=True)
+    for i in range(2):
+        pixels = np.full((5, 7, 3), 40 * i, dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{i:06d}.png")
+    instances = {
+        "images": [{"id": i, "file_name": f"{i:06d}.png", "height": 5, "width": 7} for i in range(2)],
+        "annotations": [
+            {"id": 11, "image_id": 0, "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]]},
+            {"id": 13, "image_id": 1, "segmentation": {"size": [5, 7], "counts": [5, 10, 20]}},
+        ],
+    }
+    refs = [
+        {"ref_id": 0, "ann_id": 11, "image_id": 0, "split": "val", "sentences": [
+            {"sent_id": 0, "sent": "red box", "raw": "Red box!", "tokens": ["red", "box"], "kind": "colour"},
+            {"sent_id": 1, "sent": "box", "raw": "box", "tokens": ["box"]}]},
+        {"ref_id": 1, "ann_id": 13, "image_id": 1, "split": "val", "sentences": [
+            {"sent_id": 2, "sent": "left bar", "raw": "left bar", "tokens": ["left", "bar"]}]},
+    ]  # fmt: skip
+    if change:
+        change(instances, refs)
+    (folder / "instances.json").write_text(json.dumps(instances))
+    (folder / refs_file).write_text(json.dumps(refs))
+    return folder
+
+
+def load(folder, split="val", **options):
+    return ReferDataset("refshapes", split, root=folder, **options)
+
+
+# ------------------------------------------------------------------------------------------ sound files
+
+
+def test_one_sample_per_sentence_in_order(tmp_path):
+    data = load(tiny(tmp_path))
+    assert len(data) == 3 and data.expressions == ["red box", "box", "left bar"]
+    assert data.sample_ids == ["0_0", "0_1", "1_2"] and data.image_ids == [0, 0, 1]
+    sample = data[0]
+    assert sample.frames.shape == (1, 3, 5, 7) and sample.frames.dtype == torch.uint8
+    assert sample.mask.dtype == torch.bool and sample.mask.shape == (5, 7) and sample.pixel_valid is None
+    assert sample.source == "refshapes/val" and sample.original_size == (5, 7) and sample.target_frame == 0
+    assert sample.facts == {"kind": "colour", "ref_id": 0, "ann_id": 11, "image_id": 0}
+    assert sample.mask.nonzero().tolist() == [[y, x] for y in (1, 2) for x in (1, 2, 3)]
+    assert data[-1].mask.nonzero().tolist() == [[y, x] for y in range(5) for x in (1, 2)]  # run lengths go down first
+    assert [s.sample_id for s in data] == data.sample_ids  # iteration ends
+
+
+def test_the_folder_above_will_do_and_the_transform_is_applied(tmp_path):
+    tiny(tmp_path / "refshapes")
+    data = load(tmp_path, transform=build_transform(16))
+    assert data[0].frames.shape == (1, 3, 16, 16) and data[0].original_size == (5, 7)
+
+
+def test_default_root_is_the_data_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFSEG_DATA", str(tmp_path))
+    tiny(tmp_path / "refshapes")
+    assert len(ReferDataset("refshapes", "val")) == 3
+
+
+def test_the_cache_gives_the_same_and_cannot_be_written_to(tmp_path):
+    cached, plain = load(tiny(tmp_path), cache_images=True), load(tmp_path)
+    cached[0].frames.fill_(99)
+    cached[1].frames.fill_(99)
+    (tmp_path / "images/000000.png").rename(tmp_path / "images/moved.png")
+    assert (cached[0].frames == 0).all()  # comes from memory
+    with pytest.raises(RefsegError, match="000000.png"):
+        plain[0]
+
+
+def test_json_goes_before_pickle(tmp_path):
+    tiny(tmp_path)
+    (tmp_path / "refs(refseg).p").write_bytes(pickle.dumps([]))
+    assert len(load(tmp_path)) == 3
+
+
+def test_the_typed_sentence_stands_in_where_cleaning_left_nothing(tmp_path):
+    assert (
+        load(tiny(tmp_path, change=lambda _, refs: refs[0]["sentences"][0].update(sent=" "))).expressions[0]
+        == "Red box!"
+    )
+
+
+def test_a_long_expression_is_passed_on_whole(tmp_path):
+    data = load(tiny(tmp_path, change=lambda _, refs: refs[1]["sentences"][0].update(sent="very " * 200 + "left")))
+    assert len(data.expressions[2].split()) == 201
+
+
+def test_string_annotation_ids_as_in_referit(tmp_path):
+    def change(instances, refs):
+        instances["annotations"][0]["id"] = refs[0]["ann_id"] = "8756_2"
+        for ref in refs:
+            ref["split"] = "train" if ref["ref_id"] == 0 else "val"
+
+    folder = tiny(tmp_path / "refclef", change=change, refs_file="refs(berkeley).json")
+    data = ReferDataset("referit", "trainval", root=folder, image_root=folder / "images")
+    assert len(data) == 3 and data[0].facts["ann_id"] == "8756_2" and data[0].source == "referit/trainval"
+    assert len(ReferDataset("referit", "train", root=folder)) == 2
+
+
+def test_refclef_unc_letters_overlap(tmp_path):
+    def change(_, refs):
+        refs[0]["split"], refs[1]["split"] = "testAB", "testB"
+
+    folder = tiny(tmp_path / "refclef", change=change, refs_file="refs(unc).json")
+    sizes = {split: len(ReferDataset("referit", split, root=folder, split_by="unc")) for split in ("testA", "testB")}
+    assert sizes == {"testA": 2, "testB": 3}
+
+
+@pytest.mark.parametrize(
+    "where, name",
+    [
+        ("images/mscoco/images/train2014", "COCO_train2014_000000000009.jpg"),
+        ("images/train2014", "COCO_train2014_000000000009.jpg"),
+        ("train2014", "000000000009.jpg"),
+        ("coco/train2017", "000000000009.jpg"),
+        ("", "COCO_train2014_000000000009.jpg"),
+    ],
+)
+@pytest.mark.parametrize("explicit", [True, False])
+def test_pictures_are_found_where_people_put_them(tmp_path, where, name, explicit):
+    def change(instances, refs):
+        instances["images"][0]["file_name"] = "COCO_train2014_000000000009.jpg"
+
+    root = tiny(tmp_path / "data/refcoco", change=change, refs_file="refs(unc).json")
+    base = tmp_path / "elsewhere" if explicit else tmp_path / "data"
+    (base / where).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (7, 5), "white").save(base / where / name)
+    if not where and not explicit:
+        (base / name).rename(root / name)
+    data = ReferDataset("refcoco", "val", root=root, image_root=base if explicit else None)
+    assert (data[0].frames > 250).all()
+
+
+@pytest.mark.parametrize("where", ["saiapr_tc-12", "saiaprtc12/38/images"])
+def test_saiapr_spellings(tmp_path, where):
+    def change(instances, refs):
+        instances["images"][0]["file_name"] = "38100.jpg"
+
+    root = tiny(tmp_path / "refclef", change=change, refs_file="refs(berkeley).json")
+    (tmp_path / "images" / where).mkdir(parents=True)
+    Image.new("RGB", (7, 5)).save(tmp_path / "images" / where / "38100.jpg")
+    assert ReferDataset("referit", "val", root=root)[0].original_size == (5, 7)
+
+
+def test_loader_ignores_exif_because_masks_count_stored_pixels(tmp_path):
+    tiny(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (7, 5)).save(tmp_path / "images/000000.png", exif=exif)
+    assert load(tmp_path)[0].frames.shape == (1, 3, 5, 7)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "I;16", "1", "LA"])
+def test_pictures_of_every_mode(tmp_path, mode):
+    tiny(tmp_path)
+    Image.new(mode, (7, 5)).save(tmp_path / "images/000000.png")
+    assert load(tmp_path)[0].frames.shape == (1, 3, 5, 7)
+
+
+# ------------------------------------------------------------------------------------------ genuine files
+
+
+def real4(shared_dir):
+    folder = shared_dir / "data/refcocog_real4/refcocog"
+    if not folder.is_dir():
+        pytest.skip("no genuine RefCOCOg samples")
+    return folder
+
+
+@pytest.mark.parametrize("refs_file", ["refs(google).p", "refs(google).py2proto0.p", "refs(google).json"])
+def test_genuine_refcocog_from_every_kind_of_file(shared_dir, tmp_path, refs_file):
+    source = real4(shared_dir)
+    shutil.copyfile(source / "instances.json", tmp_path / "instances.json")
+    ending = "json" if refs_file.endswith("json") else "p"
+    shutil.copyfile(source / refs_file, tmp_path / f"refs(google).{ending}")
+    data = ReferDataset("refcocog", "val", root=tmp_path, image_root=source.parent, split_by="google")
+    assert data.image_ids == [25, 529, 625, 123457]
+    assert data.expressions[0] == "a tall brown and tan giraffe eating from a tree"
+    coco = COCO(source / "instances.json")
+    for sample, (height, width) in zip(data, [(426, 640), (640, 427), (446, 640), (438, 640)], strict=True):
+        annotation = coco.loadAnns(sample.facts["ann_id"])[0]
+        assert sample.original_size == (height, width) and sample.source == "refcocog/val"
+        assert np.array_equal(sample.mask.numpy(), coco.annToMask(annotation).astype(bool))
+        assert sample.mask.sum().item() == pytest.approx(annotation["area"], rel=0.02)
+    assert len(data._annotations["187798"]["segmentation"]) == 2
+
+
+def coco128(shared_dir, tmp_path):
+    """Every one of the 939 annotations becomes a ref."""
+    source = shared_dir / "data/coco128"
+    if not source.is_dir():
+        pytest.skip("no COCO pictures")
+    instances = source / "annotations/instances_train2017.json"
+    refs = [
+        {"ref_id": n, "ann_id": a["id"], "image_id": a["image_id"], "split": "val",
+         "sentences": [{"sent_id": n, "sent": "thing"}]}
+        for n, a in enumerate(json.loads(instances.read_text())["annotations"])
+    ]  # fmt: skip
+    shutil.copyfile(instances, tmp_path / "instances.json")
+    (tmp_path / "refs(unc).json").write_text(json.dumps(refs))
+    return ReferDataset("refcoco", "val", root=tmp_path, image_root=source, cache_images=True)
+
+
+def test_every_mask_of_coco128_is_the_one_of_pycocotools(shared_dir, tmp_path):
+    data = coco128(shared_dir, tmp_path)
+    coco = COCO(tmp_path / "instances.json")
+    several, crowds = 0, 0
+    for sample in data:
+        annotation = coco.loadAnns(sample.facts["ann_id"])[0]
+        assert np.array_equal(sample.mask.numpy(), coco.annToMask(annotation).astype(bool))
+        crowds += isinstance(annotation["segmentation"], dict)
+        several += isinstance(annotation["segmentation"], list) and len(annotation["segmentation"]) > 1
+    assert (len(data), several, crowds) == (939, 82, 10)
+
+
+def test_pixels_where_pieces_overlap_stay_foreground(shared_dir, tmp_path):
+    data = coco128(shared_dir, tmp_path)
+    index = [data._rows[i][0]["ann_id"] for i in range(len(data))].index(1280168)
+    sample = data[index]
+    pieces = data._annotations["1280168"]["segmentation"]
+    layers = coco_mask.decode(coco_mask.frPyObjects(pieces, *sample.original_size)).sum(axis=2)
+    assert (layers > 1).sum() == 19 and sample.mask[torch.from_numpy(layers > 1)].all()
+    assert sample.mask.sum() == 28759
+
+
+# ------------------------------------------------------------------------------------------ masks
+
+
+def square(top, left):
+    """A 2 x 2 polygon."""
+    return [left, top, left + 2, top, left + 2, top + 2, left, top + 2]
+
+
+def compressed(mask):
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": rle["size"], "counts": rle["counts"].decode()}
+
+
+def test_pieces_are_united_not_added():
+    mask = segmentation_mask([square(0, 0), square(1, 1)], (5, 7), "Ann")
+    assert mask.sum() == 7 and mask.dtype == torch.bool  # 4 + 4 - 1
+
+
+def test_list_of_run_lengths_as_in_refclef():
+    one, two = np.zeros((5, 7)), np.zeros((5, 7))
+    one[0:2, 0:2] = two[1:3, 1:3] = 1
+    assert segmentation_mask([compressed(one), compressed(two)], (5, 7), "Ann").sum() == 7
+    assert segmentation_mask(compressed(one), (5, 7), "Ann").sum() == 4
+
+
+def test_a_piece_without_area_is_passed_over_beside_a_sound_one():
+    assert segmentation_mask([[1, 1, 2, 2], square(0, 0), []], (5, 7), "Ann").sum() == 4
+
+
+@pytest.mark.parametrize(
+    "segmentation, sentence",
+    [
+        ([], "Ann 5 has an empty polygon"),
+        ([[]], "Ann 5 has an empty polygon"),
+        (None, "Ann 5 has an empty polygon"),
+        ([[1, 1, 3, 3]], "Ann 5 has an empty polygon"),  # pycocotools alone would take four numbers for a box
+        ([[1, 1, 3, 3, 1, 3, 2]], "not a flat list of x, y pairs"),
+        ([square(0, 0), [1, 1, 3]], "not a flat list of x, y pairs"),
+        ([1, 1, 3, 3, 1, 3], "not a flat list of x, y pairs"),
+        ([[1, 1, 3, float("nan"), 1, 3]], "not a flat list of x, y pairs"),
+        ([[1, 1, 3, 1e12, 1, 3]], "not a flat list of x, y pairs"),
+        ([["a", "b", "c", "d", "e", "f"]], "not a flat list of x, y pairs"),
+        ([square(20, 20)], "covers no pixel"),
+        ({"size": [5, 7], "counts": [35]}, "covers no pixel"),
+        ({"size": [5, 7], "counts": [5, 10]}, "do not add up"),
+        ({"size": [5, 7], "counts": [-5, 40]}, "do not add up"),
+        ({"size": [7, 5], "counts": [5, 10, 20]}, r"of size \[7, 5\] \(height, width\) but its picture is of \[5, 7\]"),
+        ({"size": [5, 7], "counts": "ZZZZZ"}, "cannot be decoded"),
+        ({"size": [5, 7]}, "cannot be decoded"),
+    ],
+)
+def test_broken_segmentations(segmentation, sentence):
+    with pytest.raises(RefsegError, match=sentence):
+        segmentation_mask(segmentation, (5, 7), "Ann 5")
+
+
+# ------------------------------------------------------------------------------------------ broken files
+
+
+def change_ref(**fields):
+    return lambda instances, refs: refs[0].update(fields)
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (change_ref(ann_id=99), "Ref 0 in .* names annotation 99, which instances.json does not hold"),
+        (change_ref(image_id=99), "Ref 0 in .* names picture 99, which instances.json does not hold"),
+        (change_ref(image_id=1), "is about picture 1 but its annotation 11 about picture 0"),
+        (change_ref(sentences=[{"sent_id": 0}]), "sentence without sent_id or sent"),
+        (change_ref(sentences=[{"sent_id": 4, "sent": " ", "raw": ""}]), "Sentence 4 of ref 0 .* is empty"),
+        (change_ref(ref_id=1, sentences=[{"sent_id": 2, "sent": "a"}]), "the same ref_id and sent_id"),
+        (lambda _, refs: refs[0].pop("ann_id"), "lacks ann_id"),
+        (lambda instances, _: instances.pop("annotations"), "not a COCO instances file"),
+        (lambda _, refs: refs.clear(), "holds no ref of split 'val' but only: nothing"),
+        (lambda _, refs: [ref.update(split="train") for ref in refs], "of split 'val' but only: train"),
+    ],
+)
+def test_files_that_contradict_each_other(tmp_path, change, sentence):
+    with pytest.raises(RefsegError, match=sentence):
+        load(tiny(tmp_path, change=change))
+
+
+def test_empty_polygon_names_the_annotation(tmp_path):
+    data = load(tiny(tmp_path, change=lambda instances, _: instances["annotations"][0].update(segmentation=[[]])))
+    with pytest.raises(RefsegError, match=r"Annotation 11 in .*instances.json has an empty polygon"):
+        data[0]
+    assert data[2].mask.any()
+
+
+def test_picture_of_another_size(tmp_path):
+    data = load(tiny(tmp_path))
+    Image.new("RGB", (5, 7)).save(tmp_path / "images/000000.png")
+    with pytest.raises(RefsegError, match=r"000000.png is 5 x 7 pixels but its annotations are for 7 x 5"):
+        data[0]
+
+
+def test_missing_picture_tells_where_it_was_looked_for(tmp_path):
+    data = load(tiny(tmp_path))
+    (tmp_path / "images/000000.png").unlink()
+    with pytest.raises(RefsegError, match=r"picture 000000.png of refshapes is in none of .*images.*: give image_root"):
+        data[0]
+
+
+def test_truncated_picture(tmp_path):
+    data = load(tiny(tmp_path))
+    path = tmp_path / "images/000000.png"
+    path.write_bytes(path.read_bytes()[:43])
+    with pytest.raises(RefsegError, match=r"000000.png is not a readable picture"):
+        data[0]
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(RefsegError, match=r"no instances.json of refshapes in .*: run `refseg check-data refshapes`"):
+        load(tmp_path)
+    with pytest.raises(RefsegError, match="image_root .* is not a folder"):
+        load(tiny(tmp_path), image_root=tmp_path / "nowhere")
+    (tmp_path / "refs(refseg).json").unlink()
+    with pytest.raises(RefsegError, match=r"no refs\(refseg\).p or refs\(refseg\).json in"):
+        load(tmp_path)
+
+
+def test_damaged_json(tmp_path):
+    tiny(tmp_path)
+    (tmp_path / "instances.json").write_text('{"images": [')
+    with pytest.raises(RefsegError, match="instances.json is not valid JSON"):
+        load(tmp_path)
+    (tmp_path / "refs(refseg).json").write_text('{"a": 1}')
+    with pytest.raises(RefsegError, match="is not a list of refs"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, split, split_by, sentence",
+    [
+        ("refcoco", "test", None, r"refcoco \(unc\) has no split 'test': choose one of train, val, testA, testB"),
+        ("refcocog", "testA", None, r"refcocog \(umd\) has no split 'testA': choose one of train, val, test\."),
+        ("refcocog", "test", "google", r"\(google\) has no split 'test': choose one of train, val\."),
+        ("refcoco+", "val", "google", "refcoco\\+ has no split by 'google': choose one of unc"),
+        ("Gref", "val", None, "no data set 'Gref': choose one of refcoco, refcoco\\+, refcocog, referit, refshapes"),
+    ],
+)
+def test_wrong_names_list_the_right_ones(name, split, split_by, sentence):
+    with pytest.raises(RefsegError, match=sentence):
+        ReferDataset(name, split, split_by=split_by)
+
+
+def test_default_owners():
+    owners = {name: choose_split(name, "val")[1] for name in BENCHMARKS}
+    assert owners == {
+        "refcoco": "unc", "refcoco+": "unc", "refcocog": "umd", "referit": "berkeley", "refshapes": "refseg",
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------ pickles
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_that_wants_to_run_something_is_refused(tmp_path, protocol):
+    tiny(tmp_path)
+    (tmp_path / "refs(refseg).json").unlink()
+    path = tmp_path / "refs(refseg).p"
+    path.write_bytes(pickle.dumps([Bomb(tmp_path / "ran")], protocol))
+    with pytest.raises(RefsegError, match=r"is not a plain pickle \(it asks for (posix|nt|os).mkdir\)"):
+        load(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(path.read_bytes())  # the very same bytes do run where pickle is trusted
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_pickles_of_every_protocol(tmp_path, protocol):
+    value = [{"a": [1, -(2**40), 1.5, None, True], "b": "building\u2122", "c": {"d": ()}}]
+    (tmp_path / "x.p").write_bytes(pickle.dumps(value, protocol))
+    assert load_plain_pickle(tmp_path / "x.p") == value
+
+
+@pytest.mark.parametrize("stored, read", [(b"caf\\xc3\\xa9", "café"), (b"caf\\xe9", "café")])
+def test_byte_strings_of_python_2(tmp_path, stored, read):
+    (tmp_path / "x.p").write_bytes(b"(lp0\nS'" + stored + b"'\np1\na.")
+    assert load_plain_pickle(tmp_path / "x.p") == [read]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 20, -1, -9])
+def test_a_cut_pickle(tmp_path, keep):
+    (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([{"ref_id": 1}], 0)[:keep])
+    with pytest.raises(RefsegError, match=r"refs\(unc\).p is not a plain pickle .* refs\(unc\).json instead"):
+        load_plain_pickle(tmp_path / "refs(unc).p")
+
+
+def test_a_pickle_fetched_in_text_mode_is_healed(tmp_path):
+    refs = [{"ref_id": 10, "sent": "a cup"}, {"ref_id": 2573}]
+    (tmp_path / "x.p").write_bytes(pickle.dumps(refs, 0).replace(b"\n", b"\r\n"))
+    assert load_plain_pickle(tmp_path / "x.p") == refs
+    for protocol in (1, 2):  # here the bytes of 2573 are a carriage return and a line feed
+        data = pickle.dumps([2573], protocol)
+        assert b"\r\n" in data
+        (tmp_path / "x.p").write_bytes(data)
+        assert load_plain_pickle(tmp_path / "x.p") == [2573]
