@@ -19,7 +19,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
@@ -30,6 +29,8 @@ from refseg.models.attention import (
     masked_softmax,
     spatial_coordinates,
 )
+
+SMALLEST_SUM = 1e-15  # its square is still far from the end of float32, and the gradient divides by the square
 
 
 @dataclass
@@ -73,25 +74,54 @@ def project_parts(linear: nn.Linear, v: Tensor, e: Tensor, s: Tensor) -> tuple[T
     The bias goes with the position part.
     """
     W_v, W_e, W_s = linear.weight.split([v.shape[-1], e.shape[-1], s.shape[-1]], dim=1)
-    return F.linear(v, W_v, linear.bias) + F.linear(s, W_s), F.linear(e, W_e)
+    return nn.functional.linear(v, W_v, linear.bias) + nn.functional.linear(s, W_s), nn.functional.linear(e, W_e)
 
 
-def word_averaged_weights(scores: Tensor, word_scores: Tensor, word_weights: Tensor) -> Tensor:
-    """sum_n word_weights[n] softmax_p'(scores[p,p'] + word_scores[n,p']), one query word after the other.
+def hide_keys(scores: Tensor, key_valid: Tensor) -> Tensor:
+    """Scores [B,Q,K] so low where ``key_valid`` [B,K] is False that the softmax is exactly zero there.
+
+    Half of the lowest float, because two such scores are added; with -inf a row without any valid key would be NaN.
+    """
+    return scores.masked_fill(~key_valid[:, None], torch.finfo(scores.dtype).min / 2)
+
+
+def word_averaged_weights(scores: Tensor, word_scores: Tensor, token_valid: Tensor) -> Tensor:
+    """Mean over the valid query words n of softmax_k(scores[p,k] + word_scores[n,k]), k regions or words.
+
+    The exponential of a sum is a product, so one exponential matrix E serves all query words: with F of the words and
+    the sums Z = E F^T the mean is E * ((1/Z) F) / L, two thin products in place of L softmaxes. Where ``scores`` and
+    ``word_scores`` peak sharply at different keys Z runs out of the range of floats; then the softmaxes are taken
+    one by one. Both ways are exact.
 
     Args:
-        scores: [B,R,R], query region by key region, -inf where the key is padding.
-        word_scores: [B,L,R], query word by key region.
-        word_weights: [B,L], what each query word counts, zero for padding.
+        scores: [B,R,K], query region by key.
+        word_scores: [B,L,K], query word by key.
+        token_valid: [B,L] bool, which query words count.
 
     Returns:
-        [B,R,R]
+        [B,R,K], each row sums to one
     """
+    # A constant per row cancels in the softmax, so no gradient needs to pass through the maxima.
+    E = (scores - scores.detach().amax(-1, keepdim=True)).exp()
+    F = (word_scores - word_scores.detach().amax(-1, keepdim=True)).exp()
+    Z = (E @ F.mT).masked_fill(~token_valid[:, None], 1.0)  # [B,R,L]
+    if Z.detach().amin() < SMALLEST_SUM:
+        return word_by_word_weights(scores, word_scores, token_valid)
+    return E * ((word_shares(token_valid, Z.dtype)[:, None] / Z) @ F)
+
+
+def word_by_word_weights(scores: Tensor, word_scores: Tensor, token_valid: Tensor) -> Tensor:
+    """The same as ``word_averaged_weights`` for any finite scores: one softmax per query word."""
+    shares = word_shares(token_valid, scores.dtype)
     averaged = torch.zeros_like(scores)
     for n in range(word_scores.shape[1]):
-        weights = (scores + word_scores[:, n, None]).softmax(-1)
-        averaged = averaged + word_weights[:, n, None, None] * weights
+        averaged = averaged + shares[:, n, None, None] * (scores + word_scores[:, n, None]).softmax(-1)
     return averaged
+
+
+def word_shares(token_valid: Tensor, dtype: torch.dtype) -> Tensor:
+    """What each query word counts in the mean, [B,L]: one over the number of valid words, zero for padding."""
+    return token_valid.to(dtype) / token_valid.sum(1, keepdim=True).clamp(min=1)
 
 
 class CrossModalSelfAttention(nn.Module):
@@ -134,27 +164,27 @@ class CrossModalSelfAttention(nn.Module):
         """The attended value averaged over the query words, [B,R,d]: sums over regions and over words apart."""
         parts = multimodal_parts(pixels, words)
         value_p, value_n = project_parts(self.value, *parts)
-        scores_pp, scores_np, scores_pn, scores_nn = self.scores(*parts, region_valid)
-        word_weights = token_valid / token_valid.sum(1, keepdim=True).clamp(min=1)
-        alpha = word_averaged_weights(scores_pp, scores_np, word_weights.to(pixels.dtype))
-        beta = masked_softmax(scores_pn[:, None] + scores_nn[:, :, None], token_valid[:, None, None])
-        return alpha @ value_p + masked_mean(beta, token_valid[:, :, None, None], dim=1) @ value_n
+        scores_pp, scores_np, scores_pn, scores_nn = self.scores(*parts, token_valid, region_valid)
+        alpha = word_averaged_weights(scores_pp, scores_np, token_valid)
+        beta = word_averaged_weights(scores_pn, scores_nn, token_valid)
+        return alpha @ value_p + beta @ value_n
 
     def scores(
-        self, v: Tensor, e: Tensor, s: Tensor, region_valid: Tensor | None
+        self, v: Tensor, e: Tensor, s: Tensor, token_valid: Tensor, region_valid: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The four score matrices whose sum is the score of a pair of pairs, named query before key.
 
         Returns:
-            pp [B,R,R], np [B,L,R], pn [B,R,L], nn [B,L,L]; pp is -inf at padded key regions
+            pp [B,R,R], np [B,L,R], pn [B,R,L], nn [B,L,L], with the lowest scores at padded keys
         """
-        query_p, query_n = project_parts(self.query, v, e, s)
+        query_p, query_n = (self.scale * part for part in project_parts(self.query, v, e, s))
         key_p, key_n = project_parts(self.key, v, e, s)
-        query_p, query_n = self.scale * query_p, self.scale * query_n
-        pp = query_p @ key_p.mT
+        scores_pp, scores_np = query_p @ key_p.mT, query_n @ key_p.mT
+        scores_pn, scores_nn = query_p @ key_n.mT, query_n @ key_n.mT
         if region_valid is not None:
-            pp = pp.masked_fill(~region_valid.flatten(1)[:, None], float("-inf"))
-        return pp, query_n @ key_p.mT, query_p @ key_n.mT, query_n @ key_n.mT
+            keys = region_valid.flatten(1)
+            scores_pp, scores_np = hide_keys(scores_pp, keys), hide_keys(scores_np, keys)
+        return scores_pp, scores_np, hide_keys(scores_pn, token_valid), hide_keys(scores_nn, token_valid)
 
     def literal(self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None) -> Tensor:
         """The same as ``forward`` by the equations as they are written, with the full N x N softmax, N = L*R.
@@ -179,12 +209,13 @@ class CrossModalSelfAttention(nn.Module):
         Returns:
             [B,L,h,w], sums to one over the regions, zero for padded words
         """
-        pp, np, _, _ = self.scores(*multimodal_parts(pixels, words), region_valid)
+        scores_pp, scores_np, _, _ = self.scores(*multimodal_parts(pixels, words), token_valid, region_valid)
+        queries = torch.ones_like(scores_pp[..., :1], dtype=torch.bool)
+        if region_valid is not None:
+            queries = region_valid.flatten(1)[..., None]
         maps = []
         for n in range(words.shape[1]):
-            alpha = (pp + np[:, n, None]).softmax(-1)
-            queries = torch.ones_like(alpha[..., :1], dtype=torch.bool)
-            queries = queries if region_valid is None else region_valid.flatten(1)[..., None]
+            alpha = (scores_pp + scores_np[:, n, None]).softmax(-1)
             maps.append(masked_mean(alpha, queries, dim=1))
         return (torch.stack(maps, 1) * token_valid[..., None]).unflatten(2, pixels.shape[-2:])
 
@@ -206,9 +237,11 @@ class CrossModalSelfAttention(nn.Module):
         Returns:
             alpha [B,R] and beta [B,L], each sums to one
         """
-        pp, np, pn, nn_ = self.scores(*multimodal_parts(pixels, words), region_valid)
-        alpha = (pp[:, query_region] + np[:, query_word]).softmax(-1)
-        return alpha, masked_softmax(pn[:, query_region] + nn_[:, query_word], token_valid)
+        scores_pp, scores_np, scores_pn, scores_nn = self.scores(
+            *multimodal_parts(pixels, words), token_valid, region_valid
+        )
+        alpha = (scores_pp[:, query_region] + scores_np[:, query_word]).softmax(-1)
+        return alpha, (scores_pn[:, query_region] + scores_nn[:, query_word]).softmax(-1)
 
 
 @dataclass
