@@ -12,8 +12,9 @@ import base64
 import html
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from refseg.errors import RefsegError
 from refseg.types import RefSample
 
 PREDICTION, TRUTH = "#E69F00", "#56B4E9"  # Okabe and Ito's orange and sky blue
+CURVE = "#0072B2"  # their blue; each curve has a panel and a title of its own
 INK, QUIET, DARK = "#222222", "#666666", "#101010"
 DASHES = {"solid": "solid", "dashed": (0, (3.2, 1.8))}
 LONGEST_SIDE = 640  # pixels; larger pictures are shrunk before they are drawn
@@ -135,31 +137,32 @@ def word_map_figure(
     return Picture(figure, _word_map_alt(words, shares, level), caption)
 
 
-def learning_curve(log_rows: Sequence[Mapping[str, float]], over: str = "step") -> Picture:
+def learning_curve(log_rows: Sequence[Mapping[str, Any]], over: str = "step") -> Picture:
     """Training loss and validation mIoU over training.
 
     Args:
-        log_rows: rows with ``over`` and "loss" or "val_mIoU" or both, in the order they were written.
+        log_rows: the lines of a ``log.jsonl``: dicts with ``over`` and "loss", or with ``over`` and "val", which holds
+            "mIoU".
         over: the key of the horizontal axis, "step" or "seconds".
 
     Raises:
         RefsegError: no row has the two keys that a curve needs.
     """
-    curves = {key: _curve(log_rows, over, key) for key in ("loss", "val_mIoU")}
-    curves = {key: points for key, points in curves.items() if len(points)}
+    readers = {
+        "training loss": lambda row: row.get("loss"),
+        "validation mIoU": lambda row: row.get("val", {}).get("mIoU"),
+    }
+    curves = {title: _curve(log_rows, over, read) for title, read in readers.items()}
+    curves = {title: points for title, points in curves.items() if len(points)}
     if not curves:
-        raise RefsegError(f"The log has no row with {over!r} and 'loss' or 'val_mIoU': there is nothing to draw.")
-    titles = {"loss": "training loss", "val_mIoU": "validation mIoU"}
-    styles = {"loss": (PREDICTION, "solid"), "val_mIoU": ("#0072B2", (0, (5, 1.5)))}
+        raise RefsegError(f"The log has no row with {over!r} and 'loss' or 'val': there is nothing to draw.")
     figure = Figure(figsize=(4.2 * len(curves), 2.9), layout="constrained", facecolor="white")
     axes = np.atleast_1d(figure.subplots(1, len(curves), sharex=True))
-    for axis, (key, points) in zip(axes, curves.items(), strict=True):
-        _plot(axis, points, titles[key], over, *styles[key])
-    told = [
-        f"{titles[key]} goes from {points[0, 1]:.3g} to {points[-1, 1]:.3g}"
-        + (f", best {points[:, 1].max():.3g}" if key == "val_mIoU" else "")
-        for key, points in curves.items()
-    ]
+    for axis, (title, points) in zip(axes, curves.items(), strict=True):
+        _plot(axis, points, title, over)
+    told = [f"{title} goes from {points[0, 1]:.3g} to {points[-1, 1]:.3g}" for title, points in curves.items()]
+    if "validation mIoU" in curves:
+        told[-1] += f", best {curves['validation mIoU'][:, 1].max():.3g}"
     last = max(points[-1, 0] for points in curves.values())
     return Picture(figure, f"Learning curve over {last:g} {_unit(over)}: {'; '.join(told)}.")
 
@@ -354,9 +357,9 @@ def _size(mask: np.ndarray) -> str:
     return f"A picture of {mask.shape[1]} by {mask.shape[0]} pixels"
 
 
-def _curve(rows: Sequence[Mapping[str, float]], over: str, key: str) -> np.ndarray:
-    """[n,2]: the rows that have both keys."""
-    points = [(row[over], row[key]) for row in rows if row.get(over) is not None and row.get(key) is not None]
+def _curve(rows: Sequence[Mapping[str, Any]], over: str, read: Callable[[Mapping], float | None]) -> np.ndarray:
+    """[n,2]: the rows that have both."""
+    points = [(row[over], read(row)) for row in rows if over in row and read(row) is not None]
     return np.array(points, dtype=float).reshape(-1, 2)
 
 
@@ -364,9 +367,9 @@ def _unit(over: str) -> str:
     return "steps" if over == "step" else over
 
 
-def _plot(axis, points: np.ndarray, title: str, over: str, colour: str, style) -> None:
+def _plot(axis, points: np.ndarray, title: str, over: str) -> None:
     marker = "o" if len(points) < 30 else None
-    axis.plot(*points.T, color=colour, linestyle=style, lw=2, marker=marker, ms=4)
+    axis.plot(*points.T, color=CURVE, lw=2, marker=marker, ms=4)
     axis.annotate(f"{points[-1, 1]:.3g}", points[-1], xytext=(4, 4), textcoords="offset points", fontsize=9, color=INK)
     axis.set_title(title, fontsize=10, color=INK, loc="left")
     axis.set_xlabel(_unit(over), fontsize=9, color=QUIET)

@@ -175,8 +175,8 @@ def test_wrong_maps_are_refused(words, maps):
 
 
 def test_learning_curve_tells_first_last_and_best():
-    rows = [{"step": 0, "seconds": 0.0, "loss": 2.0}, {"step": 10, "seconds": 3.0, "loss": 1.0, "val_mIoU": 0.5},
-            {"step": 20, "seconds": 7.0, "loss": 0.5, "val_mIoU": 0.4}]  # fmt: skip
+    rows = [{"step": 0, "seconds": 0.0, "loss": 2.0}, {"step": 10, "seconds": 3.0, "loss": 1.0, "val": {"mIoU": 0.5}},
+            {"step": 20, "seconds": 7.0, "loss": 0.5}, {"step": 20, "seconds": 7.0, "val": {"mIoU": 0.4}}]  # fmt: skip
     drawn = learning_curve(rows)
     assert "20 steps" in drawn.alt and "from 2 to 0.5" in drawn.alt and "best 0.5" in drawn.alt
     assert len(drawn.figure.axes) == 2

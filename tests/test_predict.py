@@ -1,0 +1,207 @@
+"""One picture, one expression: sizes, orientation, files written whole or not at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from refseg.checkpoint import Loaded
+from refseg.datasets import Collate, build_transform
+from refseg.errors import RefsegError
+from refseg.evaluate import predict_masks
+from refseg.predict import Predictor, save_prediction
+from refseg.tokenizer import WordVocabulary
+from refseg.types import Prediction, RefSample
+
+H, W, SIZE = 13, 29, 32
+VOCABULARY = WordVocabulary(["the", "red", "one"], max_words=4)
+
+
+class RedFinder(nn.Module):
+    """Red pixels of the picture, whatever is said; its word maps lie half in the padding."""
+
+    def forward(self, batch):
+        self.seen = batch
+        return Prediction((batch.images[:, :1] - batch.images[:, 1:2]) - 1, {})
+
+    def word_maps(self, batch):
+        maps = torch.zeros(1, batch.token_ids.shape[1], 8, 8)
+        maps[:, :, 0] = 9.0  # the first row of cells is padding for a wide picture
+        maps[:, 0, 3, 7] = 1.0
+        return {"c4": maps, "c5": maps[..., ::2, ::2]}
+
+
+class NoWords(RedFinder):
+    word_maps = None
+
+    def __getattribute__(self, name):
+        if name == "word_maps":
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
+class NoAttention(RedFinder):
+    def word_maps(self, batch):
+        raise RefsegError("no attention in this one")
+
+
+def predictor(model: nn.Module | None = None) -> Predictor:
+    return Predictor(Loaded(model or RedFinder(), VOCABULARY, SIZE, {}), "cpu")
+
+
+def picture(height: int = H, width: int = W) -> torch.Tensor:
+    """Black, its left third red."""
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    image[0, :, : -(-width // 3)] = 255
+    return image
+
+
+def save(image: torch.Tensor, path, **options):
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, **options)
+    return path
+
+
+def test_the_answer_has_the_size_of_the_picture():
+    result = predictor().predict(picture(), "the red zebra, now or never")
+    assert result.pred_mask.shape == result.mask_prob.shape == (H, W)
+    assert result.pred_mask.dtype == torch.bool
+    assert result.pred_mask[:, :9].all() and not result.pred_mask[:, 11:].any()
+    assert torch.equal(result.mask_prob > 0.5, result.pred_mask)
+    assert 0 <= result.mask_prob.min() and result.mask_prob.max() <= 1
+    assert torch.equal(result.image, picture())
+
+
+def test_words_read_and_words_unknown():
+    result = predictor().predict(picture(), "The red zebra, now")
+    assert result.words == ["the", "red", "zebra", ","]  # cut where the model stops reading
+    assert result.unknown_words == ["zebra", ",", "now"]
+    assert len(result.word_maps["c4"]) == len(result.words)
+
+
+def test_the_same_mask_as_in_evaluation():
+    image, truth = torch.randint(0, 256, (3, H, W), dtype=torch.uint8), torch.zeros(H, W, dtype=torch.bool)
+    sample = build_transform(SIZE)(RefSample(image[None], truth, "red", "1", "toy", (H, W), truth))
+    (mask,) = predict_masks(RedFinder(), Collate(VOCABULARY)([sample]))
+    result = predictor().predict(image, "red")
+    assert 0 < mask.sum() < mask.numel()
+    assert torch.equal(result.pred_mask, mask)
+
+
+def test_word_maps_are_cut_like_the_picture():
+    maps = predictor().predict(picture(), "red one").word_maps
+    assert maps["c4"].shape == maps["c5"].shape == (2, H, W)
+    assert maps["c4"][0].max() > 0.1 and maps["c4"][0].argmax() % W > W // 2
+    assert maps["c4"][1].max() == 0  # the padding's attention is not shown
+
+
+@pytest.mark.parametrize("model", [NoWords(), NoAttention()])
+def test_a_model_without_word_maps_still_predicts(model):
+    result = predictor(model).predict(picture(), "red")
+    assert result.word_maps == {} and result.pred_mask.any()
+
+
+def test_a_file_and_its_pixels_give_the_same(tmp_path):
+    path = save(picture(), tmp_path / "a.png")
+    from_file, from_pixels = (predictor().predict(image, "red") for image in (path, picture()))
+    assert torch.equal(from_file.mask_prob, from_pixels.mask_prob)
+    assert torch.equal(predictor().predict(str(path), "red").image, picture())
+
+
+def test_a_photo_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    path = save(picture(), tmp_path / "phone.png", exif=exif)
+    result = predictor().predict(path, "red")
+    assert result.image.shape == (3, W, H)
+    assert result.pred_mask[0].all() and not result.pred_mask[-1].any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 997), (997, 1), (2, 3)])
+def test_tiny_and_thin_pictures(size, tmp_path):
+    result = predictor().predict(picture(*size), "red")
+    assert result.pred_mask.shape == size
+    save_prediction(result, tmp_path / "out.png")
+    assert Image.open(tmp_path / "out.png").size == (size[1], size[0])
+
+
+def test_a_large_picture_is_saved_small_and_its_mask_whole(tmp_path):
+    result = predictor().predict(picture(300, 2500), "red")
+    assert result.word_maps["c5"].shape == (1, 77, 640)
+    shown, bare = save_prediction(result, tmp_path / "out.png")
+    assert Image.open(shown).size == (2048, 246)
+    assert Image.open(bare).size == (2500, 300)
+
+
+@pytest.mark.slow
+def test_a_picture_of_48_million_pixels(tmp_path):
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = predictor().predict(picture(6000, 8000), "the red one")
+    save_prediction(result, tmp_path / "out.png")
+    assert result.pred_mask.shape == (6000, 8000)
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20 < 2.0  # GiB
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.zeros(3, 5, 5), torch.zeros(5, 5, 3, dtype=torch.uint8), torch.zeros(3, 0, 5, dtype=torch.uint8)]
+)
+def test_wrong_tensors_are_refused(wrong):
+    with pytest.raises(RefsegError, match="uint8"):
+        predictor().predict(wrong, "red")
+
+
+def test_no_picture_and_no_words_are_refused(tmp_path):
+    with pytest.raises(RefsegError, match="nowhere.jpg"):
+        predictor().predict(tmp_path / "nowhere.jpg", "red")
+    with pytest.raises(RefsegError, match="no word"):
+        predictor().predict(picture(), " . ")
+
+
+# ---- files -----------------------------------------------------------------------------------------------------
+
+
+def test_saved_files_hold_the_mask(tmp_path):
+    result = predictor().predict(picture(), "red")
+    files = save_prediction(result, tmp_path / "red car.png")
+    assert files == [tmp_path / "red car.png", tmp_path / "red car_mask.png"]
+    assert sorted(tmp_path.iterdir()) == sorted(files)  # and nothing else
+    bare = np.asarray(Image.open(files[1]))
+    assert np.array_equal(bare, result.pred_mask.numpy() * np.uint8(255))
+    shown = np.asarray(Image.open(files[0]))
+    assert shown.shape == (H, W, 3)
+    assert shown[6, 4, 0] > 150 and shown[6, 20].max() < 60
+    assert save_prediction(result, tmp_path / "b.png", with_mask=False) == [tmp_path / "b.png"]
+
+
+@pytest.mark.parametrize("name, message", [("gone/a.png", "no folder"), ("a.jpg", r"\.png"), ("full.png", "a folder")])
+def test_bad_targets_are_refused_in_one_sentence(tmp_path, name, message):
+    (tmp_path / "full.png").mkdir()
+    result = predictor().predict(picture(), "red")
+    with pytest.raises(RefsegError, match=message) as caught:
+        save_prediction(result, tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["full.png"]
+
+
+def test_a_full_disk_leaves_the_old_files_and_no_half_ones(tmp_path, monkeypatch):
+    result = predictor().predict(picture(), "red")
+    files = save_prediction(result, tmp_path / "a.png")
+    before = [path.read_bytes() for path in files]
+    written = []
+
+    def full_disk(image, file, kind):
+        file.write(b"half of a picture")
+        written.append(image)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full_disk)
+    with pytest.raises(RefsegError, match="No space left"):
+        save_prediction(result, tmp_path / "a.png")
+    assert len(written) == 2
+    assert [path.read_bytes() for path in files] == before
+    assert sorted(tmp_path.iterdir()) == sorted(files)
