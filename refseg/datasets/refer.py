@@ -210,26 +210,23 @@ def segmentation_mask(segmentation: Any, size: tuple[int, int], owner: str) -> T
         RefsegError: no sound piece, a damaged piece, a piece made for another size, or not a single pixel in all.
     """
     pieces = segmentation if isinstance(segmentation, list) else [segmentation]
-    rles = [_rle(piece, size, owner) for piece in pieces if not _is_degenerate(piece)]
-    if not rles:
+    masks = [_piece_mask(piece, size, owner) for piece in pieces if not _is_degenerate(piece)]
+    if not masks:
         raise RefsegError(f"{owner} has an empty polygon: mend its segmentation or leave out its refs.")
-    try:
-        mask = torch.from_numpy(coco_mask.decode(coco_mask.merge(rles))).bool()
-    except Exception as error:
-        raise RefsegError(f"{owner} has run lengths that cannot be decoded ({error}): fetch the file anew.") from error
-    if tuple(mask.shape) != size or not mask.any():
+    mask = np.logical_or.reduce(masks)
+    if not mask.any():
         raise RefsegError(f"{owner} covers no pixel of its picture: mend its segmentation or leave out its refs.")
-    return mask.contiguous()
+    return torch.from_numpy(np.ascontiguousarray(mask))
 
 
 def _is_degenerate(piece: Any) -> bool:
     return piece is None or (isinstance(piece, list) and len(piece) < 6 and len(piece) % 2 == 0)
 
 
-def _rle(piece: Any, size: tuple[int, int], owner: str) -> dict[str, Any]:
-    """One polygon or run-length dict as a compressed run-length dict."""
+def _piece_mask(piece: Any, size: tuple[int, int], owner: str) -> np.ndarray:
+    """One polygon or run-length dict as bool [height,width]."""
     if isinstance(piece, dict):
-        return _checked_rle(piece, size, owner)
+        return _run_length_mask(piece, size, owner)
     try:
         points = np.asarray(piece, dtype=np.float64)
         sound = points.ndim == 1 and len(points) % 2 == 0 and bool((np.abs(points) < 1e5).all())  # False for NaN too
@@ -237,21 +234,47 @@ def _rle(piece: Any, size: tuple[int, int], owner: str) -> dict[str, Any]:
         sound = False
     if not sound:
         raise RefsegError(f"{owner} has a polygon that is not a flat list of x, y pairs: fetch the file anew.")
-    return coco_mask.frPyObjects([points.tolist()], *size)[0]
+    return coco_mask.decode(coco_mask.frPyObjects([points.tolist()], *size)[0]).astype(bool)
 
 
-def _checked_rle(piece: dict[str, Any], size: tuple[int, int], owner: str) -> dict[str, Any]:
+def _run_length_mask(piece: dict[str, Any], size: tuple[int, int], owner: str) -> np.ndarray:
+    """Decoded here and not by pycocotools, whose C code hangs or corrupts memory when fed damaged run lengths."""
     if list(piece.get("size", ())) != list(size):
         raise RefsegError(
             f"{owner} is a mask of size {piece.get('size')} (height, width) but its picture is of {list(size)}: "
             f"put the original picture there."
         )
     counts = piece.get("counts")
-    if not isinstance(counts, list):
-        return piece
-    if any(not isinstance(n, int) or n < 0 for n in counts) or sum(counts) != size[0] * size[1]:
+    lengths = counts if isinstance(counts, list) else decompress_run_lengths(counts)
+    if any(not isinstance(n, int) or n < 0 for n in lengths) or sum(lengths) != size[0] * size[1]:
         raise RefsegError(f"{owner} has run lengths that do not add up to its picture: fetch the file anew.")
-    return coco_mask.frPyObjects(piece, *size)
+    pixels = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)  # background first, down the columns
+    return pixels.reshape(size[1], size[0]).T
+
+
+def decompress_run_lengths(counts: Any) -> list[int]:
+    """COCO's compressed ``counts`` as numbers; what is not sound becomes [].
+
+    Each character carries 5 bits (least first), a bit that says "more to come", and in the last one a sign; from the
+    fourth number on it is the difference to the number two before.
+
+    >>> decompress_run_lengths("5:d0")
+    [5, 10, 20]
+    """
+    text = counts.encode() if isinstance(counts, str) else counts
+    if not isinstance(text, bytes) or not re.fullmatch(rb"(?:[P-o]{0,6}[0-O])*", text):
+        return []
+    lengths: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = character - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits < 32:
+            value -= (bits & 16) << (shift - 4)  # the sign bit stands for -2^shift
+            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+            value = shift = 0
+    return lengths
 
 
 # ------------------------------------------------------------------------------------------------ files
