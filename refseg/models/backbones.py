@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import ResNet101_Weights
@@ -81,7 +82,8 @@ class SmallBackbone(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """[B,3,H,W], normalised colours -> {level: [B,channels[level],H/stride,W/stride]}."""
         features = {}
-        x = self.stem(images)
+        # Channels last: quicker convolutions on a CPU, and the regions [B,R,C] of the attention need no copy.
+        x = self.stem(images.contiguous(memory_format=torch.channels_last))
         for level, stage in self.stages.items():
             features[level] = x = stage(x)
         return features
@@ -146,7 +148,7 @@ def _load_resnet(net: ResNet, weights: str) -> None:
     if weights in ResNet101_Weights.__members__:
         state = ResNet101_Weights[weights].get_state_dict(progress=True)
     elif Path(weights).is_file():
-        state = load_file(weights)
+        state = _read_safetensors(weights)
     else:
         names = ", ".join(ResNet101_Weights.__members__)
         raise RefsegError(f"There are no ResNet-101 weights {weights!r}: give a safetensors file or one of {names}.")
@@ -158,6 +160,13 @@ def _load_resnet(net: ResNet, weights: str) -> None:
         raise RefsegError(
             f"The weights {weights!r} do not fit this ResNet ({reason}): use those of its depth."
         ) from None
+
+
+def _read_safetensors(path: str) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise RefsegError(f"{path} is not a readable safetensors file ({error}): convert or fetch it again.") from None
 
 
 BACKBONES = {SmallBackboneConfig: SmallBackbone, ResNet101BackboneConfig: ResNet101Backbone}

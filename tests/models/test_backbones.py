@@ -1,0 +1,91 @@
+"""Backbones keep the widths and strides they declare, and a frozen one stays as it is."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from refseg.errors import RefsegError
+from refseg.models.backbones import (
+    BACKBONES,
+    ResNet101Backbone,
+    ResNet101BackboneConfig,
+    SmallBackbone,
+    SmallBackboneConfig,
+)
+
+TINY = (1, 1, 1, 1)
+CONFIGS = [
+    SmallBackboneConfig(),
+    SmallBackboneConfig(channels=(2, 3, 5, 7, 11), blocks=(2, 1, 3, 2)),
+    ResNet101BackboneConfig(layers=TINY),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_declared_channels_and_strides_are_true(config):
+    backbone = BACKBONES[type(config)](config).eval()
+    features = backbone(torch.randn(1, 3, 48, 80))
+    assert list(features) == ["c2", "c3", "c4", "c5"]
+    for level, x in features.items():
+        stride = backbone.strides[level]
+        assert x.shape == (1, backbone.channels[level], 48 // stride, 80 // stride), level
+
+
+def test_small_backbone_is_small():
+    count = sum(p.numel() for p in SmallBackbone(SmallBackboneConfig()).parameters())
+    assert 250_000 < count < 400_000
+
+
+def test_blocks_of_a_stage_are_counted():
+    one, two = (
+        sum(p.numel() for p in SmallBackbone(SmallBackboneConfig(blocks=blocks)).stages["c4"].parameters())
+        for blocks in [(1, 1, 1, 1), (1, 1, 2, 1)]
+    )
+    width = SmallBackboneConfig().channels[3]
+    assert two - one == 2 * 9 * width * width + 4 * width  # two convolutions, two BatchNorms
+
+
+def test_frozen_backbone_has_no_gradient_and_fixed_statistics_in_training():
+    backbone = ResNet101Backbone(ResNet101BackboneConfig(layers=TINY, frozen=True)).train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    backbone(torch.randn(2, 3, 32, 32))
+    assert not any(p.requires_grad for p in backbone.parameters())
+    assert not any(module.training for module in backbone.modules())
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_free_backbone_learns_its_statistics_in_training():
+    backbone = ResNet101Backbone(ResNet101BackboneConfig(layers=TINY)).train()
+    before = backbone.net.bn1.running_mean.clone()
+    backbone(torch.randn(2, 3, 32, 32))
+    assert not torch.equal(backbone.net.bn1.running_mean, before)
+    assert all(p.requires_grad for p in backbone.parameters())
+
+
+def test_weights_come_from_a_safetensors_file_classifier_or_not(tmp_path):
+    source = ResNet101Backbone(ResNet101BackboneConfig(layers=TINY)).eval()
+    path = tmp_path / "resnet.safetensors"
+    save_file({**source.net.state_dict(), "fc.weight": torch.zeros(5, 2048), "fc.bias": torch.zeros(5)}, path)
+    copy = ResNet101Backbone(ResNet101BackboneConfig(layers=TINY, weights=str(path))).eval()
+    image = torch.randn(1, 3, 32, 32)
+    assert torch.equal(copy(image)["c5"], source(image)["c5"])
+
+
+def test_unknown_weights_are_named(tmp_path):
+    with pytest.raises(RefsegError, match="IMAGENET9.*IMAGENET1K_V2"):
+        ResNet101Backbone(ResNet101BackboneConfig(layers=TINY, weights="IMAGENET9"))
+
+
+def test_weights_of_another_depth_are_refused(tmp_path):
+    path = tmp_path / "deeper.safetensors"
+    save_file(ResNet101Backbone(ResNet101BackboneConfig(layers=(1, 2, 1, 1))).net.state_dict(), path)
+    with pytest.raises(RefsegError, match="do not fit"):
+        ResNet101Backbone(ResNet101BackboneConfig(layers=TINY, weights=str(path)))
+
+
+def test_a_file_that_is_not_safetensors_is_refused(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"not at all")
+    with pytest.raises(RefsegError, match="weights.safetensors"):
+        ResNet101Backbone(ResNet101BackboneConfig(layers=TINY, weights=str(path)))
