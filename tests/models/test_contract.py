@@ -1,0 +1,117 @@
+"""What every model promises, whatever is inside. A new entry of MODELS needs an example here and nothing else."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from refseg.models import MODELS, build_model
+from refseg.models.backbones import ResNet101BackboneConfig
+from refseg.models.cmsa import CMSAConfig, ConcatenationMeanConfig
+from refseg.models.cmsa_net import CMSANetConfig
+from refseg.models.config import config_from_dict, config_to_dict
+from refseg.models.gmlf import GMLFConfig
+from refseg.models.text_encoders import SentenceVectorConfig, WordEmbeddingConfig
+
+VOCABULARY = 11
+LESSON = CMSANetConfig.lesson(VOCABULARY)
+TINY_RESNET = ResNet101BackboneConfig(layers=(1, 1, 1, 1))
+EXAMPLES = {
+    "cmsa lesson": LESSON,
+    "cmsa without attention": replace(LESSON, cross_modal=ConcatenationMeanConfig()),
+    "cmsa with a sentence vector": replace(LESSON, text=SentenceVectorConfig()),
+    "cmsa in the paper's form": replace(
+        CMSANetConfig.paper(VOCABULARY),
+        backbone=TINY_RESNET,
+        text=WordEmbeddingConfig(dim=7),
+        cross_modal=CMSAConfig(dim=5),
+        fusion=GMLFConfig(dim=11),
+    ),
+    "cmsa on a frozen backbone": replace(LESSON, backbone=replace(TINY_RESNET, frozen=True), c5_dim=13),
+}
+
+
+@pytest.fixture(params=EXAMPLES, ids=str)
+def config(request):
+    return EXAMPLES[request.param]
+
+
+def assert_close(one, other):
+    assert one.shape == other.shape
+    assert (one - other).abs().max() <= 1e-9 * (1 + other.abs().max())
+
+
+def test_every_model_has_an_example():
+    assert {type(config) for config in EXAMPLES.values()} == set(MODELS)
+
+
+def test_logits_are_finite_and_the_trace_is_complete(config, make_batch):
+    batch = make_batch([5, 2])
+    prediction = build_model(config)(batch)
+    B, one, h, w = prediction.mask_logits.shape
+    assert (B, one) == (2, 1) and 40 / h == 56 / w
+    assert prediction.mask_logits.isfinite().all()
+    words, valid, sentence, pixels = (prediction.trace[k] for k in ("words", "words_valid", "sentence", "pixels"))
+    assert words.ndim == 3 and pixels.ndim == 4 and len(words) == len(pixels) == 2
+    assert valid.shape == words.shape[:2] and valid.dtype == torch.bool
+    assert sentence.shape == (2, words.shape[2])
+    assert_close(sentence[1], words[1][valid[1]].mean(0))
+    assert any(name.startswith("fused/") for name in prediction.trace)
+
+
+def test_every_parameter_that_learns_gets_a_gradient(config, make_batch):
+    model = build_model(config).double().train()
+    model(make_batch([5, 2, 3], dtype=torch.float64)).mask_logits.square().sum().backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all() and parameter.grad.abs().max() > 1e-12, name
+        else:
+            assert "backbone" in name and config.backbone.frozen, name
+
+
+def test_word_padding_changes_nothing(config, make_batch):
+    model = build_model(config).double().eval()
+    batch = make_batch([5, 2], dtype=torch.float64)
+    noise = torch.randint(2, VOCABULARY, (2, 8))  # whatever ids lie under the padding
+    noise[:, :5] = torch.where(batch.token_valid, batch.token_ids, noise[:, :5])
+    longer = replace(batch, token_ids=noise, token_valid=torch.nn.functional.pad(batch.token_valid, (0, 3)))
+    prediction, padded = model(batch), model(longer)
+    assert_close(padded.mask_logits, prediction.mask_logits)
+    for name in ("sentence", "pixels"):
+        assert_close(padded.trace[name], prediction.trace[name])
+
+
+def test_two_samples_are_two_batches_of_one(config, make_batch):
+    model = build_model(config).double().eval()
+    batch = make_batch([5, 2], dtype=torch.float64)
+    batch.pixel_valid[1, :, 24:] = False
+    batch.frames[1, ..., 24:, :] = 0
+    together = model(batch)
+    for index, length in enumerate([5, 2]):
+        row = slice(index, index + 1)
+        names = ("frames", "target_frame", "mask", "pixel_valid")
+        alone = replace(batch, **{name: getattr(batch, name)[row] for name in names})
+        alone = replace(alone, token_ids=batch.token_ids[row, :length], token_valid=batch.token_valid[row, :length])
+        prediction = model(alone)
+        assert_close(together.mask_logits[row], prediction.mask_logits)
+        assert_close(together.trace["pixels"][row], prediction.trace["pixels"])
+
+
+def test_the_words_matter(config, make_batch):
+    model = build_model(config).double().eval()
+    batch = make_batch([5, 2], dtype=torch.float64)
+    other = replace(batch, token_ids=torch.where(batch.token_valid, (batch.token_ids + 1) % VOCABULARY, 0))
+    assert (model(batch).mask_logits - model(other).mask_logits).abs().max() > 1e-6
+
+
+def test_a_config_that_went_through_json_builds_the_same_model(config, make_batch):
+    copy = config_from_dict(json.loads(json.dumps(config_to_dict(config))))
+    assert copy == config
+    torch.manual_seed(3)
+    model = build_model(config).eval()
+    torch.manual_seed(3)
+    twin = build_model(copy).eval()
+    batch = make_batch([5, 2])
+    assert torch.equal(model(batch).mask_logits, twin(batch).mask_logits)
