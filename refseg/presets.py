@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from refseg.models.cmsa import ConcatenationMeanConfig
-from refseg.models.cmsa_net import CMSANetConfig, lesson, paper
+from refseg.models.cmsa_net import CMSANetConfig
 from refseg.models.text_encoders import SentenceVectorConfig
 from refseg.objectives import SegmentationConfig
 from refseg.tokenizer import MAX_WORDS
+
+VOCABULARY = 0  # stands for the number of words until training has counted them
 
 
 @dataclass
@@ -53,7 +55,7 @@ class OptimConfig:
 class Experiment:
     """Everything that decides a training run."""
 
-    model: CMSANetConfig  # its vocabulary_size is filled in from the training expressions
+    model: CMSANetConfig  # training sets its vocabulary_size
     objective: SegmentationConfig = field(default_factory=SegmentationConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -61,7 +63,7 @@ class Experiment:
 
 def cmsa_refshapes() -> Experiment:
     """The lesson's network on the embedded benchmark, from scratch on two CPU cores."""
-    return Experiment(lesson())
+    return Experiment(CMSANetConfig.lesson(VOCABULARY))
 
 
 def cmsa_refshapes_blank() -> Experiment:
@@ -72,12 +74,12 @@ def cmsa_refshapes_blank() -> Experiment:
 
 def cmsa_refshapes_no_attention() -> Experiment:
     """Control: no attention, only concatenation and the mean over words."""
-    return Experiment(replace(lesson(), cross_modal=ConcatenationMeanConfig()))
+    return Experiment(replace(CMSANetConfig.lesson(VOCABULARY), cross_modal=ConcatenationMeanConfig()))
 
 
 def cmsa_refshapes_sentence() -> Experiment:
     """Control: one sentence vector in place of the words (the paper's CMSA-S)."""
-    model = lesson()
+    model = CMSANetConfig.lesson(VOCABULARY)
     return Experiment(replace(model, text=SentenceVectorConfig(model.text)))
 
 
@@ -88,7 +90,7 @@ def cmsa_refcoco() -> Experiment:
     Adam, batch 1, 2.5e-4).
     """
     return Experiment(
-        paper(),
+        CMSANetConfig.paper(VOCABULARY),
         SegmentationConfig(bce=1.0, dice=0.0),
         DataConfig("refcoco", image_size=320, min_word_count=2, val_samples=2000, workers=8, cache_images=False),
         OptimConfig(200_000, 16, 2.5e-4, 2000, 5e-4, mixed_precision="bf16", eval_every=5000, save_every=1000),

@@ -211,6 +211,24 @@ def train_step(
     return {**named, "loss": round(loss.item(), 5), "lr": round(optimizer.param_groups[0]["lr"], 7)}
 
 
+def seconds_per_step(experiment: Experiment, steps: int = 12) -> float:
+    """How long an update takes on this machine, reading the data included: the median of ``steps``, after a warm-up."""
+    config = replace(experiment.optim, steps=steps + 3)
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    train_set, _, tokenizer = build_data(experiment.data)
+    model = build_model(replace(experiment.model, vocabulary_size=len(tokenizer)))
+    model = model.to(memory_format=torch.channels_last)
+    objective = build_objective(experiment.objective)
+    model, objective, optimizer = accelerator.prepare(model, objective, build_optimizer(model, config))
+    loader = DataLoader(train_set, batch_sampler=ShuffledBatches(len(train_set), config), collate_fn=Collate(tokenizer))
+    ends = [time.perf_counter()]
+    for step, batch in enumerate(loader):
+        train_step(model, objective, optimizer, batch, accelerator, step, config)
+        ends.append(time.perf_counter())
+    durations = sorted(end - start for start, end in zip(ends[3:], ends[4:]))
+    return durations[len(durations) // 2]
+
+
 def describe(experiment: Experiment) -> dict[str, Any]:
     """An experiment as plain JSON: what a checkpoint and a results file keep of it."""
     return {
