@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,8 @@ def save_checkpoint(
         if training is not None:
             save_file(_plain(training), partial / TRAINING)
         (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
-        shutil.rmtree(previous, ignore_errors=True)
-        if folder.exists():
+        if folder.exists():  # else what is in ``previous`` is the last complete one, left there by a kill
+            shutil.rmtree(previous, ignore_errors=True)
             folder.rename(previous)
         partial.rename(folder)
         shutil.rmtree(previous, ignore_errors=True)
@@ -104,7 +105,12 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Loaded:
     """
     folder = _whole(Path(folder))
     config = _read_config(folder)
-    model = build_model(config_from_dict(config["model"]))
+    try:
+        model_config = config_from_dict(config["model"])
+        tokenizer = WordVocabulary(config["vocabulary"], config["max_words"])
+    except RefsegError as error:
+        raise RefsegError(f"{folder / CONFIG} cannot be used. {error}") from error
+    model = build_model(model_config, fetch_weights=False)
     weights = _read_tensors(folder / WEIGHTS)
     try:
         model.load_state_dict(weights)
@@ -114,7 +120,6 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Loaded:
             f"The weights in {folder / WEIGHTS} do not fit the config beside them ({problem}): "
             f"the two files come from different checkpoints; copy the whole folder again."
         ) from error
-    tokenizer = WordVocabulary(config["vocabulary"], config["max_words"])
     training = _read_tensors(folder / TRAINING) if (folder / TRAINING).is_file() else None
     return Loaded(model.to(device).eval(), tokenizer, config["image_size"], config, training)
 
@@ -122,21 +127,36 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Loaded:
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RefsegError(
             f"There is no checkpoint in {folder}: a checkpoint is a folder with {CONFIG} and {WEIGHTS} in it."
         ) from None
     except (OSError, ValueError) as error:
         raise RefsegError(f"{folder / CONFIG} is damaged ({error}): copy the checkpoint again.") from error
-    expected = {"format", "model", "vocabulary", "max_words", "image_size"}
-    if not isinstance(config, dict) or not expected <= config.keys():
-        raise RefsegError(f"{folder / CONFIG} is not the config of a refseg checkpoint: its fields are missing.")
-    if config["format"] != FORMAT:
+    if not isinstance(config, dict) or "format" not in config:
+        raise RefsegError(f"{folder / CONFIG} is not the config of a refseg checkpoint: name another folder.")
+    if config["format"] != FORMAT:  # before the other fields, because another format may have others
         raise RefsegError(
             f"{folder} has checkpoint format {config['format']}, this refseg {__version__} reads format {FORMAT}: "
             "install the version that wrote it."
         )
+    for field, sound in _FIELDS.items():
+        if not sound(config.get(field)):
+            raise RefsegError(f"{folder / CONFIG} is damaged (its field {field!r}): copy the checkpoint again.")
     return config
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "model": lambda value: isinstance(value, dict),
+    "vocabulary": lambda value: isinstance(value, list) and all(isinstance(word, str) for word in value),
+    "max_words": _is_count,
+    "image_size": _is_count,
+    "record": lambda value: isinstance(value, dict),
+}
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -155,7 +175,7 @@ def _whole(folder: Path) -> Path:
 
 
 def _beside(folder: Path, suffix: str) -> Path:
-    return folder.with_name(f"{folder.name}.{suffix}")
+    return folder.parent / f"{folder.name}.{suffix}"  # with_name would not take Path(".")
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

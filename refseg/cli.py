@@ -166,11 +166,16 @@ class CheckData:
     """Owner of the split: unc, umd, google, berkeley."""
 
     def run(self) -> None:
-        from refseg.datasets.check import check_data
+        from refseg.datasets import check_data, split_names
 
-        report = check_data(self.name, self.split, self.root, self.image_root, self.split_by)
-        print(report)
-        if not report.ok:
+        ok = True
+        for split in [self.split] if self.split else split_names(self.name, self.split_by):
+            report = check_data(self.name, split, self.root, self.image_root, self.split_by)
+            print(report)
+            ok = ok and report.ok
+            if report.found is None:  # the files of one split are those of all
+                break
+        if not ok:
             raise SystemExit(1)
 
 
@@ -200,7 +205,9 @@ def _write_text(path: Path, text: str) -> None:
     try:
         path.write_text(text)
     except OSError as error:
-        raise RefsegError(f"{path} could not be written ({error.strerror}): name a file in a folder that is there.")
+        raise RefsegError(
+            f"{path} could not be written ({error.strerror}): name a file in a folder that is there."
+        ) from error
 
 
 def main() -> None:

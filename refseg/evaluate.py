@@ -244,6 +244,16 @@ class ControlledExpressions(Dataset):
         if not self.chosen:
             raise RefsegError(f"The control {control!r} leaves no sample: no picture holds a second referent.")
 
+    @property
+    def expressions(self) -> list[str]:
+        """The expressions that the samples get."""
+        return [expression for _, expression in self.chosen]
+
+    @property
+    def image_ids(self) -> list[Any]:
+        """The picture of every sample."""
+        return [self.dataset.image_ids[index] for index, _ in self.chosen]
+
     def __len__(self) -> int:
         return len(self.chosen)
 

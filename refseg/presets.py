@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from refseg.errors import RefsegError
 from refseg.models.cmsa import ConcatenationMeanConfig
 from refseg.models.cmsa_net import CMSANetConfig
 from refseg.models.text_encoders import SentenceVectorConfig
@@ -31,7 +32,6 @@ class DataConfig:
     val_samples: int | None = 800  # validation during training looks at this many samples, spread over the split
     control: str | None = None  # None, or "blank": every expression is hidden, in training and validation
     workers: int = 0  # processes that read pictures; 0 reads in the training process
-    cache_images: bool = True  # keep decoded pictures in memory: right for small sets only
 
 
 @dataclass
@@ -40,6 +40,9 @@ class OptimConfig:
 
     steps: int = 6000
     batch_size: int = 32
+    expressions_per_image: int = 4  # samples of one picture that stay together in a batch
+    short_steps: int = 0  # the first steps see short expressions only: attributes are learned sooner standing alone
+    short_words: int = 4  # what counts as short
     learning_rate: float = 2e-3  # peak, reached after the warm-up, then a cosine down to zero
     warmup_steps: int = 200
     weight_decay: float = 1e-2  # on matrices and kernels only
@@ -49,6 +52,12 @@ class OptimConfig:
     eval_every: int = 1000  # steps between validations; the best one is kept
     save_every: int = 500  # steps between checkpoints to resume from
     log_every: int = 20
+
+    def __post_init__(self):
+        counts = ("steps", "batch_size", "expressions_per_image", "eval_every", "save_every", "log_every")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise RefsegError(f"{name} is {getattr(self, name)}: give a whole number of at least 1.")
 
 
 @dataclass
@@ -63,7 +72,8 @@ class Experiment:
 
 def cmsa_refshapes() -> Experiment:
     """The lesson's network on the embedded benchmark, from scratch on two CPU cores."""
-    return Experiment(CMSANetConfig.lesson(VOCABULARY))
+    optim = OptimConfig(steps=12_000, learning_rate=3e-3, short_steps=800)
+    return Experiment(CMSANetConfig.lesson(VOCABULARY), optim=optim)
 
 
 def cmsa_refshapes_blank() -> Experiment:
@@ -74,13 +84,14 @@ def cmsa_refshapes_blank() -> Experiment:
 
 def cmsa_refshapes_no_attention() -> Experiment:
     """Control: no attention, only concatenation and the mean over words."""
-    return Experiment(replace(CMSANetConfig.lesson(VOCABULARY), cross_modal=ConcatenationMeanConfig()))
+    experiment = cmsa_refshapes()
+    return replace(experiment, model=replace(experiment.model, cross_modal=ConcatenationMeanConfig()))
 
 
 def cmsa_refshapes_sentence() -> Experiment:
     """Control: one sentence vector in place of the words (the paper's CMSA-S)."""
-    model = CMSANetConfig.lesson(VOCABULARY)
-    return Experiment(replace(model, text=SentenceVectorConfig(model.text)))
+    experiment = cmsa_refshapes()
+    return replace(experiment, model=replace(experiment.model, text=SentenceVectorConfig(experiment.model.text)))
 
 
 def cmsa_refcoco() -> Experiment:
@@ -92,8 +103,17 @@ def cmsa_refcoco() -> Experiment:
     return Experiment(
         CMSANetConfig.paper(VOCABULARY),
         SegmentationConfig(bce=1.0, dice=0.0),
-        DataConfig("refcoco", image_size=320, min_word_count=2, val_samples=2000, workers=8, cache_images=False),
-        OptimConfig(200_000, 16, 2.5e-4, 2000, 5e-4, mixed_precision="bf16", eval_every=5000, save_every=1000),
+        DataConfig("refcoco", image_size=320, min_word_count=2, val_samples=2000, workers=8),
+        OptimConfig(
+            200_000,
+            16,
+            learning_rate=2.5e-4,
+            warmup_steps=2000,
+            weight_decay=5e-4,
+            mixed_precision="bf16",
+            eval_every=5000,
+            save_every=1000,
+        ),
     )
 
 

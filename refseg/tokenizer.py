@@ -7,6 +7,7 @@ of what they return: ``datasets.collate`` pads and carries ``token_valid`` besid
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -22,10 +23,14 @@ _WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
 def split_words(expression: str) -> list[str]:
     """Lower-case words and punctuation signs; a full stop at the very end is dropped.
 
+    An accent may be written as one sign with its letter or as a sign of its own, an apostrophe straight or curled (as
+    phones do): both ways give the same word.
+
     >>> split_words("The woman's red car, left.")
     ['the', "woman's", 'red', 'car', ',', 'left']
     """
-    words = _WORD.findall(expression.lower())
+    text = unicodedata.normalize("NFC", expression.lower()).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    words = _WORD.findall(text)
     return words[:-1] if words and words[-1] == "." else words
 
 
@@ -71,5 +76,5 @@ class WordVocabulary:
         return [self.words[index] for index in ids]
 
     def unknown(self, expression: str) -> list[str]:
-        """The words of ``expression`` that the vocabulary does not hold, in their order."""
-        return [word for word in split_words(expression) if word not in self.ids]
+        """The words of ``expression`` that ``encode`` reads as ``<unk>``, in their order."""
+        return [word for word in split_words(expression)[: self.max_words] if word not in self.ids]

@@ -64,7 +64,7 @@ def plan(folder: Path, minutes: float) -> Experiment:
     """The lesson preset with as many steps as fit into ``minutes`` on this machine; a second run keeps the first's.
 
     Raises:
-        RefsegError: ``minutes`` is not positive.
+        RefsegError: ``minutes`` is not positive, or the folder holds a tour of another length.
     """
     if not minutes > 0:
         raise RefsegError(f"The tour was given {minutes:g} minutes to train: give more than 0, for example 2.")
@@ -73,7 +73,11 @@ def plan(folder: Path, minutes: float) -> Experiment:
         stored = json.loads(path.read_text())
     except (OSError, ValueError):
         stored = {}
-    if stored.get("minutes") == minutes:
+    if stored.get("minutes", minutes) != minutes:
+        raise RefsegError(
+            f"{folder} holds a tour of {stored['minutes']:g} minutes: name another folder with --out, or remove it."
+        )
+    if stored:
         return _with_steps(experiment, stored["steps"])
     steps = max(40, round(60 * minutes / seconds_per_step(experiment)))
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,8 +86,9 @@ def plan(folder: Path, minutes: float) -> Experiment:
 
 
 def _with_steps(experiment: Experiment, steps: int) -> Experiment:
-    """A short schedule: a shorter warm-up, a validation after every quarter."""
+    """A short schedule: a shorter warm-up, a validation after every quarter, short expressions as long in proportion."""
     short = {"warmup_steps": max(1, steps // 10), "eval_every": max(1, steps // 4), "save_every": max(1, steps // 4)}
+    short["short_steps"] = experiment.optim.short_steps * steps // experiment.optim.steps
     data = replace(experiment.data, val_samples=200)
     return replace(experiment, data=data, optim=replace(experiment.optim, steps=steps, **short))
 

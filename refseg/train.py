@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from refseg.models import build_model
 from refseg.models.config import config_to_dict
 from refseg.objectives import build_objective
 from refseg.presets import DataConfig, Experiment, OptimConfig
-from refseg.tokenizer import WordVocabulary
+from refseg.tokenizer import WordVocabulary, split_words
 
 
 @dataclass
@@ -47,39 +47,78 @@ class Progress:
 
 
 class ShuffledBatches(Sampler[list[int]]):
-    """Index lists for the steps ``first_step`` .. ``steps``: a fresh permutation of all samples every epoch.
+    """Index lists for the steps ``first_step`` .. ``steps``: all samples in a fresh order every epoch.
 
-    A function of (seed, step) alone, so that a resumed run sees what it would have seen. A batch may straddle two
-    epochs: no sample is dropped. Of every batch, process ``rank`` of ``world`` takes its share.
+    Up to ``expressions_per_image`` samples of one picture stay together: the backbone then sees the picture once for
+    all of them, and what tells them apart can only be the expression. The first ``short_steps`` steps take short
+    expressions only. The order is a function of (seed, step) alone, so that a resumed run sees what it would have
+    seen. A batch may straddle two epochs: no sample is dropped. Of every batch, process ``rank`` of ``world`` takes
+    its share, neighbours together.
+
+    Args:
+        image_ids: of every sample, in the order of the data set.
+        lengths: how many words each sample's expression has.
+        config: seed, steps, batch size and the rest.
+
+    Raises:
+        RefsegError: the batch cannot be divided among the processes.
     """
 
-    def __init__(self, count: int, config: OptimConfig, first_step: int = 0, rank: int = 0, world: int = 1):
+    def __init__(
+        self,
+        image_ids: Sequence[object],
+        lengths: Sequence[int],
+        config: OptimConfig,
+        first_step: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ):
         if config.batch_size % world:
             raise RefsegError(f"A batch of {config.batch_size} cannot be shared by {world} processes: use a multiple.")
-        self.count, self.config, self.first_step, self.rank, self.world = count, config, first_step, rank, world
+        self.config, self.first_step, self.rank, self.world = config, first_step, rank, world
+        every = range(len(lengths))
+        short = [index for index in every if lengths[index] <= config.short_words] if config.short_steps else []
+        self.groups = {"short": self._grouped(short, image_ids), "all": self._grouped(every, image_ids)}
+
+    def _grouped(self, indices: Sequence[int], image_ids: Sequence[object]) -> list[list[int]]:
+        """``indices`` in groups of one picture, each of at most ``expressions_per_image``."""
+        of_image: dict[object, list[int]] = {}
+        for index in indices:
+            of_image.setdefault(image_ids[index], []).append(index)
+        size = self.config.expressions_per_image
+        return [own[start : start + size] for own in of_image.values() for start in range(0, len(own), size)]
 
     def __len__(self) -> int:
         return self.config.steps - self.first_step
 
     def __iter__(self) -> Iterator[list[int]]:
-        size = self.config.batch_size
-        epoch, order = -1, torch.empty(0)
-        for step in range(self.first_step, self.config.steps):
+        short_steps = min(self.config.short_steps, self.config.steps) if self.groups["short"] else 0
+        yield from self._batches("short", min(self.first_step, short_steps), short_steps)
+        done = max(self.first_step, short_steps) - short_steps
+        yield from self._batches("all", done, self.config.steps - short_steps)
+
+    def _batches(self, part: str, first: int, last: int) -> Iterator[list[int]]:
+        """Batches number ``first`` to ``last`` - 1 of one part of the data."""
+        size, count = self.config.batch_size, sum(map(len, self.groups[part]))
+        epoch, order = -1, []
+        for step in range(first, last):
             batch = []
             for position in range(step * size, (step + 1) * size):
-                if position // self.count != epoch:
-                    epoch = position // self.count
-                    order = self._permutation(epoch)
-                batch.append(int(order[position % self.count]))
-            yield batch[self.rank :: self.world]
+                if position // count != epoch:
+                    epoch = position // count
+                    order = self._order(part, epoch)
+                batch.append(order[position % count])
+            share = size // self.world
+            yield batch[self.rank * share : (self.rank + 1) * share]
 
-    def _permutation(self, epoch: int) -> Tensor:
+    def _order(self, part: str, epoch: int) -> list[int]:
+        groups = self.groups[part]
         generator = torch.Generator().manual_seed(1_000_003 * self.config.seed + epoch)
-        return torch.randperm(self.count, generator=generator)
+        return [index for group in torch.randperm(len(groups), generator=generator).tolist() for index in groups[group]]
 
 
 def learning_rate(step: int, config: OptimConfig) -> float:
-    """Linear warm-up to the peak, then half a cosine down to zero at the last step."""
+    """Linear warm-up to the peak, then half a cosine that would reach zero one step behind the last."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
@@ -99,9 +138,8 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
 def build_data(config: DataConfig) -> tuple[Dataset, Dataset, WordVocabulary]:
     """Training set, validation set, and the vocabulary of the training expressions."""
     transform = build_transform(config.image_size)
-    options = {"split_by": config.split_by, "transform": transform, "cache_images": config.cache_images}
-    train_set = build_dataset(config.name, config.train_split, **options)
-    val_set = build_dataset(config.name, config.val_split, **options)
+    train_set = build_dataset(config.name, config.train_split, transform, split_by=config.split_by)
+    val_set = build_dataset(config.name, config.val_split, transform, split_by=config.split_by)
     tokenizer = WordVocabulary.build(train_set.expressions, config.min_word_count, config.max_words)
     if config.val_samples and config.val_samples < len(val_set):
         stride = len(val_set) / config.val_samples
@@ -132,17 +170,14 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     torch.manual_seed(config.seed)
     train_set, val_set, tokenizer = build_data(experiment.data)
     model = build_model(replace(experiment.model, vocabulary_size=len(tokenizer)))
-    model = model.to(memory_format=torch.channels_last)
     objective = build_objective(experiment.objective)
     optimizer = build_optimizer(nn.ModuleList([model, objective]), config)
     recipe = describe(experiment)
-    state = _resume(folder / "last", model, objective, optimizer, recipe)
+    state = _resume(folder / "last", model, objective, optimizer, recipe, tokenizer)
     model, objective, optimizer = accelerator.prepare(model, objective, optimizer)
 
-    batches = ShuffledBatches(len(train_set), config, state.step, accelerator.process_index, accelerator.num_processes)
-    loader = DataLoader(
-        train_set, batch_sampler=batches, collate_fn=Collate(tokenizer), num_workers=experiment.data.workers
-    )
+    share = accelerator.process_index, accelerator.num_processes
+    loader = _loader(train_set, tokenizer, experiment, state.step, *share)
     log = _Log(folder / "log.jsonl", state.step, accelerator.is_main_process)
     bar = tqdm(
         total=config.steps, initial=state.step, desc="training", unit="step", disable=not progress or log.path is None
@@ -177,6 +212,20 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     return folder / "best"
 
 
+def _loader(
+    dataset: Dataset, tokenizer: WordVocabulary, experiment: Experiment, first_step: int, rank: int, world: int
+) -> DataLoader:
+    lengths = [len(split_words(expression)) for expression in dataset.expressions]
+    batches = ShuffledBatches(dataset.image_ids, lengths, experiment.optim, first_step, rank, world)
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=Collate(tokenizer),
+        num_workers=experiment.data.workers,
+        generator=torch.Generator(),  # else every sitting would take a number from the stream that is resumed
+    )
+
+
 def train_step(
     model: nn.Module,
     objective: nn.Module,
@@ -192,35 +241,38 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, config)
     batch = batch.to(accelerator.device)
-    batch.frames = batch.frames.contiguous()
     with accelerator.autocast():
         _, losses = objective(model, batch)
     weights = accelerator.unwrap_model(objective).weights
     loss = sum(weights[name] * value for name, value in losses.items())
     if not torch.isfinite(loss):
         parts = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
-        raise RefsegError(
-            f"The loss is not finite at step {step + 1} ({parts}): begin anew with a lower --learning-rate; "
-            "the last checkpoint is from before this step."
-        )
+        raise _diverged(f"loss is not finite at step {step + 1} ({parts})")
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
-    accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+    norm = accelerator.clip_grad_norm_([*model.parameters(), *objective.parameters()], config.clip_norm)
+    if accelerator.scaler is None and not torch.isfinite(norm):  # with a scaler such a step is left out, by design
+        raise _diverged(f"gradient is not finite at step {step + 1}")
     optimizer.step()
     named = {name: round(value.item(), 5) for name, value in losses.items()}
     return {**named, "loss": round(loss.item(), 5), "lr": round(optimizer.param_groups[0]["lr"], 7)}
 
 
+def _diverged(what: str) -> RefsegError:
+    return RefsegError(
+        f"The {what}: begin anew with a lower --learning-rate; the last checkpoint is from before this step."
+    )
+
+
 def seconds_per_step(experiment: Experiment, steps: int = 12) -> float:
     """How long an update takes on this machine, reading the data included: the median of ``steps``, after a warm-up."""
-    config = replace(experiment.optim, steps=steps + 3)
+    config = replace(experiment.optim, steps=steps + 3, short_steps=0)  # short expressions take less time
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     train_set, _, tokenizer = build_data(experiment.data)
     model = build_model(replace(experiment.model, vocabulary_size=len(tokenizer)))
-    model = model.to(memory_format=torch.channels_last)
     objective = build_objective(experiment.objective)
     model, objective, optimizer = accelerator.prepare(model, objective, build_optimizer(model, config))
-    loader = DataLoader(train_set, batch_sampler=ShuffledBatches(len(train_set), config), collate_fn=Collate(tokenizer))
+    loader = _loader(train_set, tokenizer, replace(experiment, optim=config), 0, 0, 1)
     ends = [time.perf_counter()]
     for step, batch in enumerate(loader):
         train_step(model, objective, optimizer, batch, accelerator, step, config)
@@ -281,19 +333,31 @@ def _training_state(objective: nn.Module, optimizer: torch.optim.Optimizer) -> d
     return tensors
 
 
-def _resume(folder: Path, model: nn.Module, objective: nn.Module, optimizer, recipe: dict[str, Any]) -> Progress:
+def _resume(
+    folder: Path,
+    model: nn.Module,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: dict[str, Any],
+    tokenizer: WordVocabulary,
+) -> Progress:
     """Load ``last/`` into model, objective and optimiser if it is there; else begin at step 0."""
     if not checkpoint.exists(folder):
         return Progress()
     loaded = checkpoint.load_checkpoint(folder)
-    record = loaded.config["record"]
+    record, tensors = loaded.config["record"], loaded.training
+    if tensors is None or not record.keys() >= {"experiment", "progress"}:
+        raise RefsegError(f"{folder} is a checkpoint that cannot be trained on: name another folder with --out.")
+    changed = None
     if record["experiment"] != recipe:
         changed = _first_difference(record["experiment"], recipe)
+    elif loaded.tokenizer.words != tokenizer.words:
+        changed = "the words of the training set were others"
+    if changed:
         raise RefsegError(
             f"{folder.parent} holds another experiment ({changed}): name another folder with --out, or remove it."
         )
     model.load_state_dict(loaded.model.state_dict())
-    tensors = loaded.training or {}
     heads = {name.removeprefix("objective."): t for name, t in tensors.items() if name.startswith("objective.")}
     objective.load_state_dict(heads)
     entries: dict[int, dict[str, Tensor]] = {}

@@ -50,6 +50,7 @@ class RefBatch:
     original_masks: list[Tensor]  # B x [height,width] bool, stay on the CPU
     original_sizes: list[tuple[int, int]]
     sample_ids: list[str]
+    picture_ids: list[str]  # equal for samples that show the same target frame
     facts: list[dict[str, Any]]
 
     @property
@@ -57,6 +58,16 @@ class RefBatch:
         """The target frame of every clip, [B,3,H,W]."""
         rows = self.target_frame.new_tensor(range(len(self.target_frame)))
         return self.frames[rows, self.target_frame]
+
+    def distinct_images(self) -> tuple[Tensor, Tensor]:
+        """Every picture once, [I,3,H,W], and which of them each sample shows, [B] with values below I.
+
+        Several expressions of a batch often speak of one picture; a backbone needs to see it only once.
+        """
+        number: dict[str, int] = {}
+        picture_of = [number.setdefault(picture, len(number)) for picture in self.picture_ids]
+        first = [picture_of.index(picture) for picture in range(len(number))]
+        return self.images[first], self.target_frame.new_tensor(picture_of)
 
     def __len__(self) -> int:
         return len(self.expressions)

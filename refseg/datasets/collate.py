@@ -49,6 +49,7 @@ class Collate:
             original_masks=[sample.original_mask for sample in samples],
             original_sizes=[sample.original_size for sample in samples],
             sample_ids=[sample.sample_id for sample in samples],
+            picture_ids=[_picture_id(sample) for sample in samples],
             facts=[sample.facts for sample in samples],
         )
 
@@ -69,6 +70,13 @@ def _check_frames(samples: Sequence[RefSample]) -> None:
     lengths = sorted({len(sample.frames) for sample in samples})
     if len(lengths) > 1:
         raise RefsegError(f"One batch mixes clips of {lengths} frames: give all clips the same number of frames.")
+
+
+def _picture_id(sample: RefSample) -> str:
+    """What the data set calls the picture; a sample without such a name has a picture of its own."""
+    if "image_id" not in sample.facts:
+        return f"{sample.source}/{sample.sample_id}"
+    return f"{sample.source}/{sample.facts['image_id']}/{sample.target_frame}"
 
 
 def _grow(tensor: Tensor, height: int, width: int) -> Tensor:

@@ -24,7 +24,7 @@ from refseg.datasets.refshapes.scene import HELD_OUT, SHAPES, SIDE, Thing, draw_
 from refseg.errors import RefsegError
 from refseg.paths import data_dir
 
-VERSION = 1  # raise it when a change alters a single pixel or word: folders of another version are drawn anew
+VERSION = 2  # raise it when a change alters a single pixel or word: folders of another version are drawn anew
 SEED = 2019  # the year of CMSA
 EXPRESSIONS_PER_IMAGE = 4
 
@@ -33,10 +33,10 @@ IMAGES = {"train": 8000, "val": 500, "testA": 500, "testB": 500, "testC": 500}
 # How often each kind of expression is asked for. testA: attributes and positions; testB: relations; testC: every
 # referent is of a colour-shape pair that no picture of another split shows.
 _KIND_WEIGHTS = {
-    "train": {"attribute": 25, "superlative": 12, "position": 18, "ordinal": 10, "relation": 23, "two-step": 12},
-    "val": {"attribute": 25, "superlative": 12, "position": 18, "ordinal": 10, "relation": 23, "two-step": 12},
+    "train": {"attribute": 28, "superlative": 12, "position": 18, "ordinal": 8, "relation": 26, "two-step": 8},
+    "val": {"attribute": 28, "superlative": 12, "position": 18, "ordinal": 8, "relation": 26, "two-step": 8},
     "testA": {"attribute": 40, "superlative": 20, "position": 25, "ordinal": 15},
-    "testB": {"relation": 70, "two-step": 30},
+    "testB": {"relation": 75, "two-step": 25},
     "testC": {"attribute": 50, "superlative": 10, "position": 15, "relation": 25},
 }
 _MARKER = "refshapes.json"  # written last: a folder without it is not complete

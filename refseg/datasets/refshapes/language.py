@@ -231,39 +231,35 @@ SYNONYMS = {
     "circle": ("circle", "circle", "disc"),
     "square": ("square", "square", "box"),
     "cross": ("cross", "cross", "plus"),
-    "moon": ("moon", "moon", "crescent"),
-    "purple": ("purple", "purple", "violet"),
-    "small": ("small", "small", "little", "tiny"),
-    "medium": ("medium", "midsize"),
-    "large": ("large", "big", "big", "huge"),
-    "plain": ("plain", "solid"),
+    "small": ("small", "small", "little"),
+    "large": ("large", "big", "big"),
+    "plain": ("plain",),
     "striped": ("striped", "striped", "stripy"),
-    "dotted": ("dotted", "spotted"),
-    "checked": ("checked", "chequered"),
+    "dotted": ("dotted", "dotted", "spotted"),
 }
-_WITH_TEXTURE = {"striped": "stripes", "dotted": "dots", "checked": "checks"}
-_GENERIC = ("thing", "object", "shape", "one")
+_WITH_TEXTURE = {"striped": "stripes", "dotted": "dots"}
+_GENERIC = ("thing", "object", "shape")
 _MOST_BEFORE = {
     "left": ("leftmost",),
     "right": ("rightmost",),
-    "top": ("topmost", "highest", "top"),
-    "bottom": ("lowest", "bottom"),
-    "small": ("smallest", "smallest", "littlest"),
+    "top": ("topmost", "highest"),
+    "bottom": ("lowest",),
+    "small": ("smallest",),
     "large": ("largest", "biggest"),
 }
 _MOST_BEHIND = {
-    "left": ("on the far left", "furthest left"),
-    "right": ("on the far right", "furthest right"),
-    "top": ("at the very top", "highest up"),
-    "bottom": ("at the very bottom", "lowest down"),
+    "left": ("on the far left",),
+    "right": ("on the far right",),
+    "top": ("at the very top",),
+    "bottom": ("at the very bottom",),
 }
 _FROM = {"left": "from the left", "right": "from the right", "top": "from the top", "bottom": "from the bottom"}
-_NTH = {2: ("second", "second", "2nd"), 3: ("third", "third", "3rd")}
+_NTH = {2: ("second",), 3: ("third",)}
 _RELATED = {
-    "left of": ("left of", "to the left of", "on the left of"),
-    "right of": ("right of", "to the right of", "on the right of"),
-    "above": ("above", "above", "over", "higher than"),
-    "below": ("below", "below", "under", "lower than"),
+    "left of": ("left of", "to the left of"),
+    "right of": ("right of", "to the right of"),
+    "above": ("above", "above", "over"),
+    "below": ("below", "below", "under"),
     "nearest to": ("nearest to", "closest to"),
 }
 _LINKS = ("", "", "that is", "which is")
@@ -324,7 +320,7 @@ def _plain(text: str) -> list[Word]:
     return [Word(word) for word in text.split()]
 
 
-_FUNCTION_WORDS = frozenset("the to on of at very than up down far".split())
+_FUNCTION_WORDS = frozenset("the to on of at very far".split())
 
 
 def _mark(text: str, true_of: frozenset[int]) -> list[Word]:
