@@ -110,6 +110,11 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Loaded:
         tokenizer = WordVocabulary(config["vocabulary"], config["max_words"])
     except RefsegError as error:
         raise RefsegError(f"{folder / CONFIG} cannot be used. {error}") from error
+    if model_config.vocabulary_size != len(tokenizer):
+        raise RefsegError(
+            f"{folder / CONFIG} is damaged (a model of {model_config.vocabulary_size} words, a vocabulary of "
+            f"{len(tokenizer)}): copy the checkpoint again."
+        )
     model = build_model(model_config, fetch_weights=False)
     weights = _read_tensors(folder / WEIGHTS)
     try:

@@ -166,10 +166,12 @@ class CheckData:
     """Owner of the split: unc, umd, google, berkeley."""
 
     def run(self) -> None:
-        from refseg.datasets import check_data, split_names
+        from refseg.datasets.check import check_data
+        from refseg.datasets.refer import choose_split
 
+        benchmark, owner, _ = choose_split(self.name, self.split or "train", self.split_by)  # every owner has a train
         ok = True
-        for split in [self.split] if self.split else split_names(self.name, self.split_by):
+        for split in [self.split] if self.split else benchmark.splits[owner]:
             report = check_data(self.name, split, self.root, self.image_root, self.split_by)
             print(report)
             ok = ok and report.ok

@@ -86,7 +86,7 @@ def plan(folder: Path, minutes: float) -> Experiment:
 
 
 def _with_steps(experiment: Experiment, steps: int) -> Experiment:
-    """A short schedule: a shorter warm-up, a validation after every quarter, short expressions as long in proportion."""
+    """A short schedule: warm-up and short expressions in proportion, a validation after every quarter."""
     short = {"warmup_steps": max(1, steps // 10), "eval_every": max(1, steps // 4), "save_every": max(1, steps // 4)}
     short["short_steps"] = experiment.optim.short_steps * steps // experiment.optim.steps
     data = replace(experiment.data, val_samples=200)

@@ -1,12 +1,17 @@
-"""One thread and one seed for every test, so that numbers do not depend on the machine."""
+"""One thread and one seed for every test, so that numbers do not depend on the machine; a small RefShapes."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
+
+os.environ.setdefault("MPLBACKEND", "Agg")  # before anything imports matplotlib: no windows
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+SMALL_REFSHAPES = {"train": 12, "val": 7, "testA": 3, "testB": 3, "testC": 3}
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +27,67 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no genuine samples at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_data_dir(tmp_path_factory) -> Path:
+    """A data folder that holds a RefShapes of a few pictures."""
+    from refseg.datasets.refshapes import ensure
+
+    folder = tmp_path_factory.mktemp("small-data")
+    ensure(folder / "refshapes", SMALL_REFSHAPES)
+    return folder
+
+
+@pytest.fixture
+def tiny_refshapes(small_data_dir, monkeypatch) -> Path:
+    """``build_dataset("refshapes", ...)`` reads the small RefShapes, in this process."""
+    monkeypatch.setenv("REFSEG_DATA", str(small_data_dir))
+    monkeypatch.setattr("refseg.datasets.refshapes.IMAGES", SMALL_REFSHAPES)
+    return small_data_dir
+
+
+@pytest.fixture
+def tiny_experiment(tiny_refshapes):
+    """Every part of the lesson's network at its smallest, 13 steps on the small RefShapes."""
+    from refseg.models.backbones import SmallBackboneConfig
+    from refseg.models.cmsa import CMSAConfig
+    from refseg.models.cmsa_net import CMSANetConfig
+    from refseg.models.gmlf import GMLFConfig
+    from refseg.models.mask_head import SkipMaskHeadConfig
+    from refseg.models.text_encoders import ContextualWordsConfig
+    from refseg.presets import DataConfig, Experiment, OptimConfig
+
+    model = replace(
+        CMSANetConfig.lesson(0),
+        backbone=SmallBackboneConfig(channels=(4, 4, 6, 6, 8)),
+        text=ContextualWordsConfig(dim=8),
+        cross_modal=CMSAConfig(dim=8),
+        fusion=GMLFConfig(dim=8),
+        head=SkipMaskHeadConfig(dim=4),
+    )
+    optim = OptimConfig(steps=13, batch_size=6, warmup_steps=3, eval_every=5, save_every=4, log_every=1)
+    return Experiment(model, data=DataConfig(image_size=32, val_samples=5), optim=optim)
+
+
+@pytest.fixture
+def tiny_checkpoint(tiny_experiment, tmp_path) -> Path:
+    """An untrained checkpoint that knows the words of the small RefShapes."""
+    from refseg.checkpoint import save_checkpoint
+    from refseg.models import build_model
+    from refseg.train import build_data
+
+    _, _, tokenizer = build_data(tiny_experiment.data)
+    model = build_model(replace(tiny_experiment.model, vocabulary_size=len(tokenizer)))
+    save_checkpoint(tmp_path / "tiny", model, tokenizer, tiny_experiment.data.image_size)
+    return tmp_path / "tiny"
+
+
+@pytest.fixture
+def no_accelerate_state():
+    """accelerate keeps the device of its first use for the whole process; tests choose their own."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)

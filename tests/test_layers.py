@@ -19,7 +19,8 @@ LAYERS = [
     "types paths tokenizer machine",
     "datasets models losses metrics",
     "objectives checkpoint viz",
-    "evaluate predict presets explorer exercises",
+    "evaluate presets explorer exercises",
+    "predict",  # takes evaluate's way from a model to a mask
     "train",
     "doctor tour",  # each is a command, so the command line stands above them
     "cli",
