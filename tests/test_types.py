@@ -1,0 +1,105 @@
+"""Samples that share a picture: it is looked at once, and nothing else changes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from refseg.datasets import Collate, build_dataset, build_transform
+from refseg.models import build_model
+from refseg.tokenizer import WordVocabulary
+from refseg.types import RefBatch
+
+H, W = 5, 7
+
+
+def batch(pictures: list[str], target_frames: list[int] | None = None, T: int = 1) -> RefBatch:
+    """Samples showing the named pictures; frame t of picture "c" is filled with 10 * ord("c") + t."""
+    B = len(pictures)
+    values = torch.tensor([[10.0 * ord(name) + t for t in range(T)] for name in pictures])
+    ones = torch.ones(B, 1, H, W, dtype=torch.bool)
+    ids = torch.ones(B, 2, dtype=torch.int64)
+    return RefBatch(
+        frames=values[..., None, None, None].expand(B, T, 3, H, W).clone(),
+        target_frame=torch.tensor(target_frames or [0] * B),
+        token_ids=ids,
+        token_valid=ids > 0,
+        mask=ones,
+        pixel_valid=ones,
+        expressions=[f"expression {i}" for i in range(B)],
+        original_masks=list(ones[:, 0]),
+        original_sizes=[(H, W)] * B,
+        sample_ids=[str(i) for i in range(B)],
+        picture_ids=pictures,
+        facts=[{}] * B,
+    )
+
+
+@pytest.mark.parametrize(
+    "pictures, distinct, shown",
+    [
+        ("abc", "abc", [0, 1, 2]),
+        ("aaa", "a", [0, 0, 0]),
+        ("bab", "ba", [0, 1, 0]),  # order of first appearance, not of the alphabet
+        ("cabbacc", "cab", [0, 1, 2, 2, 1, 0, 0]),
+    ],
+)
+def test_distinct_images_lead_back_to_every_sample(pictures, distinct, shown):
+    one = batch(list(pictures))
+    images, picture_of = one.distinct_images()
+    assert images.shape == (len(distinct), 3, H, W)
+    assert images[:, 0, 0, 0].tolist() == [10 * ord(name) for name in distinct]
+    assert picture_of.tolist() == shown and picture_of.dtype == torch.int64
+    assert torch.equal(images[picture_of], one.images)
+
+
+def test_the_target_frame_is_the_picture():
+    clip = batch(list("aab"), target_frames=[2, 2, 0], T=3)
+    clip.picture_ids = ["a/2", "a/2", "b/0"]
+    assert clip.images[:, 0, 0, 0].tolist() == [972, 972, 980]
+    images, picture_of = clip.distinct_images()
+    assert images[:, 0, 0, 0].tolist() == [972, 980] and picture_of.tolist() == [0, 0, 1]
+
+
+def test_two_frames_of_one_clip_are_two_pictures(tiny_refshapes):
+    sample = build_dataset("refshapes", "val", build_transform(32))[0]
+    clip = replace(sample, frames=sample.frames.repeat(3, 1, 1, 1))
+    tokenizer = WordVocabulary.build([sample.expression])
+    shown = Collate(tokenizer)([replace(clip, target_frame=t) for t in (0, 2, 0)])
+    assert shown.distinct_images()[1].tolist() == [0, 1, 0]
+
+
+def test_samples_without_a_named_picture_share_none():
+    sample = build_sample()
+    tokenizer = WordVocabulary(["red"])
+    assert Collate(tokenizer)([sample, replace(sample, sample_id="b")]).distinct_images()[1].tolist() == [0, 1]
+
+
+def build_sample():
+    from refseg.types import RefSample
+
+    mask = torch.ones(H, W, dtype=torch.bool)
+    return RefSample(torch.zeros(1, 3, H, W), mask, "red", "a", "made/up", (H, W), mask)
+
+
+def test_the_answer_does_not_depend_on_sharing(tiny_experiment):
+    val = build_dataset("refshapes", "val", build_transform(32))
+    tokenizer = WordVocabulary.build(val.expressions)
+    shared = Collate(tokenizer)([val[i] for i in (5, 0, 1, 4, 2, 3, 9)])
+    assert len(shared.distinct_images()[0]) < len(shared)
+    alone = replace(shared, picture_ids=[str(i) for i in range(len(shared))])
+    model = build_model(replace(tiny_experiment.model, vocabulary_size=len(tokenizer))).eval()
+    with torch.inference_mode():
+        one, other = model(shared), model(alone)
+        assert torch.allclose(one.mask_logits, other.mask_logits, atol=1e-5)
+        assert one.mask_logits.std() > 0
+        for maps, same in zip(model.word_maps(shared).values(), model.word_maps(alone).values()):
+            assert torch.allclose(maps, same, atol=1e-6)
+
+
+def test_to_moves_tensors_and_leaves_the_original():
+    one = batch(list("ab"))
+    moved = one.to("meta")
+    assert len(moved) == 2
+    assert {moved.frames.device.type, moved.token_ids.device.type, moved.pixel_valid.device.type} == {"meta"}
+    assert moved.original_masks[0].device.type == "cpu" and one.frames.device.type == "cpu"
