@@ -14,7 +14,8 @@ from refseg.datasets.refshapes.language import KINDS, MAX_WORDS, SYNONYMS, find_
 from refseg.datasets.refshapes.scene import HELD_OUT, MIN_VISIBLE, SIDE, Thing, draw_scene, paint, rasterise
 from refseg.errors import RefsegError
 
-DIGEST = "dc2cea8ecb848d07c802d34e99933ac39f81e99349b9710f368b3fa46de30876"  # of the first five train and three val scenes: refs and instances
+# Of the refs and instances of five train and three val scenes.
+DIGEST = "dc2cea8ecb848d07c802d34e99933ac39f81e99349b9710f368b3fa46de30876"
 SMALL = {"train": 40, "val": 11, "testA": 13, "testB": 17, "testC": 19}
 
 
