@@ -166,7 +166,7 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
         RefsegError: the loss is not finite (the message names the step), or the folder is another run's.
     """
     folder, config = Path(folder), experiment.optim
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=device == "cpu")
+    accelerator = Accelerator(cpu=device == "cpu")
     torch.manual_seed(config.seed)
     train_set, val_set, tokenizer = build_data(experiment.data)
     model = build_model(replace(experiment.model, vocabulary_size=len(tokenizer)))
@@ -241,7 +241,8 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, config)
     batch = batch.to(accelerator.device)
-    with accelerator.autocast():
+    # bfloat16 has the range of float32 and needs no gradient scaler: torch's own autocast is all there is to it.
+    with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
         _, losses = objective(model, batch)
     weights = accelerator.unwrap_model(objective).weights
     loss = sum(weights[name] * value for name, value in losses.items())
@@ -264,10 +265,10 @@ def _diverged(what: str) -> RefsegError:
     )
 
 
-def seconds_per_step(experiment: Experiment, steps: int = 12) -> float:
+def seconds_per_step(experiment: Experiment, steps: int = 12, device: str | None = None) -> float:
     """How long an update takes on this machine, reading the data included: the median of ``steps``, after a warm-up."""
     config = replace(experiment.optim, steps=steps + 3, short_steps=0)  # short expressions take less time
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    accelerator = Accelerator(cpu=device == "cpu")
     train_set, _, tokenizer = build_data(experiment.data)
     model = build_model(replace(experiment.model, vocabulary_size=len(tokenizer)))
     objective = build_objective(experiment.objective)
