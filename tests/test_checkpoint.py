@@ -1,0 +1,342 @@
+"""Checkpoints: what goes in comes out, a failed write harms nothing, and damage is told in one sentence."""
+
+import json
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from refseg import checkpoint
+from refseg.checkpoint import CONFIG, TRAINING, WEIGHTS, exists, load_checkpoint, save_checkpoint
+from refseg.datasets import Collate, build_dataset, build_transform
+from refseg.errors import RefsegError
+from refseg.models import build_model
+from refseg.models.backbones import ResNet101BackboneConfig
+from refseg.tokenizer import WordVocabulary
+
+WORDS = ["circle", "red", "the"]
+
+
+@pytest.fixture
+def tokenizer():
+    return WordVocabulary(WORDS, max_words=11)
+
+
+@pytest.fixture
+def model(tiny_experiment, tokenizer):
+    return build_model(replace(tiny_experiment.model, vocabulary_size=len(tokenizer)))
+
+
+@pytest.fixture
+def saved(tmp_path, model, tokenizer):
+    save_checkpoint(tmp_path / "here", model, tokenizer, 32, record={"step": 7})
+    return tmp_path / "here"
+
+
+def change(folder, **fields):
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, **fields}))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def first_weight(model):
+    return next(model.parameters())
+
+
+# ---- there and back --------------------------------------------------------------------------------------------
+
+
+def test_a_loaded_model_predicts_the_same(tmp_path, tiny_experiment):
+    val = build_dataset("refshapes", "val", build_transform(32))
+    tokenizer = WordVocabulary.build(val.expressions)
+    model = build_model(replace(tiny_experiment.model, vocabulary_size=len(tokenizer)))
+    batch = Collate(tokenizer)([val[i] for i in range(5)])
+    with torch.no_grad():
+        model(batch)  # in train mode: BatchNorm's statistics are no longer the first ones
+        expected = model.eval()(batch).mask_logits
+        save_checkpoint(tmp_path / "a", model, tokenizer, 32)
+        loaded = load_checkpoint(tmp_path / "a")
+        again = Collate(loaded.tokenizer)([val[i] for i in range(5)])
+        assert torch.equal(loaded.model(again).mask_logits, expected)
+    assert not loaded.model.training and expected.std() > 0
+
+
+def test_everything_else_comes_back_too(tmp_path, model, tokenizer):
+    training = {"optimizer.0.step": torch.tensor(3.0), "random.cpu": torch.get_rng_state()}
+    save_checkpoint(tmp_path / "a", model, tokenizer, 37, record={"mIoU": 0.5}, training=training)
+    loaded = load_checkpoint(tmp_path / "a")
+    assert (loaded.tokenizer.words, loaded.tokenizer.max_words) == (tokenizer.words, 11)
+    assert (loaded.image_size, loaded.config["record"]) == (37, {"mIoU": 0.5})
+    assert loaded.model.config == model.config
+    assert loaded.training.keys() == training.keys()
+    assert all(torch.equal(loaded.training[name], tensor) for name, tensor in training.items())
+    assert names(tmp_path) == ["a"] and names(tmp_path / "a") == [CONFIG, WEIGHTS, TRAINING]
+
+
+def test_a_checkpoint_without_training_state(saved):
+    assert load_checkpoint(saved).training is None
+    assert names(saved) == [CONFIG, WEIGHTS]
+
+
+def test_the_newer_one_replaces_the_older(saved, model, tokenizer):
+    with torch.no_grad():
+        first_weight(model).fill_(0.25)
+    save_checkpoint(saved, model, tokenizer, 41)
+    loaded = load_checkpoint(saved)
+    assert loaded.image_size == 41 and (first_weight(loaded.model) == 0.25).all()
+    assert names(saved.parent) == ["here"]
+
+
+def test_shared_and_strided_weights_can_be_stored(tmp_path, model, tokenizer):
+    model.to(memory_format=torch.channels_last)
+    save_checkpoint(tmp_path / "a", model, tokenizer, 32, training={"a": torch.arange(6.0).reshape(2, 3).T})
+    assert torch.equal(load_checkpoint(tmp_path / "a").training["a"], torch.arange(6.0).reshape(2, 3).T)
+
+
+def test_loading_asks_nobody_for_pretrained_weights(tmp_path, tiny_experiment, tokenizer, monkeypatch):
+    """The checkpoint holds them: neither the network nor the file they once came from is needed."""
+    backbone = ResNet101BackboneConfig(layers=(1, 1, 1, 1))
+    config = replace(tiny_experiment.model, backbone=backbone, vocabulary_size=len(tokenizer))
+    save_checkpoint(tmp_path / "a", build_model(config), tokenizer, 32)
+    stored = json.loads((tmp_path / "a" / CONFIG).read_text())["model"]
+    stored["backbone"]["weights"] = "gone.safetensors"
+    change(tmp_path / "a", model=stored)
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", None)
+    assert load_checkpoint(tmp_path / "a").model.backbone.channels["c5"] == 2048
+
+
+# ---- a write that fails ----------------------------------------------------------------------------------------
+
+
+def full_disk(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+def full_disk_of_safetensors(tensors, path):
+    path.write_bytes(b"half")
+    raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize(
+    "target, failure",
+    [
+        ("refseg.checkpoint.save_file", full_disk_of_safetensors),
+        ("refseg.checkpoint.save_file", full_disk),
+        ("pathlib.Path.write_text", full_disk),
+        ("pathlib.Path.mkdir", full_disk),
+    ],
+)
+def test_a_full_disk_leaves_the_old_checkpoint(saved, model, tokenizer, monkeypatch, target, failure):
+    before = first_weight(load_checkpoint(saved).model).clone()
+    with torch.no_grad():
+        first_weight(model).add_(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(target, failure)
+        with pytest.raises(RefsegError, match="No space left on device.*make room.*unharmed") as caught:
+            save_checkpoint(saved, model, tokenizer, 32)
+    assert "\n" not in str(caught.value)
+    assert names(saved.parent) == ["here"]  # no partial folder
+    assert torch.equal(first_weight(load_checkpoint(saved).model), before)
+
+
+def test_a_rename_that_fails_leaves_the_old_checkpoint(saved, model, tokenizer, monkeypatch):
+    real = type(saved).rename
+
+    def rename(path, target):
+        if path.name.endswith(".partial"):
+            full_disk()
+        return real(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(saved), "rename", rename)
+        with pytest.raises(RefsegError, match="could not be written"):
+            save_checkpoint(saved, model, tokenizer, 41)
+    assert exists(saved) and load_checkpoint(saved).image_size == 32
+    save_checkpoint(saved, model, tokenizer, 41)
+    assert load_checkpoint(saved).image_size == 41 and names(saved.parent) == ["here"]
+
+
+def test_a_kill_between_the_two_renames(saved, model, tokenizer, monkeypatch):
+    """The old one lies under another name, and stays there until the next one stands in its place."""
+    previous = saved.with_name("here.previous")
+    saved.rename(previous)
+    (saved.with_name("here.partial")).mkdir()
+    assert exists(saved) and load_checkpoint(saved).config["record"] == {"step": 7}
+    real = type(saved).rename
+
+    def rename(path, target):
+        assert exists(saved)  # killed here, there would still be a checkpoint
+        return real(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(saved), "rename", rename)
+        save_checkpoint(saved, model, tokenizer, 41)
+    assert load_checkpoint(saved).image_size == 41 and names(saved.parent) == ["here"]
+
+
+def test_a_kill_while_writing(saved, model, tokenizer):
+    partial = saved.with_name("here.partial")
+    partial.mkdir()
+    (partial / WEIGHTS).write_bytes(b"half")
+    assert load_checkpoint(saved).config["record"] == {"step": 7}
+    save_checkpoint(saved, model, tokenizer, 41)
+    assert names(saved.parent) == ["here"] and load_checkpoint(saved).image_size == 41
+
+
+def test_a_folder_that_is_not_complete_does_not_exist(tmp_path, saved):
+    assert exists(saved) and not exists(tmp_path / "nowhere")
+    (saved / CONFIG).unlink()
+    assert not exists(saved)
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------
+
+
+def refusal(folder) -> str:
+    with pytest.raises(RefsegError) as caught:
+        load_checkpoint(folder)
+    sentence = str(caught.value)
+    assert "\n" not in sentence and str(folder.name) in sentence
+    return sentence
+
+
+@pytest.mark.parametrize("keep", [0, 5, 8, 100, 0.5, -1])
+def test_cut_weights(saved, keep):
+    data = (saved / WEIGHTS).read_bytes()
+    (saved / WEIGHTS).write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
+    assert "model.safetensors is damaged" in refusal(saved)
+
+
+def test_weights_that_are_something_else(saved):
+    (saved / WEIGHTS).write_bytes(b"<html>not found</html>" * 100)
+    assert "model.safetensors is damaged" in refusal(saved)
+
+
+def test_a_pickle_is_never_loaded(saved, tmp_path):
+    """Neither under the name of the weights nor under those that torch uses."""
+    fired = tmp_path / "fired"
+
+    class Bomb:
+        def __reduce__(self):
+            return fired.touch, ()
+
+    (saved / WEIGHTS).write_bytes(pickle.dumps(Bomb()))
+    for name in ("model.pt", "model.bin", "pytorch_model.bin", "training.pt"):
+        (saved / name).write_bytes(pickle.dumps(Bomb()))
+    assert "model.safetensors is damaged" in refusal(saved)
+    assert not fired.exists()
+    pickle.loads((saved / WEIGHTS).read_bytes())
+    assert fired.exists()  # it would have gone off
+
+
+def test_missing_weights(saved):
+    (saved / WEIGHTS).unlink()
+    assert "model.safetensors is missing: copy the whole checkpoint folder again" in refusal(saved)
+
+
+def test_damaged_training_state(tmp_path, model, tokenizer):
+    save_checkpoint(tmp_path / "a", model, tokenizer, 32, training={"a": torch.zeros(100)})
+    data = (tmp_path / "a" / TRAINING).read_bytes()
+    (tmp_path / "a" / TRAINING).write_bytes(data[:-7])
+    assert "training.safetensors is damaged" in refusal(tmp_path / "a")
+
+
+@pytest.mark.parametrize("place", ["nowhere", "empty", "a-file"])
+def test_nothing_there(tmp_path, place):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a-file").write_text("x")
+    assert "There is no checkpoint in" in refusal(tmp_path / place)
+
+
+def test_the_working_folder_can_be_asked(tmp_path, saved, monkeypatch):
+    from pathlib import Path
+
+    monkeypatch.chdir(saved)
+    assert load_checkpoint(Path(".")).image_size == 32
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RefsegError, match="There is no checkpoint"):
+        load_checkpoint(Path("."))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", None])
+def test_a_cut_config(saved, content):
+    data = (saved / CONFIG).read_bytes()
+    (saved / CONFIG).write_bytes(data[: len(data) // 2] if content is None else content)
+    assert "config.json is damaged" in refusal(saved)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{}", '{"model_type": "bert"}'])
+def test_a_config_of_something_else(saved, content):
+    (saved / CONFIG).write_text(content)
+    assert "is not the config of a refseg checkpoint" in refusal(saved)
+
+
+def test_another_format_is_named_before_its_fields(saved):
+    (saved / CONFIG).write_text('{"format": 2}')
+    assert "has checkpoint format 2" in refusal(saved) and "reads format 1" in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("model", None),
+        ("vocabulary", None),
+        ("vocabulary", "red"),
+        ("vocabulary", [1, 2, 3]),
+        ("max_words", 0),
+        ("image_size", "32"),
+        ("image_size", True),
+        ("record", []),
+    ],
+)
+def test_fields_of_the_wrong_kind(saved, field, value):
+    change(saved, **{field: value})
+    assert f"is damaged (its field '{field}')" in refusal(saved)
+
+
+def test_a_word_twice_in_the_vocabulary(saved):
+    change(saved, vocabulary=["red", "circle", "red"])
+    assert "config.json cannot be used. The vocabulary lists 'red' twice" in refusal(saved)
+
+
+def test_a_vocabulary_of_another_length(saved):
+    change(saved, vocabulary=[*WORDS, "extra"])
+    assert "a model of 5 words, a vocabulary of 6" in refusal(saved)
+
+
+def test_an_unknown_model(saved):
+    model = json.loads((saved / CONFIG).read_text())["model"]
+    change(saved, model={**model, "type": "os.system"})
+    assert "config.json cannot be used. The model config has the unknown type 'os.system'" in refusal(saved)
+    change(saved, model={**model, "depth": 3})
+    assert "field 'depth'" in refusal(saved)
+
+
+def test_weights_of_another_config(saved, tmp_path, tiny_experiment, tokenizer):
+    model = replace(tiny_experiment.model, vocabulary_size=len(tokenizer))
+    other = build_model(replace(model, head=replace(model.head, dim=6)))
+    save_checkpoint(tmp_path / "other", other, tokenizer, 32)
+    (tmp_path / "other" / WEIGHTS).replace(saved / WEIGHTS)
+    assert "do not fit the config beside them" in refusal(saved) and "head." in refusal(saved)
+
+
+def test_a_weight_too_few(saved):
+    weights = load_file(saved / WEIGHTS)
+    weights.pop(next(name for name in weights if name.endswith(".weight")))
+    save_file(weights, saved / WEIGHTS)
+    assert "do not fit the config beside them" in refusal(saved)
+
+
+def test_the_names_on_disk_are_part_of_the_format():
+    assert (checkpoint.FORMAT, WEIGHTS, CONFIG, TRAINING) == (
+        1,
+        "model.safetensors",
+        "config.json",
+        "training.safetensors",
+    )
