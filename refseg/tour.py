@@ -45,7 +45,7 @@ def run_tour(folder: Path, minutes: float = 2.0) -> Path:
     folder = Path(folder)
     print("1/4  RefShapes, the embedded benchmark")
     val = build_dataset("refshapes", "val")
-    print(f"     {len(val.image_ids)} pictures, {len(val)} expressions in val")
+    print(f"     {len(set(val.image_ids))} pictures, {len(val)} expressions in val")
     print(f"2/4  training a CMSA network for about {minutes:g} minutes")
     own = train(plan(folder, minutes), folder)
     print("3/4  scoring on val")
@@ -133,7 +133,10 @@ def _page(folder: Path, val: ReferDataset, checkpoints: dict[str, Path], results
         results=_table({name: row for name, row in results.items()}, "All of val"),
         kinds=_table(results["shipped"]["by_kind"], "The shipped checkpoint, by kind of expression"),
         curve=to_html(curve, "Training loss and validation mIoU of the network trained just now."),
-        examples="\n".join(_example(sample, loaded) for sample in tqdm(_examples(val), desc="drawing", unit="example")),
+        examples="\n".join(
+            _example(sample, loaded, unfold=number == 0)
+            for number, sample in enumerate(tqdm(_examples(val), desc="drawing", unit="example"))
+        ),
         about=html.escape(", ".join(f"{name} {value}" for name, value in about.items())),
         date=time.strftime("%Y-%m-%d"),
     )
@@ -154,8 +157,8 @@ def _examples(val: ReferDataset) -> list[RefSample]:
     return [sample for kind in sorted(chosen) for sample in chosen[kind]]
 
 
-def _example(sample: RefSample, loaded: dict[str, Loaded]) -> str:
-    """One expression: both predictions, and the word maps of the shipped network."""
+def _example(sample: RefSample, loaded: dict[str, Loaded], unfold: bool) -> str:
+    """One expression: both predictions, and the word maps of the shipped network, open or to be opened."""
     figures = []
     image = sample.frames[sample.target_frame]
     for name, checkpoint in loaded.items():
@@ -166,7 +169,7 @@ def _example(sample: RefSample, loaded: dict[str, Loaded]) -> str:
         picture = prediction_figure(image, sample.expression, result.pred_mask, sample.mask, iou)
         figures.append(to_html(picture, f"{name}: IoU {iou:.2f}"))
     maps = word_map_figure(image, result.words, result.word_maps["c5"], result.pred_mask, level="C5")
-    details = f"<details><summary>Where each word looks</summary>{to_html(maps, maps.caption)}</details>"
+    details = f"<details{' open' * unfold}><summary>Where each word looks</summary>{to_html(maps, maps.caption)}</details>"
     kind = html.escape(sample.facts["kind"])
     title = f"<h3>“{html.escape(sample.expression)}” <small>{kind}</small></h3>"
     return f'<section class="example">{title}<div class="pair">{"".join(figures)}</div>{details}</section>'

@@ -235,7 +235,10 @@ def train_step(
     step: int,
     config: OptimConfig,
 ) -> dict[str, float]:
-    """One update. Returns every loss by its name, their weighted sum as "loss", and the learning rate as "lr"."""
+    """One update. Returns every loss by its name, their weighted sum as "loss", and the learning rate as "lr".
+
+    The losses are means over all processes, so that all of them stop together where one of them diverges.
+    """
     model.train()
     objective.train()
     for group in optimizer.param_groups:
@@ -245,18 +248,20 @@ def train_step(
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
         _, losses = objective(model, batch)
     weights = accelerator.unwrap_model(objective).weights
-    loss = sum(weights[name] * value for name, value in losses.items())
-    if not torch.isfinite(loss):
-        parts = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
+    means = accelerator.reduce(torch.stack([value.detach() for value in losses.values()]), "mean").tolist()
+    named = dict(zip(losses, means))
+    total = sum(weights[name] * value for name, value in named.items())
+    if not math.isfinite(total):
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
         raise _diverged(f"loss is not finite at step {step + 1} ({parts})")
     optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(loss)
+    accelerator.backward(sum(weights[name] * value for name, value in losses.items()))
     norm = accelerator.clip_grad_norm_([*model.parameters(), *objective.parameters()], config.clip_norm)
     if accelerator.scaler is None and not torch.isfinite(norm):  # with a scaler such a step is left out, by design
         raise _diverged(f"gradient is not finite at step {step + 1}")
     optimizer.step()
-    named = {name: round(value.item(), 5) for name, value in losses.items()}
-    return {**named, "loss": round(loss.item(), 5), "lr": round(optimizer.param_groups[0]["lr"], 7)}
+    rounded = {name: round(value, 5) for name, value in {**named, "loss": total}.items()}
+    return {**rounded, "lr": round(optimizer.param_groups[0]["lr"], 7)}
 
 
 def _diverged(what: str) -> RefsegError:
