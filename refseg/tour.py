@@ -169,7 +169,8 @@ def _example(sample: RefSample, loaded: dict[str, Loaded], unfold: bool) -> str:
         picture = prediction_figure(image, sample.expression, result.pred_mask, sample.mask, iou)
         figures.append(to_html(picture, f"{name}: IoU {iou:.2f}"))
     maps = word_map_figure(image, result.words, result.word_maps["c5"], result.pred_mask, level="C5")
-    details = f"<details{' open' * unfold}><summary>Where each word looks</summary>{to_html(maps, maps.caption)}</details>"
+    summary = "<summary>Where each word looks</summary>"
+    details = f"<details{' open' * unfold}>{summary}{to_html(maps, maps.caption)}</details>"
     kind = html.escape(sample.facts["kind"])
     title = f"<h3>“{html.escape(sample.expression)}” <small>{kind}</small></h3>"
     return f'<section class="example">{title}<div class="pair">{"".join(figures)}</div>{details}</section>'
