@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tour test test-slow test-floor lab lint clean
+.PHONY: help tour test test-quick test-slow test-floor lab lint clean
 
 # Name an interpreter here if the search below finds the wrong one: make test PYTHON=/path/to/python3
 PYTHON ?=
@@ -15,8 +15,8 @@ READY := .venv/ready
 FLOOR := .venv-floor/ready
 
 # Tests draw no windows and never ask the network for weights.
-test test-slow test-floor: export MPLBACKEND := Agg
-test test-slow test-floor: export HF_HUB_OFFLINE := 1
+test test-quick test-slow test-floor: export MPLBACKEND := Agg
+test test-quick test-slow test-floor: export HF_HUB_OFFLINE := 1
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' Makefile
@@ -24,8 +24,11 @@ help: ## list these targets
 tour: $(READY) ## a first walk through the kit, without the network once installed
 	@.venv/bin/refseg tour
 
-test: $(READY) ## ruff and every quick test
+test: $(READY) ## ruff and all tests; those that need a GPU skip where there is none
 	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m pytest -m "" --timeout=900
+
+test-quick: $(READY) ## all but the slow tests, for while you work
 	@.venv/bin/python -m pytest
 
 test-slow: $(READY) ## the tests that take longer, trainings and notebooks among them

@@ -168,7 +168,7 @@ def _example(sample: RefSample, loaded: dict[str, Loaded], unfold: bool) -> str:
         iou = meter.ious[0]
         picture = prediction_figure(image, sample.expression, result.pred_mask, sample.mask, iou)
         figures.append(to_html(picture, f"{name}: IoU {iou:.2f}"))
-    maps = word_map_figure(image, result.words, result.word_maps["c5"], result.pred_mask, level="C5")
+    maps = word_map_figure(image, result.words, result.word_maps["c3"], result.pred_mask, level="C3")
     summary = "<summary>Where each word looks</summary>"
     details = f"<details{' open' * unfold}>{summary}{to_html(maps, maps.caption)}</details>"
     kind = html.escape(sample.facts["kind"])
