@@ -174,7 +174,7 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     optimizer = build_optimizer(nn.ModuleList([model, objective]), config)
     recipe = describe(experiment)
     state = _resume(folder / "last", model, objective, optimizer, recipe, tokenizer)
-    model, objective, optimizer = accelerator.prepare(model, objective, optimizer)
+    model, objective, optimizer = _prepare(accelerator, model, objective, optimizer)
 
     share = accelerator.process_index, accelerator.num_processes
     loader = _loader(train_set, tokenizer, experiment, state.step, *share)
@@ -210,6 +210,15 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     bar.close()
     accelerator.wait_for_everyone()
     return folder / "best"
+
+
+def _prepare(
+    accelerator: Accelerator, model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
+    """Onto the device and, in several processes, wrapped; torch refuses to wrap an objective without weights."""
+    model, optimizer = accelerator.prepare(model, optimizer)
+    has_weights = any(parameter.requires_grad for parameter in objective.parameters())
+    return model, accelerator.prepare(objective) if has_weights else objective.to(accelerator.device), optimizer
 
 
 def _loader(
@@ -277,7 +286,7 @@ def seconds_per_step(experiment: Experiment, steps: int = 12, device: str | None
     train_set, _, tokenizer = build_data(experiment.data)
     model = build_model(replace(experiment.model, vocabulary_size=len(tokenizer)))
     objective = build_objective(experiment.objective)
-    model, objective, optimizer = accelerator.prepare(model, objective, build_optimizer(model, config))
+    model, objective, optimizer = _prepare(accelerator, model, objective, build_optimizer(model, config))
     loader = _loader(train_set, tokenizer, replace(experiment, optim=config), 0, 0, 1)
     ends = [time.perf_counter()]
     for step, batch in enumerate(loader):
