@@ -16,6 +16,7 @@ import tyro
 from refseg.errors import RefsegError
 from refseg.paths import checkpoints_dir, runs_dir
 
+DataSetName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
 SHIPPED = checkpoints_dir() / "cmsa_refshapes"
 
 
@@ -38,7 +39,7 @@ class Tour:
 class Prepare:
     """Make a data set ready: draws RefShapes (one minute, no download); for the others it says what to obtain."""
 
-    name: tyro.conf.Positional[str] = "refshapes"
+    name: DataSetName = "refshapes"
     """refshapes, refcoco, refcoco+, refcocog or referit."""
 
     def run(self) -> None:
@@ -154,7 +155,7 @@ class Predict:
 class CheckData:
     """Count a data set on disk beside the official numbers, and say which file is missing and where to get it."""
 
-    name: tyro.conf.Positional[str]
+    name: DataSetName
     """refcoco, refcoco+, refcocog, referit or refshapes."""
     split: str | None = None
     """One split, or all of them."""

@@ -1,0 +1,235 @@
+"""The commands as a person meets them: help, right names offered for wrong ones, one line for every refusal."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refseg import cli
+from refseg.checkpoint import load_checkpoint
+from refseg.presets import PRESETS
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = {
+    "tour": cli.Tour,
+    "prepare": cli.Prepare,
+    "train": cli.Train,
+    "evaluate": cli.Evaluate,
+    "predict": cli.Predict,
+    "check-data": cli.CheckData,
+}
+POSITIONAL = {("prepare", "name"), ("check-data", "name")}
+
+
+@pytest.fixture
+def refseg(monkeypatch, capsys):
+    """Runs one command in this process; gives status, stdout, stderr."""
+
+    def run(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["refseg", *map(str, words)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            status = error.code or 0
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def assert_refused(answer, *parts):
+    status, out, err = answer
+    assert (status, out, err.count("\n")) == (2, "", 1) and err.startswith("refseg: "), answer
+    assert [part for part in parts if part not in err] == [], err
+
+
+@pytest.fixture
+def photo(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (37, 53, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg")
+    return tmp_path / "photo.jpg"
+
+
+# ---- help ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_every_option_and_says_what_it_is(refseg, name):
+    status, out, _ = refseg(name, "--help")
+    assert status == 0
+    for field in fields(COMMANDS[name]):
+        option = field.name.upper() if (name, field.name) in POSITIONAL else "--" + field.name.replace("_", "-")
+        assert option in out
+    text = re.sub(r"[\s│]+", " ", out)
+    assert COMMANDS[name].__doc__ in text
+
+
+def test_help_lists_the_commands(refseg):
+    status, out, _ = refseg("--help")
+    assert status == 0 and [name for name in COMMANDS if name not in out] == []
+
+
+def test_every_option_is_explained():
+    source = Path(cli.__file__).read_text()
+    for command in COMMANDS.values():
+        for field in fields(command):
+            assert re.search(rf'\n    {field.name}: .*\n    """\w', source), f"{command.__name__}.{field.name}"
+
+
+def test_an_unknown_command_or_option_offers_the_right_ones(refseg):
+    status, out, err = refseg("trian")
+    assert status == 2 and "train" in out + err
+    status, out, err = refseg("train", "--learning-rat", "1")
+    assert status == 2 and "--learning-rate" in out + err
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_preset_lists_the_right_ones(refseg):
+    assert_refused(refseg("train", "--preset", "cmsa"), "no preset 'cmsa'", *PRESETS)
+
+
+def test_a_wrong_split_lists_the_right_ones(refseg, tiny_checkpoint):
+    answer = refseg("evaluate", "--checkpoint", tiny_checkpoint, "--split", "test")
+    assert_refused(answer, "no split 'test'", "train", "val", "testA", "testB", "testC")
+    assert_refused(refseg("check-data", "refcoco+", "--split", "test"), "train, val, testA, testB")
+
+
+def test_a_wrong_data_set_lists_the_right_ones(refseg, tiny_checkpoint):
+    names = "refcoco, refcoco+, refcocog, referit, refshapes"
+    assert_refused(refseg("evaluate", "--checkpoint", tiny_checkpoint, "--data", "coco"), names)
+    assert_refused(refseg("check-data", "coco"), names)
+    assert_refused(refseg("prepare", "coco"), names)
+
+
+def test_a_missing_picture_and_a_missing_checkpoint(refseg, tiny_checkpoint, photo, tmp_path):
+    answer = refseg("predict", "--image", tmp_path / "no.jpg", "--expression", "x", "--checkpoint", tiny_checkpoint)
+    assert_refused(answer, "no picture at", "no.jpg")
+    nowhere = ("--checkpoint", tmp_path / "nowhere")
+    assert_refused(refseg("predict", "--image", photo, "--expression", "x", *nowhere), "no checkpoint in", "nowhere")
+    assert_refused(refseg("evaluate", *nowhere), "no checkpoint in", "nowhere")
+
+
+def test_a_target_that_cannot_be_written(refseg, tiny_checkpoint, photo, tmp_path):
+    out = tmp_path / "gone" / "a.png"
+    words = ("--image", photo, "--expression", "x", "--checkpoint", tiny_checkpoint, "--out", out)
+    assert_refused(refseg("predict", *words), "There is no folder")
+
+
+@pytest.mark.parametrize("option", ["steps", "batch-size"])
+def test_nothing_to_train(refseg, option, tmp_path):
+    answer = refseg("train", f"--{option}", "0", "--out", tmp_path / "run")
+    assert_refused(answer, f"{option.replace('-', '_')} is 0")
+
+
+def test_control_c_is_no_traceback(refseg, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("refseg.train.train", stop)
+    assert refseg("train") == (130, "", "refseg: stopped; the same command goes on where it was.\n")
+
+
+def test_a_bug_of_ours_is_not_hidden(refseg, monkeypatch):
+    monkeypatch.setattr("refseg.train.train", lambda *args, **kwargs: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        refseg("train")
+
+
+def test_a_real_process(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "refseg.cli", "evaluate", "--checkpoint", "nowhere"],
+        cwd=tmp_path,
+        env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("refseg: There is no checkpoint in nowhere") and done.stderr.count("\n") == 1
+
+
+# ---- what they do ----------------------------------------------------------------------------------------------
+
+SCORES = ("N", "oIoU", "mIoU", "P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9")
+
+
+def test_evaluate_prints_one_json_object_and_nothing_else(refseg, tiny_checkpoint):
+    status, out, _ = refseg("evaluate", "--checkpoint", tiny_checkpoint, "--json", "-", "--device", "cpu")
+    results = json.loads(out)
+    assert status == 0 and out.count("\n") == 1
+    assert results["N"] == 28 and all(0 <= results[name] <= 1 for name in SCORES[1:])
+
+
+def test_evaluate_prints_a_table_and_writes_the_same_numbers(refseg, tiny_checkpoint, tmp_path):
+    words = ("--checkpoint", tiny_checkpoint, "--split", "testB", "--control", "blank", "--device", "cpu")
+    status, out, _ = refseg("evaluate", *words, "--json", tmp_path / "results.json")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert status == 0 and results["expression_control"] == "blank" and results["split"] == "testB"
+    head, first, *kinds = out.splitlines()
+    assert tuple(head.split()) == SCORES
+    assert first.split() == ["all", "12", *(f"{results[name]:.3f}" for name in SCORES[1:])]
+    assert [line.split()[0] for line in kinds] == list(results["by_kind"])
+    status, _, err = refseg("evaluate", *words, "--json", tmp_path / "gone" / "results.json")
+    assert status == 2 and "results.json could not be written" in err.splitlines()[-1]
+
+
+def test_predict_draws_on_a_jpeg_and_names_unknown_words(refseg, tiny_checkpoint, photo, tmp_path):
+    out = tmp_path / "out.png"
+    words = ("--checkpoint", tiny_checkpoint, "--image", photo, "--out", out)
+    status, said, err = refseg("predict", *words, "--expression", "the red zebra of Ulm")
+    assert status == 0 and str(out) in said and "of 1961 pixels" in said
+    assert err == "Not in the vocabulary, read as <unk>: zebra, ulm\n"
+    assert Image.open(out).size == Image.open(tmp_path / "out_mask.png").size == (53, 37)
+    status, _, err = refseg("predict", *words, "--expression", "the red circle")
+    assert (status, err) == (0, "")
+
+
+def test_train_takes_the_preset_and_its_changes(refseg, tiny_experiment, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", lambda: tiny_experiment)
+    words = ("--preset", "tiny", "--steps", 3, "--batch-size", 5, "--learning-rate", 0.01, "--seed", 7)
+    status, out, _ = refseg("train", *words, "--out", tmp_path / "run", "--device", "cpu")
+    assert status == 0 and str(tmp_path / "run" / "best") in out
+    optim = load_checkpoint(tmp_path / "run" / "best").config["record"]["experiment"]["optim"]
+    assert [optim[name] for name in ("steps", "batch_size", "learning_rate", "seed")] == [3, 5, 0.01, 7]
+    assert optim["warmup_steps"] == 3  # the preset's
+    answer = refseg("train", "--preset", "tiny", "--out", tmp_path / "run", "--device", "cpu")
+    assert_refused(answer, "optim.steps was 3, now 13")
+
+
+def test_prepare_draws_and_check_data_counts_every_split(refseg, tiny_refshapes):
+    status, out, _ = refseg("prepare")
+    assert (status, out) == (0, f"RefShapes is in {tiny_refshapes / 'refshapes'}.\n")
+    status, out, _ = refseg("check-data", "refshapes")
+    assert status == 0
+    assert [line.split()[2] for line in out.splitlines() if line.startswith("refshapes")] == [
+        "train",
+        "val",
+        "testA",
+        "testB",
+        "testC",
+    ]
+    status, out, _ = refseg("check-data", "refshapes", "--split", "val")
+    assert status == 0 and "sentences      28" in out and "all 7 pictures are there" in out
+
+
+@pytest.mark.parametrize("command", ["check-data", "prepare"])
+def test_data_that_is_not_there_is_told_once_and_where_to_get_it(refseg, command, tmp_path, monkeypatch):
+    monkeypatch.setenv("REFSEG_DATA", str(tmp_path))
+    status, out, _ = refseg(command, "refcoco")
+    assert status == 1 and out.count("[FAIL]") == 1
+    assert "refcoco/instances.json" in out and "web.archive.org" in out
+
+
+def test_tour_passes_its_options_on(refseg, monkeypatch, tmp_path):
+    called = []
+    monkeypatch.setattr("refseg.tour.run_tour", lambda *args: called.append(args))
+    assert refseg("tour", "--minutes", "0.5", "--out", tmp_path / "t")[0] == 0
+    assert called == [(tmp_path / "t", 0.5)]
