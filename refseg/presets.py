@@ -58,6 +58,8 @@ class OptimConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise RefsegError(f"{name} is {getattr(self, name)}: give a whole number of at least 1.")
+        if self.mixed_precision not in ("no", "bf16"):
+            raise RefsegError(f"mixed_precision is {self.mixed_precision!r}: choose no or bf16.")
 
 
 @dataclass

@@ -179,9 +179,7 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     share = accelerator.process_index, accelerator.num_processes
     loader = _loader(train_set, tokenizer, experiment, state.step, *share)
     log = _Log(folder / "log.jsonl", state.step, accelerator.is_main_process)
-    bar = tqdm(
-        total=config.steps, initial=state.step, desc="training", unit="step", disable=not progress or log.path is None
-    )
+    hidden = not progress or log.path is None
     resumed_at, started = state.seconds, time.perf_counter()
 
     def save(name: str, training: dict[str, Tensor] | None, results: dict[str, Any]) -> None:
@@ -191,23 +189,23 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
             size = experiment.data.image_size
             checkpoint.save_checkpoint(folder / name, bare, tokenizer, size, record=record, training=training)
 
-    for batch in loader:
-        losses = train_step(model, objective, optimizer, batch, accelerator, state.step, config)
-        state.step += 1
-        state.seconds = resumed_at + time.perf_counter() - started
-        bar.update()
-        if state.step % config.log_every == 0 or state.step == config.steps:
-            log.write(step=state.step, seconds=round(state.seconds, 2), **losses)
-            bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
-        if state.step % config.eval_every == 0 or state.step == config.steps:
-            results = evaluate(accelerator.unwrap_model(model), val_set, tokenizer, progress=False)
-            log.write(step=state.step, seconds=round(state.seconds, 2), val=results)
-            if results["mIoU"] > state.best:
-                state.best = results["mIoU"]
-                save("best", None, results)
-        if state.step % config.save_every == 0 or state.step == config.steps:
-            save("last", _training_state(accelerator.unwrap_model(objective), optimizer), {})
-    bar.close()
+    with tqdm(total=config.steps, initial=state.step, desc="training", unit="step", disable=hidden) as bar:
+        for batch in loader:
+            losses = train_step(model, objective, optimizer, batch, accelerator, state.step, config)
+            state.step += 1
+            state.seconds = resumed_at + time.perf_counter() - started
+            bar.update()
+            if state.step % config.log_every == 0 or state.step == config.steps:
+                log.write(step=state.step, seconds=round(state.seconds, 2), **losses)
+                bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
+            if state.step % config.eval_every == 0 or state.step == config.steps:
+                results = evaluate(accelerator.unwrap_model(model), val_set, tokenizer, progress=False)
+                log.write(step=state.step, seconds=round(state.seconds, 2), val=results)
+                if results["mIoU"] > state.best:
+                    state.best = results["mIoU"]
+                    save("best", None, results)
+            if state.step % config.save_every == 0 or state.step == config.steps:
+                save("last", _training_state(accelerator.unwrap_model(objective), optimizer), {})
     accelerator.wait_for_everyone()
     return folder / "best"
 

@@ -53,3 +53,8 @@ def test_a_misspelt_field_is_a_type_error():
 def test_counts_below_one_are_refused(field):
     with pytest.raises(RefsegError, match=f"{field} is 0: give a whole number of at least 1"):
         OptimConfig(**{field: 0})
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(RefsegError, match="mixed_precision is 'fp16': choose no or bf16"):
+        OptimConfig(mixed_precision="fp16")

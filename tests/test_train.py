@@ -164,6 +164,15 @@ def test_seconds_per_step_times_whole_steps(tiny_experiment):
     assert 0 < seconds_per_step(change(tiny_experiment, short_steps=800, log_every=1), steps=3) < 5
 
 
+def test_half_precision_learns_about_the_same_and_keeps_full_weights(tiny_experiment, whole, tmp_path):
+    fit(change(tiny_experiment, mixed_precision="bf16"), tmp_path / "half")
+    full, half = ([row["loss"] for row in logged(f) if "loss" in row] for f in (whole, tmp_path / "half"))
+    assert full != half and half == pytest.approx(full, rel=0.05)
+    assert {tensor.dtype for name, tensor in weights(tmp_path / "half")[0].items() if "num" not in name} == {
+        torch.float32
+    }
+
+
 # ---- killed and resumed ----------------------------------------------------------------------------------------
 
 
