@@ -237,6 +237,8 @@ def test_control_c_leaves_a_folder_to_go_on_from(tiny_experiment, whole, tmp_pat
     assert load_checkpoint(tmp_path / "cut" / "last").config["record"]["progress"]["step"] == 8
     fit(tiny_experiment, tmp_path / "cut")
     assert_same_end(whole, tmp_path / "cut")
+    seconds = [row["seconds"] for row in read_log(tmp_path / "cut" / "log.jsonl")]
+    assert seconds == sorted(seconds)  # the second sitting counts on where the first one stopped
 
 
 SCRIPT = """
