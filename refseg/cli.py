@@ -30,6 +30,7 @@ class Tour:
     """How long to train."""
 
     def run(self) -> None:
+        """Run the tour."""
         from refseg.tour import run_tour
 
         run_tour(self.out, self.minutes)
@@ -43,6 +44,7 @@ class Prepare:
     """refshapes, refcoco, refcoco+, refcocog or referit."""
 
     def run(self) -> None:
+        """Draw RefShapes, or report on the files of another data set."""
         if self.name == "refshapes":
             from refseg.datasets.refshapes import ensure
 
@@ -71,6 +73,7 @@ class Train:
     """auto takes a GPU if there is one."""
 
     def run(self) -> None:
+        """Train and say where the best checkpoint is."""
         from refseg.presets import PRESETS
         from refseg.train import train
 
@@ -108,6 +111,7 @@ class Evaluate:
     """auto takes a GPU if there is one."""
 
     def run(self) -> None:
+        """Score and print a table or JSON."""
         from refseg.evaluate import evaluate_checkpoint
 
         results = evaluate_checkpoint(
@@ -142,12 +146,16 @@ class Predict:
     """Where the picture with the mask goes."""
 
     def run(self) -> None:
+        """Predict and write the pictures."""
         from refseg.predict import Predictor, save_prediction
+        from refseg.tokenizer import split_words
 
         result = Predictor(self.checkpoint).predict(self.image, self.expression)
         save_prediction(result, self.out)
         if result.unknown_words:
-            print(f"Not in the vocabulary, read as <unk>: {', '.join(result.unknown_words)}", file=sys.stderr)
+            print(f"Not in the vocabulary: {', '.join(result.unknown_words)}", file=sys.stderr)
+        if len(result.words) < len(split_words(self.expression)):
+            print(f"Only the first {len(result.words)} words are read.", file=sys.stderr)
         print(f"{int(result.pred_mask.sum())} of {result.pred_mask.numel()} pixels found; the picture is {self.out}.")
 
 
@@ -167,6 +175,7 @@ class CheckData:
     """Owner of the split: unc, umd, google, berkeley."""
 
     def run(self) -> None:
+        """Print a report per split; exit status 1 if anything is missing or differs."""
         from refseg.datasets.check import check_data
         from refseg.datasets.refer import choose_split
 

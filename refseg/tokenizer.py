@@ -76,5 +76,5 @@ class WordVocabulary:
         return [self.words[index] for index in ids]
 
     def unknown(self, expression: str) -> list[str]:
-        """The words of ``expression`` that ``encode`` reads as ``<unk>``, in their order."""
-        return [word for word in split_words(expression)[: self.max_words] if word not in self.ids]
+        """The words of ``expression`` that the vocabulary does not hold, in their order, behind the cut too."""
+        return [word for word in split_words(expression) if word not in self.ids]

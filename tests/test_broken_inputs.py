@@ -123,13 +123,13 @@ def test_empty_expression(predict, expression):
 def test_200_words(predict, tmp_path):
     answer = predict(expression="the red circle " * 67)
     assert_predicted(answer, tmp_path, (53, 37))
-    assert answer[2] == ""
+    assert answer[2] == "Only the first 20 words are read.\n"
 
 
 def test_unknown_words_only(predict, tmp_path):
     answer = predict(expression="zzz qqq")
     assert_predicted(answer, tmp_path, (53, 37))
-    assert answer[2] == "Not in the vocabulary, read as <unk>: zzz, qqq\n"
+    assert answer[2] == "Not in the vocabulary: zzz, qqq\n"
 
 
 # ---- data sets -------------------------------------------------------------------------------------------------

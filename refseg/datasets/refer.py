@@ -42,6 +42,7 @@ class Benchmark:
 
     @property
     def default_split_by(self) -> str:
+        """The owner of the split that papers mean unless they say otherwise."""
         return next(iter(self.splits))
 
 

@@ -31,6 +31,7 @@ class Segmentation(nn.Module):
         self.weights = {"bce": config.bce, "dice": config.dice}
 
     def forward(self, model: nn.Module, batch: RefBatch) -> tuple[Prediction, dict[str, Tensor]]:
+        """The model's prediction as it is, and "bce" and "dice", each a scalar and not yet weighted."""
         prediction = model(batch)
         size = batch.mask.shape[-2:]
         logits = F.interpolate(prediction.mask_logits.float(), size, mode="bilinear", align_corners=False)
