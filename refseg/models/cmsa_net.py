@@ -97,6 +97,9 @@ class CMSANet(nn.Module):
         self.common_width = nn.ModuleDict(
             {level: self._to_common_width(self.cross_modal[level].channels) for level in LEVELS}
         )
+        if config.normalize_levels:  # a BatchNorm takes away whatever constant comes before it
+            for name, parameter in self.cross_modal.named_parameters():
+                parameter.requires_grad_(not name.endswith(".out.bias"))
         self.fusion = GatedMultiLevelFusion(LEVELS, config.fusion)
         self.head = HEADS[type(config.head)](config.head, self.fusion.channels, self.backbone.channels)
 
