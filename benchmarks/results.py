@@ -26,8 +26,11 @@ def main() -> None:
     checkpoint = checkpoints_dir() / "cmsa_refshapes"
     results = {split: evaluate_checkpoint(checkpoint, "refshapes", split, device="cpu") for split in SPLITS}
     (results_dir() / "cmsa_refshapes.json").write_text(json.dumps(results, indent=1) + "\n")
+    parts = [shipped(results)]
     controls = results_dir() / "controls.json"
-    text = "\n\n".join([shipped(results), by_control(json.loads(controls.read_text()))])
+    if controls.exists():
+        parts.append(by_control(json.loads(controls.read_text())))
+    text = "\n\n".join(parts)
     write_block(PROJECT / "README.md", text)
     print(text)
 
