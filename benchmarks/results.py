@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from pathlib import Path
 
 from controls import SPLITS, table
@@ -25,6 +26,10 @@ def main() -> None:
     """Evaluate, store, and rewrite the block between the two marks in README.md."""
     checkpoint = checkpoints_dir() / "cmsa_refshapes"
     results = {split: evaluate_checkpoint(checkpoint, "refshapes", split, device="cpu") for split in SPLITS}
+    for control in ("blank", "other"):
+        results[f"val, {control}"] = evaluate_checkpoint(
+            checkpoint, "refshapes", "val", device="cpu", expression_control=control
+        )
     (results_dir() / "cmsa_refshapes.json").write_text(json.dumps(results, indent=1) + "\n")
     parts = [shipped(results)]
     controls = results_dir() / "controls.json"
@@ -42,7 +47,9 @@ def shipped(results: dict) -> str:
         cells = [f"{row[c]:,}" if c == "N" else f"{row[c]:.3f}" for c in COLUMNS]
         lines.append(f"| {split} | " + " | ".join(cells) + " |")
     about = results["val"]
-    return "\n".join(lines) + f"\n\n{about['parameters']:,} parameters, seed {about['seed']}, one run. {where(about)}"
+    notes = f"{about['parameters']:,} parameters, seed {about['seed']}, one run. {where(about)} "
+    notes += "In the last two rows every expression is hidden (blank) or that of another object of its picture (other)."
+    return "\n".join(lines) + "\n\n" + "\n".join(textwrap.wrap(notes, 118))
 
 
 def by_control(controls: dict) -> str:
