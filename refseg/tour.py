@@ -56,7 +56,7 @@ def run_tour(folder: Path, minutes: float = 2.0) -> Path:
     report.write_text(_page(folder, val, checkpoints, results), encoding="utf-8")
     print(_table_text(results))
     print(f"\nDone in {(time.perf_counter() - started) / 60:.1f} minutes. Open in a browser:  {report.resolve()}")
-    print("The lessons:  make lab   (JupyterLab opens in your browser; begin with the first notebook)")
+    print("Notebooks:  make lab   (JupyterLab opens in your browser; the lessons are still being written)")
     return report
 
 
@@ -243,7 +243,7 @@ objects weigh more; <b>P@K</b> is the share of samples with IoU ≥ K.</p>
 {examples}
 
 <h2>Where to go next</h2>
-<p><code>make lab</code> opens the lessons in JupyterLab. <code>.venv/bin/refseg predict --help</code> tries a picture
+<p><code>make lab</code> opens JupyterLab; the lessons are still being written. <code>.venv/bin/refseg predict --help</code> tries a picture
 of your own, <code>.venv/bin/refseg train --help</code> trains longer.</p>
 <footer>Written {date}. {about}.</footer>
 </body>
