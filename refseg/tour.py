@@ -243,7 +243,8 @@ objects weigh more; <b>P@K</b> is the share of samples with IoU ≥ K.</p>
 {examples}
 
 <h2>Where to go next</h2>
-<p><code>make lab</code> opens JupyterLab; the lessons are still being written. <code>.venv/bin/refseg predict --help</code> tries a picture
+<p><code>make lab</code> opens JupyterLab; the lessons are still being written.
+<code>.venv/bin/refseg predict --help</code> tries a picture
 of your own, <code>.venv/bin/refseg train --help</code> trains longer.</p>
 <footer>Written {date}. {about}.</footer>
 </body>
