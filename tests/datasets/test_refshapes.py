@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from refseg.datasets.refer import ReferDataset
-from refseg.datasets.refshapes import EXPRESSIONS_PER_IMAGE, ensure
+from refseg.datasets.refshapes import EXPRESSIONS_PER_IMAGE, IMAGES, SEED, _invent, ensure, scene_rng
 from refseg.datasets.refshapes.language import KINDS, MAX_WORDS, SYNONYMS, find_form, referents
 from refseg.datasets.refshapes.scene import HELD_OUT, MIN_VISIBLE, SIDE, Thing, draw_scene, paint, rasterise
 from refseg.errors import RefsegError
@@ -85,6 +85,18 @@ def test_every_expression_means_exactly_its_referent(refs, scenes):
             assert [ids[i] for i in referents(sentence["form"], things)] == [ref["ann_id"]], sentence["sent"]
             checked += 1
     assert checked == EXPRESSIONS_PER_IMAGE * sum(SMALL.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", IMAGES)
+def test_all_of_the_benchmark_is_unambiguous(split):
+    """The whole of RefShapes, invented again without painting it: each of the 40,000 expressions means one object."""
+    for number in range(IMAGES[split]):
+        things, expressions = _invent(split, scene_rng(SEED, split, number))
+        assert len(expressions) == EXPRESSIONS_PER_IMAGE
+        for _, form, referent, words in expressions:
+            assert referents(form, things) == {referent}, " ".join(word.text for word in words)
+        assert len({referent for _, _, referent, _ in expressions}) >= 2
 
 
 def test_wording_says_what_the_form_says(refs):

@@ -90,7 +90,7 @@ def _write(root: Path, marker: dict) -> None:
     numbered = [(split, index) for split, count in marker["images"].items() for index in range(count)]
     index = {"images": [], "annotations": [], "refs": []}
     for image_id, (split, number) in enumerate(tqdm(numbered, desc="drawing RefShapes", unit="image"), start=1):
-        picture = _add_image(index, image_id, split, Random(f"refshapes/{marker['seed']}/{split}/{number}"))
+        picture = _add_image(index, image_id, split, scene_rng(marker["seed"], split, number))
         Image.fromarray(picture).save(root / "images" / f"{image_id:06d}.png", compress_level=4)
     instances = {
         "info": {"description": "RefShapes, drawn by refseg", "version": VERSION, "seed": marker["seed"]},
@@ -102,6 +102,11 @@ def _write(root: Path, marker: dict) -> None:
     (root / "instances.json").write_text(json.dumps(instances, separators=(",", ":")))
     (root / "refs(refseg).json").write_text(json.dumps(index["refs"], separators=(",", ":")))
     (root / _MARKER).write_text(json.dumps(marker))
+
+
+def scene_rng(seed: int, split: str, number: int) -> Random:
+    """The source of chance of one picture: it depends on nothing but seed, split and number."""
+    return Random(f"refshapes/{seed}/{split}/{number}")
 
 
 def _add_image(index: dict[str, list], image_id: int, split: str, rng: Random) -> np.ndarray:
