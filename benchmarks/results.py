@@ -16,10 +16,10 @@ from pathlib import Path
 from controls import SPLITS, table
 
 from refseg.evaluate import evaluate_checkpoint
+from refseg.metrics import COLUMNS
 from refseg.paths import PROJECT, checkpoints_dir, results_dir
 
 BEGIN, END = "<!-- results: written by benchmarks/results.py -->", "<!-- end of results -->"
-COLUMNS = ("N", "oIoU", "mIoU", "P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9")
 
 
 def main() -> None:

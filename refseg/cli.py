@@ -203,12 +203,13 @@ Command = (
 
 def format_results(results: dict) -> str:
     """The numbers of one evaluation as a small table, and per kind of expression where the data set tells."""
-    columns = ["N", "oIoU", "mIoU", "P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9"]
+    from refseg.metrics import COLUMNS
+
     rows = {"all": results, **results.get("by_kind", {})}
     width = max(len(name) for name in rows)
-    lines = [" " * width + "".join(f"{name:>8}" for name in columns)]
+    lines = [" " * width + "".join(f"{name:>8}" for name in COLUMNS)]
     for name, row in rows.items():
-        cells = "".join(f"{row[c]:>8}" if c == "N" else f"{row[c]:>8.3f}" for c in columns)
+        cells = "".join(f"{row[c]:>8}" if c == "N" else f"{row[c]:>8.3f}" for c in COLUMNS)
         lines.append(f"{name:<{width}}{cells}")
     return "\n".join(lines)
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from refseg.errors import RefsegError
 
 TENTHS = (5, 6, 7, 8, 9)  # the K of P@K as whole tenths: 0.7 has no exact float, 7 tenths of a union is a whole number
+COLUMNS = ("N", "oIoU", "mIoU", "P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9")  # as tables show them
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from refseg.datasets import ReferDataset, build_dataset
 from refseg.errors import RefsegError
 from refseg.evaluate import evaluate_checkpoint
 from refseg.machine import describe_machine, git_commit, versions
-from refseg.metrics import SegmentationMeter
+from refseg.metrics import COLUMNS, SegmentationMeter
 from refseg.paths import checkpoints_dir
 from refseg.predict import Predictor
 from refseg.presets import Experiment, cmsa_refshapes
@@ -31,7 +31,6 @@ from refseg.viz import learning_curve, prediction_figure, to_html, word_map_figu
 
 SHIPPED = "cmsa_refshapes"
 EXAMPLES_PER_KIND = 2
-COLUMNS = ("N", "oIoU", "mIoU", "P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9")
 
 
 def run_tour(folder: Path, minutes: float = 2.0) -> Path:
@@ -124,13 +123,14 @@ def _score(checkpoint: Path, folder: Path) -> dict[str, Any]:
 
 def _page(folder: Path, val: ReferDataset, checkpoints: dict[str, Path], results: dict[str, dict]) -> str:
     loaded = {name: load_checkpoint(path) for name, path in checkpoints.items()}
-    curve = learning_curve(read_log(folder / "log.jsonl"), over="seconds")
+    log = read_log(folder / "log.jsonl")
+    curve = learning_curve(log, over="seconds")
     about = {**describe_machine(), **versions(), "commit": git_commit() or "unknown"}
     return _TEMPLATE.format(
         style=_STYLE,
         parameters=f"{sum(p.numel() for p in loaded['trained just now'].model.parameters()):,}",
-        minutes=f"{read_log(folder / 'log.jsonl')[-1]['seconds'] / 60:.1f}",
-        results=_table({name: row for name, row in results.items()}, "All of val"),
+        minutes=f"{log[-1]['seconds'] / 60:.1f}",
+        results=_table(results, "All of val"),
         kinds=_table(results["shipped"]["by_kind"], "The shipped checkpoint, by kind of expression"),
         curve=to_html(curve, "Training loss and validation mIoU of the network trained just now."),
         examples="\n".join(
@@ -163,9 +163,7 @@ def _example(sample: RefSample, loaded: dict[str, Loaded], unfold: bool) -> str:
     image = sample.frames[sample.target_frame]
     for name, checkpoint in loaded.items():
         result = Predictor(checkpoint, "cpu").predict(image, sample.expression)
-        meter = SegmentationMeter()
-        meter.update(result.pred_mask, sample.mask)
-        iou = meter.ious[0]
+        iou = SegmentationMeter().update(result.pred_mask, sample.mask)
         picture = prediction_figure(image, sample.expression, result.pred_mask, sample.mask, iou)
         figures.append(to_html(picture, f"{name}: IoU {iou:.2f}"))
     maps = word_map_figure(image, result.words, result.word_maps["c3"], result.pred_mask, level="C3")

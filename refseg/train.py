@@ -264,7 +264,7 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(sum(weights[name] * value for name, value in losses.items()))
     norm = accelerator.clip_grad_norm_([*model.parameters(), *objective.parameters()], config.clip_norm)
-    if accelerator.scaler is None and not torch.isfinite(norm):  # with a scaler such a step is left out, by design
+    if not torch.isfinite(norm):
         raise _diverged(f"gradient is not finite at step {step + 1}")
     optimizer.step()
     rounded = {name: round(value, 5) for name, value in {**named, "loss": total}.items()}

@@ -1,6 +1,7 @@
 """One thread and one seed for every test, so that numbers do not depend on the machine; a small RefShapes."""
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,3 +92,20 @@ def no_accelerate_state():
     AcceleratorState._reset_state(True)
     yield
     AcceleratorState._reset_state(True)
+
+
+@pytest.fixture
+def refseg(monkeypatch, capsys):
+    """Runs one command in this process; gives status, stdout, stderr."""
+    from refseg import cli
+
+    def run(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["refseg", *map(str, words)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            status = error.code or 0
+        return status, *capsys.readouterr()
+
+    return run

@@ -6,35 +6,17 @@ The details of each refusal are asserted beside the module that raises it.
 import json
 import pickle
 import shutil
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from refseg import cli
 from refseg.checkpoint import load_checkpoint, save_checkpoint
 from refseg.models import build_model
 from refseg.presets import PRESETS
 
 pytestmark = pytest.mark.usefixtures("no_accelerate_state")
-
-
-@pytest.fixture
-def refseg(monkeypatch, capsys):
-    """Runs one command in this process; gives status, stdout, stderr."""
-
-    def run(*words) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["refseg", *map(str, words)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            status = error.code or 0
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

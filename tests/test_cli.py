@@ -28,22 +28,6 @@ COMMANDS = {
 POSITIONAL = {("prepare", "name"), ("check-data", "name")}
 
 
-@pytest.fixture
-def refseg(monkeypatch, capsys):
-    """Runs one command in this process; gives status, stdout, stderr."""
-
-    def run(*words) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["refseg", *map(str, words)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            status = error.code or 0
-        return status, *capsys.readouterr()
-
-    return run
-
-
 def assert_refused(answer, *parts):
     status, out, err = answer
     assert (status, out, err.count("\n")) == (2, "", 1) and err.startswith("refseg: "), answer

@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
 from refseg.datasets.refshapes.language import KINDS, Form, Word, find_form, word_form
-from refseg.datasets.refshapes.scene import HELD_OUT, SHAPES, SIDE, Thing, draw_scene, paint, visible_masks
+from refseg.datasets.refshapes.scene import HELD_OUT, SHAPES, SIDE, Thing, draw_scene, paint, rasterise, visible_masks
 from refseg.errors import RefsegError
 from refseg.paths import data_dir
 
@@ -156,8 +156,7 @@ def _express(split: str, things: list[Thing], rng: Random) -> tuple[str, Form, i
 def _annotation(ann_id: int, image_id: int, thing: Thing, mask: np.ndarray, depth: int) -> dict:
     """A COCO annotation of the visible pixels, with what the thing is beside it."""
     rle = coco_mask.encode(np.asfortranarray(mask))
-    whole = coco_mask.decode(coco_mask.frPyObjects([thing.outline()], SIDE, SIDE))[..., 0].sum()
-    hidden = mask.sum() < whole
+    hidden = mask.sum() < rasterise(thing.outline()).sum()
     return {
         "id": ann_id,
         "image_id": image_id,
