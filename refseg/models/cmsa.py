@@ -16,6 +16,7 @@ as in the release. The paper has no 1/sqrt(d); ``scale`` is there to try it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -243,6 +244,30 @@ class CrossModalSelfAttention(nn.Module):
         alpha = (scores_pp[:, query_region] + scores_np[:, query_word]).softmax(-1)
         return alpha, (scores_pn[:, query_region] + scores_nn[:, query_word]).softmax(-1)
 
+    def joint_attention(
+        self,
+        pixels: Tensor,
+        words: Tensor,
+        token_valid: Tensor,
+        query_regions: Sequence[int],
+        query_words: Sequence[int],
+        region_valid: Tensor | None = None,
+    ) -> Tensor:
+        """The weights of Q query pairs over all words and regions: the products of their attention rows.
+
+        Args:
+            query_regions: Q times row * w + column.
+            query_words: Q positions in the expression.
+
+        Returns:
+            [B,Q,L,R], each [L,R] sums to one
+        """
+        rows = []
+        for region, word in zip(query_regions, query_words, strict=True):
+            alpha, beta = self.attention_row(pixels, words, token_valid, region, word, region_valid)
+            rows.append(beta[:, :, None] * alpha[:, None])
+        return torch.stack(rows, 1)
+
 
 @dataclass
 class ConcatenationMeanConfig:
@@ -282,6 +307,14 @@ class ConcatenationMean(nn.Module):
             RefsegError: always.
         """
         raise RefsegError("ConcatenationMean has no attention and so no attention row: use a model with CMSAConfig.")
+
+    def joint_attention(self, *args, **kwargs) -> Tensor:
+        """There is none.
+
+        Raises:
+            RefsegError: always.
+        """
+        raise RefsegError("ConcatenationMean has no attention and so no weights: use a model with CMSAConfig.")
 
 
 CROSS_MODAL = {CMSAConfig: CrossModalSelfAttention, ConcatenationMeanConfig: ConcatenationMean}

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from refseg.models.attention import l2_normalize, masked_mean, masked_softmax, spatial_coordinates
+from refseg.models.attention import (
+    l2_normalize,
+    masked_mean,
+    masked_softmax,
+    mutual_information,
+    spatial_coordinates,
+)
 
 
 def test_l2_normalize_makes_length_one_and_keeps_zero():
@@ -45,6 +51,24 @@ def test_masked_mean_leaves_padding_out():
     valid = torch.tensor([[True], [True], [False]])
     assert masked_mean(values, valid, dim=0).tolist() == [2, 20]
     assert masked_mean(values, ~torch.ones_like(valid), dim=0).tolist() == [0, 0]
+
+
+def test_mutual_information_by_hand():
+    product = torch.outer(torch.tensor([0.25, 0.75]), torch.tensor([0.2, 0.3, 0.5]))
+    diagonal = torch.eye(3) / 3  # each word has a region of its own
+    mixed = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 0.0]])  # not normalised: 1/4, 1/4, 1/2
+    assert mutual_information(product).item() == pytest.approx(0, abs=1e-7)
+    information = mutual_information(torch.stack([diagonal, torch.zeros(3, 3)]))
+    assert information.tolist() == pytest.approx([np.log(3), 0])
+    # words 1/2, 1/2; regions 1/4, 3/4: sum of p log(p / (word region))
+    expected = 0.25 * np.log(0.25 / 0.125) + 0.25 * np.log(0.25 / 0.375) + 0.5 * np.log(0.5 / 0.375)
+    assert mutual_information(mixed).item() == pytest.approx(expected)
+
+
+def test_mutual_information_of_float32_products_is_zero_within_float():
+    words, regions = torch.rand(5, 17, 1), torch.rand(5, 1, 101)
+    information = mutual_information(words * regions)
+    assert information.dtype == torch.float32 and information.max() < 1e-12
 
 
 def test_spatial_coordinates_by_hand():
