@@ -2,9 +2,15 @@
 
 import math
 
+import numpy as np
 import torch
 
-from refseg.models.gmlf import GatedMultiLevelFusion, GMLFConfig
+from refseg.models.gmlf import (
+    GatedMultiLevelFusion,
+    GMLFConfig,
+    ReleaseGatedMultiLevelFusion,
+    ReleaseGMLFConfig,
+)
 
 LEVELS = ("c3", "c4", "c5")
 
@@ -67,3 +73,45 @@ def test_gates_are_maps_of_their_own_level_only():
 def test_gamma_starts_at_one_half():
     fusion = GatedMultiLevelFusion(LEVELS, GMLFConfig(dim=3))
     assert [fusion.gamma[level].item() for level in LEVELS] == [0.5, 0.5, 0.5]
+
+
+def test_release_cell_by_hand():
+    """Gates of 0.25 and 0.75 everywhere, u = 2 at c4 and 0 elsewhere; c4 takes 0.7 of c5 and 0.3 of c3."""
+    fusion = ReleaseGatedMultiLevelFusion(LEVELS, ReleaseGMLFConfig(dim=1))
+    with torch.no_grad():
+        for level in LEVELS:
+            own = 2.0 if level == "c4" else 0.0
+            fusion.cell[level].weight.zero_()
+            fusion.cell[level].bias.copy_(torch.tensor([own, logit(0.25) - 1, logit(0.75) - 1]))
+        fusion.share["c4"].fill_(0.7)
+    x = {level: torch.full((1, 1, 1, 1), value) for level, value in {"c3": 1.0, "c4": 2.0, "c5": -3.0}.items()}
+    c3 = 0.25 * (0.5 * -3 + 0.5 * 2)
+    c4 = 0.25 * (0.7 * -3 + 0.3 * 1) + 0.75 * 2
+    c5 = 0.25 * (0.5 * 2 + 0.5 * 1)
+    total = 0.75 * sum(math.tanh(c) for c in (c3, c4, c5)) + 0.25 * (1 + 2 - 3)
+    assert torch.allclose(fusion(x), torch.tensor(total), atol=1e-6)
+    for memory_gate, reset_gate in fusion.gates(x).values():
+        assert torch.allclose(memory_gate, torch.tensor(0.25)) and torch.allclose(reset_gate, torch.tensor(0.75))
+
+
+def test_release_gates_have_a_value_per_channel_and_start_open():
+    fusion = ReleaseGatedMultiLevelFusion(LEVELS, ReleaseGMLFConfig(dim=3))
+    assert [share.item() for share in fusion.share.values()] == [0.5, 0.5, 0.5]
+    gates = fusion.gates({level: torch.zeros(2, 3, 5, 7) for level in LEVELS})
+    for gate in (gate for pair in gates.values() for gate in pair):
+        assert gate.shape == (2, 3, 5, 7)
+        assert torch.allclose(gate, torch.tensor(1 / (1 + math.exp(-1))))
+
+
+def test_release_fusion_equals_the_release(shared_dir):
+    numbers = np.load(shared_dir / "parity" / "gmlf_release.npz")
+    released = {name: torch.from_numpy(numbers[name]) for name in numbers.files}
+    theirs = {"c5": "1", "c4": "2", "c3": "3"}
+    fusion = ReleaseGatedMultiLevelFusion(LEVELS, ReleaseGMLFConfig(dim=12))
+    with torch.no_grad():
+        for level, i in theirs.items():
+            fusion.cell[level].weight.copy_(released[f"x{i}_kernel"].permute(3, 2, 0, 1))
+            fusion.cell[level].bias.copy_(released[f"x{i}_bias"])
+            fusion.share[level].copy_(released[f"x{i}_alpha"])
+        fused = fusion({level: released[f"X{i}"].permute(0, 3, 1, 2) for level, i in theirs.items()})
+    assert (fused.permute(0, 2, 3, 1) - released["output"]).abs().max() < 5e-6
