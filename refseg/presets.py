@@ -96,6 +96,11 @@ def cmsa_refshapes_sentence() -> Experiment:
     return replace(experiment, model=replace(experiment.model, text=SentenceVectorConfig(experiment.model.text)))
 
 
+def cmsa_release_refshapes() -> Experiment:
+    """Attention and fusion as the authors' release computes them, in place of the paper's equations."""
+    return replace(cmsa_refshapes(), model=CMSANetConfig.release_lesson(VOCABULARY))
+
+
 def cmsa_refcoco() -> Experiment:
     """CMSA in the paper's form at paper size on RefCOCO (UNC). Not yet run by us.
 
@@ -119,10 +124,17 @@ def cmsa_refcoco() -> Experiment:
     )
 
 
+def cmsa_release_refcoco() -> Experiment:
+    """CMSA as the authors' release computes it, on RefCOCO; training as in ``cmsa_refcoco``. Not yet run by us."""
+    return replace(cmsa_refcoco(), model=CMSANetConfig.release(VOCABULARY))
+
+
 PRESETS: dict[str, Callable[[], Experiment]] = {
     "cmsa_refshapes": cmsa_refshapes,
     "cmsa_refshapes_blank": cmsa_refshapes_blank,
     "cmsa_refshapes_no_attention": cmsa_refshapes_no_attention,
     "cmsa_refshapes_sentence": cmsa_refshapes_sentence,
+    "cmsa_release_refshapes": cmsa_release_refshapes,
     "cmsa_refcoco": cmsa_refcoco,
+    "cmsa_release_refcoco": cmsa_release_refcoco,
 }

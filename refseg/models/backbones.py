@@ -20,6 +20,8 @@ from refseg.errors import RefsegError
 
 LEVELS = ("c2", "c3", "c4", "c5")
 STRIDES = {"c2": 4, "c3": 8, "c4": 8, "c5": 8}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # those of datasets.Normalize
+DEEPLAB_MEAN = (104.00698793, 116.66876762, 122.67891434)  # blue, green, red
 
 
 class ResidualBlock(nn.Module):
@@ -137,10 +139,72 @@ class ResNet101Backbone(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """[B,3,H,W], colours normalised as the weights expect -> {level: [B,channels[level],H/stride,W/stride]}."""
         net, features = self.net, {}
-        x = net.maxpool(net.relu(net.bn1(net.conv1(images))))
+        x = self.stem(images)
         for level, stage in zip(LEVELS, (net.layer1, net.layer2, net.layer3, net.layer4), strict=True):
             features[level] = x = stage(x)
         return features
+
+    def stem(self, images: Tensor) -> Tensor:
+        """[B,3,H,W] -> [B,64,H/4,W/4], what stands before the first block."""
+        return self.net.maxpool(self.net.relu(self.net.bn1(self.net.conv1(images))))
+
+
+@dataclass
+class DeepLabBackboneConfig:
+    """The backbone of the authors' release, for weights converted from it."""
+
+    frozen: bool = True  # as in the release
+    layers: tuple[int, int, int, int] = (3, 4, 23, 3)  # bottleneck blocks per stage; (1, 1, 1, 1) for quick tests
+
+
+class DeepLabBackbone(ResNet101Backbone):
+    """DeepLab's ResNet-101 as DrSleep/tensorflow-deeplab-resnet builds it, under torchvision's names.
+
+    Where it differs from torchvision's: C3 takes its stride in the first 1x1 convolution, all blocks of C4 and C5 are
+    dilated by 2 and 4 (torchvision leaves the first of each a step behind), the stem pads like TensorFlow ("same":
+    what is odd goes to the end), BatchNorm adds 1e-3, and colours are blue, green, red, 0 to 255, less their mean.
+
+    Args:
+        config: whether the weights stay fixed.
+    """
+
+    def __init__(self, config: DeepLabBackboneConfig):
+        super().__init__(ResNet101BackboneConfig(None, config.frozen, config.layers))
+        net = self.net
+        net.conv1.padding, net.maxpool.padding = (0, 0), 0  # the stem pads
+        net.layer2[0].conv1.stride, net.layer2[0].conv2.stride = (2, 2), (1, 1)
+        for stage, dilation in ((net.layer3, 2), (net.layer4, 4)):
+            stage[0].conv2.dilation = stage[0].conv2.padding = (dilation, dilation)
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = 1e-3
+
+    def stem(self, images: Tensor) -> Tensor:
+        """As in ``ResNet101Backbone``."""
+        net = self.net
+        x = net.relu(net.bn1(net.conv1(pad_same(deeplab_colours(images), 7))))
+        return net.maxpool(pad_same(x, 3))  # zeros do no harm behind a ReLU
+
+
+def pad_same(x: Tensor, kernel: int) -> Tensor:
+    """TensorFlow's "same" padding of [B,C,H,W] for a window of ``kernel`` at stride 2: the odd one at the end."""
+    height, width = (max(kernel - (2 if side % 2 == 0 else 1), 0) for side in x.shape[-2:])
+    return nn.functional.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+
+
+def deeplab_colours(images: Tensor) -> Tensor:
+    """Pictures as ``datasets.Normalize`` leaves them -> blue, green, red from 0 to 255, less DeepLab's mean.
+
+    The release pads with black before it takes the mean away, ours is exactly 0 in all channels there. No 8-bit colour
+    gives three zeros, so the padding can be told from the picture.
+    """
+    mean, std, deeplab_mean = (
+        torch.tensor(values, device=images.device, dtype=images.dtype)[:, None, None]
+        for values in (IMAGENET_MEAN, IMAGENET_STD, DEEPLAB_MEAN)
+    )
+    colours = 255 * (images * std + mean)
+    black = (images == 0).all(1, keepdim=True)
+    return colours.masked_fill(black, 0.0).flip(1) - deeplab_mean
 
 
 def _load_resnet(net: ResNet, weights: str) -> None:
@@ -169,4 +233,8 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
         raise RefsegError(f"{path} is not a readable safetensors file ({error}): convert or fetch it again.") from None
 
 
-BACKBONES = {SmallBackboneConfig: SmallBackbone, ResNet101BackboneConfig: ResNet101Backbone}
+BACKBONES = {
+    SmallBackboneConfig: SmallBackbone,
+    ResNet101BackboneConfig: ResNet101Backbone,
+    DeepLabBackboneConfig: DeepLabBackbone,
+}

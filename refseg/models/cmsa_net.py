@@ -1,22 +1,24 @@
 """CMSA-Net: cross-modal self-attention on three levels, gated fusion, a mask (Ye et al., CVPR 2019, Fig. 2).
 
-This is the network of the paper's equations. The authors' TensorFlow release computes something else in several places
-(ReLUs on queries, keys and values, pooled keys, per-channel gates).
+``CMSANetConfig.paper`` is the network of the paper's equations. The authors' TensorFlow release computes something else
+in several places (ReLUs on queries, keys and values, pooled keys, per-channel gates): ``CMSANetConfig.release``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg.models.attention import masked_mean
-from refseg.models.backbones import BACKBONES, ResNet101BackboneConfig, SmallBackboneConfig
+from refseg.models.attention import masked_mean, mutual_information
+from refseg.models.backbones import BACKBONES, DeepLabBackboneConfig, ResNet101BackboneConfig, SmallBackboneConfig
 from refseg.models.cmsa import CROSS_MODAL, CMSAConfig, ConcatenationMeanConfig
-from refseg.models.gmlf import GatedMultiLevelFusion, GMLFConfig
-from refseg.models.mask_head import HEADS, MaskHeadConfig, SkipMaskHeadConfig
+from refseg.models.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig, ReleaseCrossModalSelfAttention
+from refseg.models.gmlf import FUSIONS, GMLFConfig, ReleaseGMLFConfig
+from refseg.models.mask_head import HEADS, MaskHeadConfig, ReleaseMaskHeadConfig, SkipMaskHeadConfig
 from refseg.models.text_encoders import (
     TEXT_ENCODERS,
     ContextualWordsConfig,
@@ -33,11 +35,11 @@ class CMSANetConfig:
     """Which part stands in which place; the class of each part's config chooses the part."""
 
     vocabulary_size: int
-    backbone: SmallBackboneConfig | ResNet101BackboneConfig
+    backbone: SmallBackboneConfig | ResNet101BackboneConfig | DeepLabBackboneConfig
     text: WordEmbeddingConfig | ContextualWordsConfig | SentenceVectorConfig
-    cross_modal: CMSAConfig | ConcatenationMeanConfig
-    fusion: GMLFConfig
-    head: MaskHeadConfig | SkipMaskHeadConfig
+    cross_modal: CMSAConfig | ConcatenationMeanConfig | CMSAReleaseLevelsConfig
+    fusion: GMLFConfig | ReleaseGMLFConfig
+    head: MaskHeadConfig | ReleaseMaskHeadConfig | SkipMaskHeadConfig
     c5_dim: int | None = None  # width to which C5 is projected before the attention; the release: 1000
     normalize_levels: bool = False  # BatchNorm behind the 1x1 convolution of each level (ours: small nets learn faster)
 
@@ -72,6 +74,31 @@ class CMSANetConfig:
             MaskHeadConfig(),
         )
 
+    @classmethod
+    def release(cls, vocabulary_size: int, weights: str | None = None) -> CMSANetConfig:
+        """What the authors' TensorFlow release computes, for 320 px and 20 words; the arguments are those of ``paper``.
+
+        The backbone is torchvision's ResNet-101; ``refseg convert-cmsa-release`` puts ``DeepLabBackboneConfig`` there.
+        """
+        return replace(
+            cls.paper(vocabulary_size, weights),
+            cross_modal=CMSAReleaseLevelsConfig(),
+            fusion=ReleaseGMLFConfig(dim=500),
+            head=ReleaseMaskHeadConfig(),
+            c5_dim=1000,
+        )
+
+    @classmethod
+    def release_lesson(cls, vocabulary_size: int) -> CMSANetConfig:
+        """``lesson`` with attention and fusion of the release, everything else alike."""
+        return replace(
+            cls.lesson(vocabulary_size),
+            cross_modal=CMSAReleaseLevelsConfig(
+                c3=CMSAReleaseConfig(32, 64), c4=CMSAReleaseConfig(32, 64), c5=CMSAReleaseConfig(64)
+            ),
+            fusion=ReleaseGMLFConfig(dim=64),
+        )
+
 
 class CMSANet(nn.Module):
     """A picture and an expression in, mask logits out.
@@ -90,18 +117,24 @@ class CMSANet(nn.Module):
         if config.c5_dim is not None:
             self.project_c5 = nn.Conv2d(widths["c5"], config.c5_dim, 1)
             widths["c5"] = config.c5_dim
-        attention = CROSS_MODAL[type(config.cross_modal)]
-        self.cross_modal = nn.ModuleDict(
-            {level: attention(widths[level], self.text.channels, config.cross_modal) for level in LEVELS}
-        )
+        self.cross_modal = nn.ModuleDict({level: self._attention(level, widths[level]) for level in LEVELS})
         self.common_width = nn.ModuleDict(
             {level: self._to_common_width(self.cross_modal[level].channels) for level in LEVELS}
         )
-        if config.normalize_levels:  # a BatchNorm takes away whatever constant comes before it
-            for name, parameter in self.cross_modal.named_parameters():
+        if config.normalize_levels and isinstance(config.cross_modal, CMSAConfig):
+            for name, parameter in self.cross_modal.named_parameters():  # BatchNorm takes away a constant before it
                 parameter.requires_grad_(not name.endswith(".out.bias"))
-        self.fusion = GatedMultiLevelFusion(LEVELS, config.fusion)
+        self.fusion = FUSIONS[type(config.fusion)](LEVELS, config.fusion)
         self.head = HEADS[type(config.head)](config.head, self.fusion.channels, self.backbone.channels)
+        if isinstance(config.head, ReleaseMaskHeadConfig):  # attention and fusion of the release start so by themselves
+            for part in (self.project_c5, self.common_width, self.head):
+                part.apply(_xavier)
+
+    def _attention(self, level: str, visual_channels: int) -> nn.Module:
+        config = self.config.cross_modal
+        if isinstance(config, CMSAReleaseLevelsConfig):
+            return ReleaseCrossModalSelfAttention(visual_channels, self.text.channels, getattr(config, level))
+        return CROSS_MODAL[type(config)](visual_channels, self.text.channels, config)
 
     def _to_common_width(self, channels: int) -> nn.Module:
         dim = self.config.fusion.dim
@@ -153,8 +186,31 @@ class CMSANet(nn.Module):
         block = self.cross_modal[level]
         return block.attention_row(pixels, words, words_valid, query_region, query_word, region_valid)
 
+    def jointness(self, batch: RefBatch, query_regions: Sequence[int]) -> dict[str, Tensor]:
+        """How far each level's attention is from a product of one over words and one over regions.
+
+        The mutual information between key word and key region under one query, in nats, averaged over all valid words
+        as queries at the given regions. In the paper's form it is 0 whatever the weights; the ReLUs of the release
+        make it positive.
+
+        Args:
+            query_regions: row * w + column.
+
+        Returns:
+            {level: [B]}
+        """
+        information = {}
+        for level, (pixels, words, words_valid, region_valid) in self._attention_inputs(batch).items():
+            L, S = words.shape[1], len(query_regions)
+            regions, query_words = list(query_regions) * L, [n for n in range(L) for _ in range(S)]
+            block = self.cross_modal[level]
+            joint = block.joint_attention(pixels, words, words_valid, regions, query_words, region_valid)
+            per_word = mutual_information(joint).unflatten(1, (L, S)).mean(2)
+            information[level] = masked_mean(per_word, words_valid, dim=1)
+        return information
+
     def gates(self, batch: RefBatch) -> dict[str, tuple[Tensor, Tensor]]:
-        """Memory and reset gate of each level, [B,1,h,w] each, see ``GatedMultiLevelFusion.gates``."""
+        """Memory and reset gate of each level, see the fusion's: [B,1,h,w] each, [B,C,h,w] in the release."""
         words, words_valid = self.text(batch.token_ids, batch.token_valid)
         fused = self.fuse_words(self.features(batch), words, words_valid, batch.pixel_valid)
         return self.fusion.gates(fused)
@@ -173,6 +229,13 @@ class CMSANet(nn.Module):
             level: (x, words, words_valid, regions_with_pixels(pixel_valid, x.shape[-2:]))
             for level, x in pixels.items()
         }
+
+
+def _xavier(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def regions_with_pixels(pixel_valid: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -1,6 +1,6 @@
 """Mask heads: from fused features to mask logits.
 
-Both share one signature: ``forward(fused [B,C,h,w], features) -> mask_logits [B,1,h',w']``, ``features`` being what
+All share one signature: ``forward(fused [B,C,h,w], features) -> mask_logits [B,1,h',w']``, ``features`` being what
 the backbone returned.
 """
 
@@ -34,6 +34,46 @@ class MaskHead(nn.Module):
     def forward(self, fused: Tensor, features: dict[str, Tensor]) -> Tensor:
         """[B,C,h,w] -> [B,1,h,w]."""
         return self.logits(fused)
+
+
+@dataclass
+class ReleaseMaskHeadConfig:
+    """The head of the release: ``upsampling`` is the factor from regions to pixels."""
+
+    upsampling: int = 8
+
+
+class ReleaseMaskHead(MaskHead):
+    """``MaskHead``, then enlarged inside the network, as the authors' release does.
+
+    The release trains through TensorFlow 1's ``resize_bilinear``, which puts pixel j at j/8 on the grid of regions, 3.5
+    pixels off the usual half-pixel centres. Weights trained through it have learned to allow for that, so
+    a converted network must be enlarged the same way.
+
+    Args:
+        config: the factor.
+        fused_channels: C.
+        feature_channels: widths of the backbone's levels; none is used.
+    """
+
+    def __init__(self, config: ReleaseMaskHeadConfig, fused_channels: int, feature_channels: dict[str, int]):
+        super().__init__(MaskHeadConfig(), fused_channels, feature_channels)
+        self.upsampling = config.upsampling
+
+    def forward(self, fused: Tensor, features: dict[str, Tensor]) -> Tensor:
+        """[B,C,h,w] -> [B,1,f*h,f*w], f the upsampling."""
+        return enlarge_from_the_corner(self.logits(fused), self.upsampling)
+
+
+def enlarge_from_the_corner(x: Tensor, factor: int) -> Tensor:
+    """Bilinear, destination j taken from j/factor, the last value held: TensorFlow 1's default, [B,C,h,w].
+
+    With the last row and column repeated once it is what torch calls align_corners.
+    """
+    h, w = x.shape[-2:]
+    longer = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    size = (factor * h + 1, factor * w + 1)
+    return F.interpolate(longer, size, mode="bilinear", align_corners=True)[..., :-1, :-1]
 
 
 @dataclass
@@ -75,4 +115,4 @@ class SkipMaskHead(nn.Module):
         return torch.pixel_shuffle(self.logits(joined), 2)
 
 
-HEADS = {MaskHeadConfig: MaskHead, SkipMaskHeadConfig: SkipMaskHead}
+HEADS = {MaskHeadConfig: MaskHead, ReleaseMaskHeadConfig: ReleaseMaskHead, SkipMaskHeadConfig: SkipMaskHead}

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from refseg.models import MODELS, build_model
-from refseg.models.backbones import ResNet101BackboneConfig
+from refseg.models.backbones import DeepLabBackboneConfig, ResNet101BackboneConfig
 from refseg.models.cmsa import CMSAConfig, ConcatenationMeanConfig
 from refseg.models.cmsa_net import CMSANetConfig
+from refseg.models.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig
 from refseg.models.config import config_from_dict, config_to_dict
-from refseg.models.gmlf import GMLFConfig
+from refseg.models.gmlf import GMLFConfig, ReleaseGMLFConfig
 from refseg.models.text_encoders import SentenceVectorConfig, WordEmbeddingConfig
 
 VOCABULARY = 11
@@ -28,6 +29,17 @@ EXAMPLES = {
         cross_modal=CMSAConfig(dim=5),
         fusion=GMLFConfig(dim=11),
     ),
+    "cmsa in the release's form": replace(
+        CMSANetConfig.release(VOCABULARY),
+        backbone=DeepLabBackboneConfig(frozen=False, layers=(1, 1, 1, 1)),
+        text=WordEmbeddingConfig(dim=7),
+        cross_modal=CMSAReleaseLevelsConfig(
+            c3=CMSAReleaseConfig(5, 13), c4=CMSAReleaseConfig(7, 17), c5=CMSAReleaseConfig(11, hide_padding=True)
+        ),
+        fusion=ReleaseGMLFConfig(dim=11),
+        c5_dim=19,
+    ),
+    "cmsa lesson in the release's form": CMSANetConfig.release_lesson(VOCABULARY),
     "cmsa on a frozen backbone": replace(LESSON, backbone=replace(TINY_RESNET, frozen=True), c5_dim=13),
 }
 
