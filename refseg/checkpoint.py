@@ -26,7 +26,7 @@ from refseg import __version__
 from refseg.errors import RefsegError
 from refseg.models import build_model
 from refseg.models.config import config_from_dict, config_to_dict
-from refseg.tokenizer import WordVocabulary
+from refseg.tokenizer import TOKENIZERS, WordVocabulary
 
 FORMAT = 1
 WEIGHTS, CONFIG, TRAINING = "model.safetensors", "config.json", "training.safetensors"
@@ -66,6 +66,7 @@ def save_checkpoint(
         "format": FORMAT,
         "refseg": __version__,
         "model": config_to_dict(model.config),
+        "tokenizer": type(tokenizer).__name__,
         "vocabulary": tokenizer.words[2:],
         "max_words": tokenizer.max_words,
         "image_size": image_size,
@@ -107,7 +108,7 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Loaded:
     config = _read_config(folder)
     try:
         model_config = config_from_dict(config["model"])
-        tokenizer = WordVocabulary(config["vocabulary"], config["max_words"])
+        tokenizer = TOKENIZERS[config["tokenizer"]](config["vocabulary"], config["max_words"])
     except RefsegError as error:
         raise RefsegError(f"{folder / CONFIG} cannot be used. {error}") from error
     if model_config.vocabulary_size != len(tokenizer):
@@ -145,6 +146,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{folder} has checkpoint format {config['format']}, this refseg {__version__} reads format {FORMAT}: "
             "install the version that wrote it."
         )
+    config.setdefault("tokenizer", WordVocabulary.__name__)  # the first checkpoints knew no other
     for field, sound in _FIELDS.items():
         if not sound(config.get(field)):
             raise RefsegError(f"{folder / CONFIG} is damaged (its field {field!r}): copy the checkpoint again.")
@@ -157,6 +159,7 @@ def _is_count(value: Any) -> bool:
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "model": lambda value: isinstance(value, dict),
+    "tokenizer": lambda value: isinstance(value, str) and value in TOKENIZERS,
     "vocabulary": lambda value: isinstance(value, list) and all(isinstance(word, str) for word in value),
     "max_words": _is_count,
     "image_size": _is_count,

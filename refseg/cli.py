@@ -148,13 +148,13 @@ class Predict:
     def run(self) -> None:
         """Predict and write the pictures."""
         from refseg.predict import Predictor, save_prediction
-        from refseg.tokenizer import split_words
 
-        result = Predictor(self.checkpoint).predict(self.image, self.expression)
+        predictor = Predictor(self.checkpoint)
+        result = predictor.predict(self.image, self.expression)
         save_prediction(result, self.out)
         if result.unknown_words:
             print(f"Not in the vocabulary: {', '.join(result.unknown_words)}", file=sys.stderr)
-        if len(result.words) < len(split_words(self.expression)):
+        if len(result.words) < len(predictor.loaded.tokenizer.split(self.expression)):
             print(f"Only the first {len(result.words)} words are read.", file=sys.stderr)
         print(f"{int(result.pred_mask.sum())} of {result.pred_mask.numel()} pixels found; the picture is {self.out}.")
 

@@ -20,7 +20,6 @@ from refseg.datasets import Collate, build_transform, read_image, undo_letterbox
 from refseg.datasets.transforms import resize_mask
 from refseg.errors import RefsegError
 from refseg.evaluate import MASK_THRESHOLD, predict_logits
-from refseg.tokenizer import split_words
 from refseg.types import RefBatch, RefSample
 from refseg.viz import overlay
 
@@ -74,7 +73,7 @@ class Predictor:
         return PredictionResult(
             image=picture,
             expression=expression,
-            words=split_words(expression)[: tokenizer.max_words],
+            words=tokenizer.split(expression)[: tokenizer.max_words],
             unknown_words=tokenizer.unknown(expression),
             pred_mask=(logits > MASK_THRESHOLD).cpu(),
             mask_prob=logits.sigmoid_().cpu(),

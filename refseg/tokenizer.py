@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from refseg.errors import RefsegError
 
@@ -60,13 +61,17 @@ class WordVocabulary:
     def __len__(self) -> int:
         return len(self.words)
 
+    def split(self, expression: str) -> list[str]:
+        """The words of ``expression``, before any cut: see ``split_words``."""
+        return split_words(expression)
+
     def encode(self, expression: str) -> list[int]:
         """Token ids of the words, at most ``max_words``.
 
         Raises:
             RefsegError: the expression has no word in it.
         """
-        words = split_words(expression)
+        words = self.split(expression)
         if not words:
             raise RefsegError(f"The expression {expression!r} has no word in it: say what to find, e.g. 'the red car'.")
         return [self.ids.get(word, self.ids[UNK]) for word in words[: self.max_words]]
@@ -77,4 +82,49 @@ class WordVocabulary:
 
     def unknown(self, expression: str) -> list[str]:
         """The words of ``expression`` that the vocabulary does not hold, in their order, behind the cut too."""
-        return [word for word in split_words(expression) if word not in self.ids]
+        return [word for word in self.split(expression) if word not in self.ids]
+
+
+# What is no ASCII letter, digit or underscore parts two words, and is a token itself, its white space included.
+_RELEASE_GAP = re.compile(r"(\W+)", re.ASCII)
+_RELEASE_PAD, _RELEASE_UNK = 0, 3  # lines of its vocabulary files
+
+
+class ReleaseVocabulary(WordVocabulary):
+    """Words as the authors' release of CMSA reads them (lwye/CMSA-Net, 2019), for checkpoints converted from it.
+
+    It differs from ``WordVocabulary`` where people punctuate: the release keeps the space in ", ", which no vocabulary
+    lists, so that the comma of "man, left" is unknown and that of "man,left" is not; "woman's" are three tokens; and
+    an accented letter parts two words. The release pads in front and then drops the padding, we pad behind: the
+    network sees the same words.
+    """
+
+    def split(self, expression: str) -> list[str]:
+        """Lower-case words and what stands between them; a last "." without space is dropped."""
+        words = [word.lower() for word in _RELEASE_GAP.split(expression.strip()) if word.strip()]
+        return words[:-1] if words[-1:] == ["."] else words
+
+    @classmethod
+    def from_file(cls, path: Path, max_words: int = MAX_WORDS) -> tuple[ReleaseVocabulary, list[int]]:
+        """The vocabulary in one of the release's files (data/vocabulary_Gref.txt), one word a line.
+
+        Returns:
+            the vocabulary, and for each of its ids the line, counted from 0, that holds the word. Of a word that stands
+            there twice the last line counts, as in the release.
+
+        Raises:
+            RefsegError: no such file, or not one of the release: its lines 0 and 3 are <pad> and <unk>.
+        """
+        try:
+            listed = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise RefsegError(f"The vocabulary {path} cannot be read ({error}): name a text file.") from error
+        if len(listed) <= _RELEASE_UNK or (listed[_RELEASE_PAD], listed[_RELEASE_UNK]) != (PAD, UNK):
+            raise RefsegError(
+                f"{path} is no vocabulary of the CMSA release: its first line should be {PAD} and its fourth {UNK}."
+            )
+        lines = {word: line for line, word in enumerate(listed) if word not in (PAD, UNK)}
+        return cls(list(lines), max_words), [_RELEASE_PAD, _RELEASE_UNK, *lines.values()]
+
+
+TOKENIZERS = {kind.__name__: kind for kind in (WordVocabulary, ReleaseVocabulary)}  # what a checkpoint may name
