@@ -1,4 +1,4 @@
-"""The command line: ``refseg tour | prepare | train | evaluate | predict | check-data``.
+"""The command line: ``refseg tour | prepare | train | evaluate | predict | check-data | convert-cmsa-release``.
 
 A command is a dataclass: its fields are the options, its docstring is the help, ``run`` does the work.
 """
@@ -191,6 +191,27 @@ class CheckData:
             raise SystemExit(1)
 
 
+@dataclass
+class ConvertCmsaRelease:
+    """Turn a TensorFlow checkpoint of the authors' CMSA release into one of ours; TensorFlow is not needed."""
+
+    checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
+    """The name that its .index and .data files begin with."""
+    out: Path
+    """Folder of the new checkpoint."""
+    vocabulary: Path
+    """The release's vocabulary file that it was trained with, e.g. vocabulary_Gref.txt."""
+
+    def run(self) -> None:
+        """Convert and say what was not used."""
+        from refseg.convert import convert_cmsa_release
+
+        conversion = convert_cmsa_release(self.checkpoint, self.vocabulary, self.out)
+        print(f"{conversion.converted} variables are now the network in {self.out}.")
+        if conversion.unused:
+            print(f"Not used: {', '.join(conversion.unused)}", file=sys.stderr)
+
+
 Command = (
     Annotated[Tour, tyro.conf.subcommand("tour")]
     | Annotated[Prepare, tyro.conf.subcommand("prepare")]
@@ -198,6 +219,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[CheckData, tyro.conf.subcommand("check-data")]
+    | Annotated[ConvertCmsaRelease, tyro.conf.subcommand("convert-cmsa-release")]
 )
 
 

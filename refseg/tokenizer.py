@@ -116,9 +116,10 @@ class ReleaseVocabulary(WordVocabulary):
             RefsegError: no such file, or not one of the release: its lines 0 and 3 are <pad> and <unk>.
         """
         try:
-            listed = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
+            text = Path(path).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
             raise RefsegError(f"The vocabulary {path} cannot be read ({error}): name a text file.") from error
+        listed = [line.strip() for line in text.removesuffix("\n").split("\n")]
         if len(listed) <= _RELEASE_UNK or (listed[_RELEASE_PAD], listed[_RELEASE_UNK]) != (PAD, UNK):
             raise RefsegError(
                 f"{path} is no vocabulary of the CMSA release: its first line should be {PAD} and its fourth {UNK}."

@@ -24,8 +24,9 @@ COMMANDS = {
     "evaluate": cli.Evaluate,
     "predict": cli.Predict,
     "check-data": cli.CheckData,
+    "convert-cmsa-release": cli.ConvertCmsaRelease,
 }
-POSITIONAL = {("prepare", "name"), ("check-data", "name")}
+POSITIONAL = {("prepare", "name"), ("check-data", "name"), ("convert-cmsa-release", "checkpoint")}
 
 
 def assert_refused(answer, *parts):

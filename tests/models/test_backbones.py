@@ -7,10 +7,14 @@ from safetensors.torch import save_file
 from refseg.errors import RefsegError
 from refseg.models.backbones import (
     BACKBONES,
+    DeepLabBackbone,
+    DeepLabBackboneConfig,
     ResNet101Backbone,
     ResNet101BackboneConfig,
     SmallBackbone,
     SmallBackboneConfig,
+    deeplab_colours,
+    pad_same,
 )
 
 TINY = (1, 1, 1, 1)
@@ -18,6 +22,7 @@ CONFIGS = [
     SmallBackboneConfig(),
     SmallBackboneConfig(channels=(2, 3, 5, 7, 11), blocks=(2, 1, 3, 2)),
     ResNet101BackboneConfig(layers=TINY),
+    DeepLabBackboneConfig(layers=TINY),
 ]
 
 
@@ -89,3 +94,33 @@ def test_a_file_that_is_not_safetensors_is_refused(tmp_path):
     path.write_bytes(b"not at all")
     with pytest.raises(RefsegError, match="weights.safetensors"):
         ResNet101Backbone(ResNet101BackboneConfig(layers=TINY, weights=str(path)))
+
+
+def test_deeplab_is_dilated_and_strides_where_the_release_does():
+    net = DeepLabBackbone(DeepLabBackboneConfig(layers=(1, 2, 2, 2))).net
+    assert [net.layer2[0].conv1.stride, net.layer2[0].conv2.stride] == [(2, 2), (1, 1)]
+    for stage, dilation in ((net.layer1, 1), (net.layer2, 1), (net.layer3, 2), (net.layer4, 4)):
+        assert {block.conv2.dilation for block in stage} == {(dilation, dilation)}
+    assert {module.eps for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)} == {1e-3}
+
+
+def test_deeplab_pads_like_tensorflow():
+    """TensorFlow puts ceil(side / 2) windows and as little around them as they need, the odd one at the end."""
+    x = torch.ones(1, 1, 320, 5)
+    assert pad_same(x, 7).shape == (1, 1, 325, 11) and pad_same(x, 3).shape == (1, 1, 321, 7)
+    padded = pad_same(x, 3)[0, 0]
+    assert padded[:, 3].tolist() == [1] * 320 + [0]  # even: nothing in front
+    assert padded[0].tolist() == [0, 1, 1, 1, 1, 1, 0]
+
+
+def test_deeplab_sees_blue_green_red_and_black_padding():
+    from refseg.datasets.transforms import Letterbox, Normalize
+    from refseg.types import RefSample
+
+    picture = torch.tensor([200, 117, 3], dtype=torch.uint8)[None, :, None, None].expand(1, 3, 1, 2)
+    nothing = torch.zeros(1, 2, dtype=torch.bool)
+    sample = Normalize()(Letterbox(2)(RefSample(picture, nothing, "a thing", "0", "test", (1, 2), nothing)))
+    colours = deeplab_colours(sample.frames)[0]
+    mean = torch.tensor([104.00698793, 116.66876762, 122.67891434])
+    assert torch.allclose(colours[:, 0, 0], torch.tensor([3.0, 117.0, 200.0]) - mean, atol=1e-4)
+    assert torch.allclose(colours[:, 1, 0], -mean)  # the padding below

@@ -57,6 +57,18 @@ def test_word_maps_and_gates_are_those_of_the_forward_pass(model, make_batch):
     assert torch.allclose(again["c4"][0], gates["c4"][0]) and torch.allclose(again["c5"][1], gates["c5"][1])
 
 
+def test_jointness_is_zero_in_the_papers_form_and_positive_in_the_releases(make_batch):
+    """Two words make one cell in the release's form: such an expression has nothing to bind there either."""
+    batch = make_batch([5, 2])
+    for config, joint in ((LESSON, False), (CMSANetConfig.release_lesson(11), True)):
+        with torch.no_grad():
+            jointness = build_model(config).eval().jointness(batch, query_regions=[0, 17, 34])
+        assert list(jointness) == list(LEVELS)
+        for information in jointness.values():
+            assert (information[0] > 1e-5) == joint and (joint or information[0] < 1e-12)
+            assert information[1] < 1e-12
+
+
 def test_padded_pixels_are_no_keys(model, make_batch):
     """The same pictures, but one is told that its lower half is padding: only the attention can notice."""
     batch = make_batch([3, 2])

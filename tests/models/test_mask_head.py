@@ -2,7 +2,15 @@
 
 import torch
 
-from refseg.models.mask_head import MaskHead, MaskHeadConfig, SkipMaskHead, SkipMaskHeadConfig
+from refseg.models.mask_head import (
+    MaskHead,
+    MaskHeadConfig,
+    ReleaseMaskHead,
+    ReleaseMaskHeadConfig,
+    SkipMaskHead,
+    SkipMaskHeadConfig,
+    enlarge_from_the_corner,
+)
 
 CHANNELS = {"c2": 3, "c3": 5, "c4": 5, "c5": 5}
 
@@ -29,3 +37,17 @@ def test_skip_head_is_finer_than_its_fused_features():
     changed = (head(fused, {"c2": c2}) != before)[0, 0].nonzero()
     assert changed.min(0).values.tolist() == [4, 2]  # two 3x3 convolutions reach two places, four logits
     assert changed.max(0).values.tolist() == [13, 11]
+
+
+def test_enlarging_from_the_corner_by_hand():
+    """Destination j lies at j/2: 0, 1/2, 1, and the last one held."""
+    enlarged = enlarge_from_the_corner(torch.tensor([[[[0.0, 4.0], [8.0, 12.0]]]]), 2)[0, 0]
+    assert enlarged.tolist() == [[0, 2, 4, 4], [4, 6, 8, 8], [8, 10, 12, 12], [8, 10, 12, 12]]
+
+
+def test_release_head_gives_its_logits_enlarged():
+    head = ReleaseMaskHead(ReleaseMaskHeadConfig(), 7, CHANNELS)
+    fused = torch.randn(2, 7, 5, 4)
+    logits = head(fused, {})
+    assert logits.shape == (2, 1, 40, 32)
+    assert torch.allclose(logits[:, :, ::8, ::8], head.logits(fused), atol=1e-6)
