@@ -11,7 +11,17 @@ import pytest
 from refseg.datasets.refer import ReferDataset
 from refseg.datasets.refshapes import EXPRESSIONS_PER_IMAGE, IMAGES, SEED, _invent, ensure, scene_rng
 from refseg.datasets.refshapes.language import KINDS, MAX_WORDS, SYNONYMS, find_form, referents
-from refseg.datasets.refshapes.scene import HELD_OUT, MIN_VISIBLE, SIDE, Thing, draw_scene, paint, rasterise
+from refseg.datasets.refshapes.scene import (
+    COLOURS,
+    HELD_OUT,
+    MIN_VISIBLE,
+    SHAPES,
+    SIDE,
+    Thing,
+    draw_scene,
+    paint,
+    rasterise,
+)
 from refseg.errors import RefsegError
 
 # Of the refs and instances of five train and three val scenes.
@@ -157,7 +167,7 @@ def test_splits_hold_what_they_promise(refs, scenes):
     assert kinds["train"] == set(KINDS)
     assert kinds["testA"] <= {"attribute", "superlative", "position", "ordinal"}
     assert kinds["testB"] == {"relation", "two-step"}
-    assert len({colour for colour, _ in HELD_OUT}) == len({shape for _, shape in HELD_OUT}) == 6
+    assert {colour for colour, _ in HELD_OUT} == set(COLOURS) and {shape for _, shape in HELD_OUT} == set(SHAPES)
 
 
 @pytest.mark.parametrize("split", SMALL)

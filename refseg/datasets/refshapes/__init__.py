@@ -20,11 +20,21 @@ from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
 from refseg.datasets.refshapes.language import KINDS, Form, Word, find_form, word_form
-from refseg.datasets.refshapes.scene import HELD_OUT, SHAPES, SIDE, Thing, draw_scene, paint, rasterise, visible_masks
+from refseg.datasets.refshapes.scene import (
+    ATTRIBUTES,
+    HELD_OUT,
+    SHAPES,
+    SIDE,
+    Thing,
+    draw_scene,
+    paint,
+    rasterise,
+    visible_masks,
+)
 from refseg.errors import RefsegError
 from refseg.paths import data_dir
 
-VERSION = 2  # raise it when a change alters a single pixel or word: folders of another version are drawn anew
+VERSION = 3  # raise it when a change alters a single pixel or word: folders of another version are drawn anew
 SEED = 2019  # the year of CMSA
 EXPRESSIONS_PER_IMAGE = 4
 
@@ -33,10 +43,10 @@ IMAGES = {"train": 8000, "val": 500, "testA": 500, "testB": 500, "testC": 500}
 # How often each kind of expression is asked for. testA: attributes and positions; testB: relations; testC: every
 # referent is of a colour-shape pair that no picture of another split shows.
 _KIND_WEIGHTS = {
-    "train": {"attribute": 28, "superlative": 12, "position": 18, "ordinal": 8, "relation": 26, "two-step": 8},
-    "val": {"attribute": 28, "superlative": 12, "position": 18, "ordinal": 8, "relation": 26, "two-step": 8},
-    "testA": {"attribute": 40, "superlative": 20, "position": 25, "ordinal": 15},
-    "testB": {"relation": 75, "two-step": 25},
+    "train": {"attribute": 32, "superlative": 12, "position": 20, "ordinal": 4, "relation": 28, "two-step": 4},
+    "val": {"attribute": 32, "superlative": 12, "position": 20, "ordinal": 4, "relation": 28, "two-step": 4},
+    "testA": {"attribute": 50, "superlative": 15, "position": 27, "ordinal": 8},
+    "testB": {"relation": 85, "two-step": 15},
     "testC": {"attribute": 50, "superlative": 10, "position": 15, "relation": 25},
 }
 _MARKER = "refshapes.json"  # written last: a folder without it is not complete
@@ -98,6 +108,7 @@ def _write(root: Path, marker: dict) -> None:
         "images": index["images"],
         "annotations": index["annotations"],
         "categories": [{"id": i, "name": shape, "supercategory": "shape"} for i, shape in enumerate(SHAPES, 1)],
+        "attributes": {name: values for name, values in ATTRIBUTES.items() if name != "shape"},
     }
     (root / "instances.json").write_text(json.dumps(instances, separators=(",", ":")))
     (root / "refs(refseg).json").write_text(json.dumps(index["refs"], separators=(",", ":")))
@@ -165,6 +176,7 @@ def _annotation(ann_id: int, image_id: int, thing: Thing, mask: np.ndarray, dept
         "area": int(mask.sum()),
         "bbox": coco_mask.toBbox(rle).tolist(),
         "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()} if hidden else [thing.outline()],
+        "attributes": {name: getattr(thing, name) for name in ATTRIBUTES if name != "shape"},
         "thing": asdict(thing),
         "depth": depth,  # 0 is farthest behind
     }

@@ -41,8 +41,8 @@ _AXES: dict[str, Callable[[Thing], float]] = {
     "large": lambda thing: -thing.area,
 }
 _RELATIONS = {"left of": "left", "right of": "right", "above": "top", "below": "bottom"}
-_CLEAR_PIXELS = 5.0  # two centres are told apart at a glance
-_CLEAR_RATIO = 1.3  # of two areas, or of two distances
+_CLEAR_PIXELS = 9.0  # two centres are told apart at a glance
+_CLEAR_RATIO = 1.6  # of two areas, or of two distances
 _TRIES = 12
 
 
