@@ -254,6 +254,11 @@ class ControlledExpressions(Dataset):
         """The picture of every sample."""
         return [self.dataset.image_ids[index] for index, _ in self.chosen]
 
+    @property
+    def class_names(self) -> dict[str, tuple[str, ...]]:
+        """Attributes and classes of the objects, as the data set below has them."""
+        return self.dataset.class_names
+
     def __len__(self) -> int:
         return len(self.chosen)
 

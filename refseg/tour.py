@@ -77,27 +77,17 @@ def plan(folder: Path, minutes: float) -> Experiment:
             f"{folder} holds a tour of {stored['minutes']:g} minutes: name another folder with --out, or remove it."
         )
     if not stored:
-        precision, seconds = _fastest(experiment)
-        stored = {"minutes": minutes, "steps": max(40, round(60 * minutes / seconds)), "mixed_precision": precision}
+        stored = {"minutes": minutes, "steps": max(40, round(60 * minutes / seconds_per_step(experiment)))}
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(stored))
-    return _shortened(experiment, stored["steps"], stored["mixed_precision"])
+    return _shortened(experiment, stored["steps"])
 
 
-def _fastest(experiment: Experiment) -> tuple[str, float]:
-    """The precision in which this machine trains fastest, and its seconds per step."""
-    speeds = {}
-    for precision, steps in (("no", 8), ("bf16", 3)):  # few of bf16: a CPU without the instructions emulates it slowly
-        tried = replace(experiment, optim=replace(experiment.optim, mixed_precision=precision))
-        speeds[precision] = seconds_per_step(tried, steps)
-    return min(speeds.items(), key=lambda item: item[1])
-
-
-def _shortened(experiment: Experiment, steps: int, precision: str) -> Experiment:
-    """The schedule for a run of minutes: short expressions for half of it, a validation after every quarter."""
+def _shortened(experiment: Experiment, steps: int) -> Experiment:
+    """The schedule for a run of minutes: short expressions for 40 % of it, a validation after every quarter."""
     quarter = max(1, steps // 4)
-    schedule = {"steps": steps, "warmup_steps": max(1, steps // 12), "short_steps": steps // 2}
-    often = {"eval_every": quarter, "save_every": quarter, "mixed_precision": precision}
+    schedule = {"steps": steps, "warmup_steps": max(1, steps // 12), "short_steps": 2 * steps // 5}
+    often = {"eval_every": quarter, "save_every": quarter}
     data = replace(experiment.data, val_samples=200)
     return replace(experiment, data=data, optim=replace(experiment.optim, **schedule, **often))
 

@@ -138,7 +138,9 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
 def build_data(config: DataConfig) -> tuple[Dataset, Dataset, WordVocabulary]:
     """Training set, validation set, and the vocabulary of the training expressions."""
     transform = build_transform(config.image_size)
-    train_set = build_dataset(config.name, config.train_split, transform, split_by=config.split_by)
+    train_set = build_dataset(
+        config.name, config.train_split, transform, split_by=config.split_by, objects=config.objects
+    )
     val_set = build_dataset(config.name, config.val_split, transform, split_by=config.split_by)
     tokenizer = WordVocabulary.build(train_set.expressions, config.min_word_count, config.max_words)
     if config.val_samples and config.val_samples < len(val_set):
@@ -148,6 +150,16 @@ def build_data(config: DataConfig) -> tuple[Dataset, Dataset, WordVocabulary]:
         train_set = ControlledExpressions(train_set, config.control)
         val_set = ControlledExpressions(val_set, config.control)
     return train_set, val_set, tokenizer
+
+
+def build_modules(
+    experiment: Experiment, train_set: Dataset, tokenizer: WordVocabulary
+) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
+    """Model, objective, and the optimiser of both, with the sizes that only the training set knows."""
+    model = build_model(replace(experiment.model, vocabulary_size=len(tokenizer)))
+    classes = [len(names) for names in train_set.class_names.values()]
+    objective = build_objective(experiment.objective, model, classes)
+    return model, objective, build_optimizer(nn.ModuleList([model, objective]), experiment.optim)
 
 
 def train(experiment: Experiment, folder: Path, *, device: str | None = None, progress: bool = True) -> Path:
@@ -169,9 +181,7 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     accelerator = Accelerator(cpu=device == "cpu")
     torch.manual_seed(config.seed)
     train_set, val_set, tokenizer = build_data(experiment.data)
-    model = build_model(replace(experiment.model, vocabulary_size=len(tokenizer)))
-    objective = build_objective(experiment.objective)
-    optimizer = build_optimizer(nn.ModuleList([model, objective]), config)
+    model, objective, optimizer = build_modules(experiment, train_set, tokenizer)
     recipe = describe(experiment)
     state = _resume(folder / "last", model, objective, optimizer, recipe, tokenizer)
     model, objective, optimizer = _prepare(accelerator, model, objective, optimizer)
@@ -282,9 +292,7 @@ def seconds_per_step(experiment: Experiment, steps: int = 12, device: str | None
     config = replace(experiment.optim, steps=steps + 3, short_steps=0)  # short expressions take less time
     accelerator = Accelerator(cpu=device == "cpu")
     train_set, _, tokenizer = build_data(experiment.data)
-    model = build_model(replace(experiment.model, vocabulary_size=len(tokenizer)))
-    objective = build_objective(experiment.objective)
-    model, objective, optimizer = _prepare(accelerator, model, objective, build_optimizer(model, config))
+    model, objective, optimizer = _prepare(accelerator, *build_modules(experiment, train_set, tokenizer))
     loader = _loader(train_set, tokenizer, replace(experiment, optim=config), 0, 0, 1)
     ends = [time.perf_counter()]
     for step, batch in enumerate(loader):

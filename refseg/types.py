@@ -34,6 +34,9 @@ class RefSample:
     target_frame: int = 0  # which of the T frames the mask belongs to
     pixel_valid: Tensor | None = None  # [H,W] bool, False where a transform padded; None means all real
     facts: dict[str, Any] = field(default_factory=dict)  # what else the data set knows (RefShapes: kind, form, ...)
+    # Only where the data set was asked for it:
+    objects: Tensor | None = None  # [H,W] uint8, which object a pixel of the target frame shows, 0 for none
+    object_classes: Tensor | None = None  # [K+1,A] int64, class of object 0..K by attribute; 0 is "no object"
 
 
 @dataclass
@@ -52,6 +55,8 @@ class RefBatch:
     sample_ids: list[str]
     picture_ids: list[str]  # equal for samples that show the same target frame
     facts: list[dict[str, Any]]
+    objects: Tensor | None = None  # [B,1,H,W] uint8, zero where padded; None if a sample came without
+    object_classes: Tensor | None = None  # [B,K+1,A] int64, zero where padded
 
     @property
     def images(self) -> Tensor:
@@ -74,8 +79,8 @@ class RefBatch:
 
     def to(self, device) -> RefBatch:
         """The same batch with its tensors on ``device``; the original masks stay where they are."""
-        names = ("frames", "target_frame", "token_ids", "token_valid", "mask", "pixel_valid")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
 @dataclass

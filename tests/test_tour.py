@@ -69,7 +69,7 @@ def test_the_report_stands_alone_and_tells_the_measured_numbers(tour, tmp_path, 
     assert not re.search(r"https?://", text) and "url(" not in text
     assert page.addresses and all(address.startswith("data:image/png;base64,") for address in page.addresses)
     examples = text.count('class="example"')
-    assert examples == 6 and len(page.images) == 1 + 3 * examples
+    assert len(page.images) == 1 + 3 * examples
     assert all(len(image["alt"]) > 20 for image in page.images)
     assert not re.search(r"\{[a-z_]+\}|\bnan\b|None", re.sub("base64,[^\"']*", "", text))
 
@@ -80,6 +80,7 @@ def test_the_report_stands_alone_and_tells_the_measured_numbers(tour, tmp_path, 
     for name, scores in {**results, **results["shipped"]["by_kind"]}.items():
         assert rows.pop(name) == [cell(scores[column]) for column in COLUMNS]
     assert rows == {} and results["shipped"]["N"] == 28
+    assert examples == len(results["shipped"]["by_kind"]) >= 4  # one of each kind that so few pictures have
 
     # Once more: nothing is trained or scored again.
     kept = {path.name: path.read_text() for path in (tmp_path / "tour").glob("*.json*")}
@@ -111,25 +112,17 @@ def test_a_missing_shipped_checkpoint_is_named(tour, tmp_path):
 # ---- how many steps fit ----------------------------------------------------------------------------------------
 
 
-def at_speed(monkeypatch, seconds, of_bf16=99.0):
-    """A machine that takes so long for a step, in full and in half precision."""
-    speeds = {"no": seconds, "bf16": of_bf16}
-    monkeypatch.setattr(module, "seconds_per_step", lambda experiment, *_: speeds[experiment.optim.mixed_precision])
+def at_speed(monkeypatch, seconds):
+    """A machine that takes so long for a step."""
+    monkeypatch.setattr(module, "seconds_per_step", lambda experiment: seconds)
 
 
 def test_the_plan_fits_the_time(tmp_path, monkeypatch):
     at_speed(monkeypatch, 0.1)
     optim = plan(tmp_path / "new", 2.0).optim
-    assert (optim.steps, optim.eval_every, optim.save_every, optim.mixed_precision) == (1200, 300, 300, "no")
+    assert (optim.steps, optim.eval_every, optim.save_every) == (1200, 300, 300)
     assert 0 < optim.warmup_steps < optim.short_steps < optim.steps  # all expressions are seen before the end
     assert optim.learning_rate == cmsa_refshapes().optim.learning_rate
-
-
-def test_half_precision_is_taken_where_it_is_faster(tmp_path, monkeypatch):
-    at_speed(monkeypatch, 0.1, of_bf16=0.05)
-    for _ in range(2):  # measured, then read
-        optim = plan(tmp_path, 2.0).optim
-        assert (optim.steps, optim.mixed_precision) == (2400, "bf16")
 
 
 def test_a_slow_machine_trains_a_little_all_the_same(tmp_path, monkeypatch):

@@ -43,6 +43,7 @@ def build_dataset(
     root: str | Path | None = None,
     image_root: str | Path | None = None,
     split_by: str | None = None,
+    objects: bool = False,
 ) -> ReferDataset:
     """The data set of that name; RefShapes is drawn on first use and its pictures stay in memory once read.
 
@@ -62,5 +63,6 @@ def build_dataset(
         image_root=image_root,
         split_by=split_by,
         transform=transform,
+        objects=objects,
         cache_images=name == "refshapes",
     )

@@ -51,6 +51,7 @@ class Collate:
             sample_ids=[sample.sample_id for sample in samples],
             picture_ids=[_picture_id(sample) for sample in samples],
             facts=[sample.facts for sample in samples],
+            **_objects(samples, height, width),
         )
 
     def _encode(self, sample: RefSample) -> list[int]:
@@ -82,6 +83,16 @@ def _picture_id(sample: RefSample) -> str:
 def _grow(tensor: Tensor, height: int, width: int) -> Tensor:
     """[...,H,W] with zeros (False) added below and on the right."""
     return pad(tensor, (0, width - tensor.shape[-1], 0, height - tensor.shape[-2]))
+
+
+def _objects(samples: Sequence[RefSample], height: int, width: int) -> dict[str, Tensor]:
+    """``objects`` and ``object_classes`` of the batch, if every sample has them."""
+    if any(sample.objects is None for sample in samples):
+        return {}
+    most = max(len(sample.object_classes) for sample in samples)
+    classes = [pad(sample.object_classes, (0, 0, 0, most - len(sample.object_classes))) for sample in samples]
+    objects = [_grow(sample.objects[None], height, width) for sample in samples]
+    return {"objects": torch.stack(objects), "object_classes": torch.stack(classes)}
 
 
 def _valid(sample: RefSample) -> Tensor:

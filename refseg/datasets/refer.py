@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,8 @@ class ReferDataset(Dataset):
         image_root: the folder of the pictures or one above it; default: looked for in ``root`` and one above.
         split_by: who made the split; default unc, for refcocog umd, for referit berkeley, for refshapes refseg.
         transform: RefSample -> RefSample, applied last.
+        objects: also say what every pixel shows: samples get ``objects`` and ``object_classes``, whose columns are
+            named, with their classes, by the data set's ``class_names``.
         cache_images: keep every decoded picture in memory; for small sets only.
 
     Raises:
@@ -115,6 +117,7 @@ class ReferDataset(Dataset):
         image_root: str | Path | None = None,
         split_by: str | None = None,
         transform: Callable[[RefSample], RefSample] | None = None,
+        objects: bool = False,
         cache_images: bool = False,
     ):
         self.benchmark, self.split_by, wanted = choose_split(name, split, split_by)
@@ -122,13 +125,18 @@ class ReferDataset(Dataset):
         self.root = _annotation_root(name, self.benchmark, root)
         self.image_folders = _image_folders(self.benchmark, self.root, image_root)
         self._pictures: dict[str, Tensor] | None = {} if cache_images else None
+        self._object_maps: dict[str, Tensor] | None = {} if cache_images else None
 
         refs_file, refs = read_refs(self.root, self.split_by)
         self.refs = [ref for ref in refs if ref.get("split") in wanted]
         if not self.refs:
             found = ", ".join(sorted({str(ref.get("split")) for ref in refs})) or "nothing"
             raise RefsegError(f"{refs_file} holds no ref of split {split!r} but only: {found}; take one of these.")
-        self._annotations, self._records = _checked_instances(self.root / "instances.json", self.refs, refs_file)
+        instances_file = self.root / "instances.json"
+        instances = _read_json(instances_file)
+        self._annotations, self._records = _checked_instances(instances, instances_file, self.refs, refs_file)
+        self.class_names = _class_names(instances, instances_file) if objects else {}
+        self._of_picture = _by_picture(instances, self._records, instances_file) if objects else {}
         self._rows = [(ref, sentence) for ref in self.refs for sentence in ref["sentences"]]
         self.expressions = [_expression(ref, sentence, refs_file) for ref, sentence in self._rows]
         self.sample_ids = [f"{ref['ref_id']}_{sentence['sent_id']}" for ref, sentence in self._rows]
@@ -156,6 +164,9 @@ class ReferDataset(Dataset):
             original_mask=mask,
             facts=_facts(ref, sentence),
         )
+        if self.class_names:
+            objects, classes = self._objects(ref["image_id"], size)
+            sample = replace(sample, objects=objects, object_classes=classes)
         return self.transform(sample) if self.transform else sample
 
     def find_image(self, image_id: int | str) -> Path | None:
@@ -191,6 +202,21 @@ class ReferDataset(Dataset):
         if self._pictures is not None:
             self._pictures[str(image_id)] = picture.clone()
         return picture
+
+    def _objects(self, image_id: int | str, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The picture's object map, uint8 [H,W], and the classes of its objects, int64 [K+1,A]."""
+        annotations = self._of_picture[str(image_id)]
+        rows = [[0] * len(self.class_names)]
+        rows += [[names.index(a[name]) + 1 for name, names in self.class_names.items()] for a in annotations]
+        if self._object_maps is not None and str(image_id) in self._object_maps:
+            return self._object_maps[str(image_id)].clone(), torch.tensor(rows)
+        objects = torch.zeros(size, dtype=torch.uint8)
+        for number, annotation in enumerate(annotations, start=1):
+            owner = f"Annotation {annotation['id']} in {self.root / 'instances.json'}"
+            objects[segmentation_mask(annotation["segmentation"], size, owner)] = number
+        if self._object_maps is not None:
+            self._object_maps[str(image_id)] = objects.clone()
+        return objects, torch.tensor(rows)
 
 
 # ------------------------------------------------------------------------------------------------ masks
@@ -358,12 +384,13 @@ def _picture_names(file_name: str) -> list[str]:
 # ------------------------------------------------------------------------------------------------ agreement
 
 
-def _checked_instances(path: Path, refs: list[dict], refs_file: Path) -> tuple[dict[str, dict], dict[str, dict]]:
+def _checked_instances(
+    instances: Any, path: Path, refs: list[dict], refs_file: Path
+) -> tuple[dict[str, dict], dict[str, dict]]:
     """The annotations and picture records that ``refs`` point to, by id.
 
     Ids become strings, because ReferIt's annotation ids are strings ("8756_2") where COCO's are numbers.
     """
-    instances = _read_json(path)
     try:
         annotations = {str(annotation["id"]): annotation for annotation in instances["annotations"]}
         records = {str(record["id"]): record for record in instances["images"]}
@@ -375,6 +402,35 @@ def _checked_instances(path: Path, refs: list[dict], refs_file: Path) -> tuple[d
         {str(ref["ann_id"]): annotations[str(ref["ann_id"])] for ref in refs},
         {str(ref["image_id"]): records[str(ref["image_id"])] for ref in refs},
     )
+
+
+def _class_names(instances: dict, path: Path) -> dict[str, tuple[str, ...]]:
+    """The classes by attribute: "category" as in COCO, and what ``instances["attributes"]`` adds (RefShapes does)."""
+    try:
+        category = tuple(entry["name"] for entry in instances["categories"])
+        return {"category": category, **{name: tuple(of) for name, of in instances.get("attributes", {}).items()}}
+    except (KeyError, TypeError) as error:
+        raise RefsegError(f"{path} does not name its categories ({error!r} is missing): fetch it anew.") from error
+
+
+def _by_picture(instances: dict, records: dict[str, dict], path: Path) -> dict[str, list[dict]]:
+    """The objects of each picture in ``records``, largest first, so that a small one is drawn over what is behind it.
+
+    Each has "id", "segmentation", and by attribute the name of its class. Crowds are left out.
+    """
+    names = {entry["id"]: entry["name"] for entry in instances["categories"]}
+    objects: dict[str, list[dict]] = {image_id: [] for image_id in records}
+    try:
+        for annotation in sorted(instances["annotations"], key=lambda annotation: -annotation["area"]):
+            if str(annotation["image_id"]) in objects and not annotation.get("iscrowd"):
+                classes = {"category": names[annotation["category_id"]], **annotation.get("attributes", {})}
+                entry = {"id": annotation["id"], "segmentation": annotation["segmentation"], **classes}
+                objects[str(annotation["image_id"])].append(entry)
+    except KeyError as error:
+        raise RefsegError(
+            f"An annotation in {path} lacks {error}, or its category is unknown: fetch it anew."
+        ) from error
+    return objects
 
 
 def _check_ref(ref: dict, annotations: dict[str, dict], records: dict[str, dict], refs_file: Path) -> None:

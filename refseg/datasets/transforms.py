@@ -1,7 +1,7 @@
 """Sample in, sample out: fit a picture into a square, normalise it, mirror it; and the way back for the scores.
 
-The picture, its mask and ``pixel_valid`` always change together. Letterbox and Normalize leave ``original_mask`` and
-``original_size`` alone, because scores are taken there.
+The picture, its mask, its object map and ``pixel_valid`` always change together. Letterbox and Normalize leave
+``original_mask`` and ``original_size`` alone, because scores are taken there.
 """
 
 from __future__ import annotations
@@ -49,15 +49,18 @@ class Letterbox:
             raise ValueError("The sample has been padded already: use one Letterbox, and only one.")
         height, width = sample.frames.shape[-2:]
         inner, padding = fit(height, width, self.size)
-        frames, mask = sample.frames, sample.mask
+        frames, mask, objects = sample.frames, sample.mask, sample.objects
         if inner != (height, width):
             frames = _resize(frames, inner)
             mask = resize_mask(mask, inner)
+            if objects is not None:
+                objects = F.resize(objects[None], list(inner), F.InterpolationMode.NEAREST_EXACT)[0]
         valid = torch.ones(inner, dtype=torch.bool)
         if any(padding):
             frames, mask, valid = (F.pad(tensor, padding) for tensor in (frames, mask[None], valid[None]))
             mask, valid = mask[0], valid[0]
-        return replace(sample, frames=frames, mask=mask, pixel_valid=valid)
+            objects = None if objects is None else F.pad(objects[None], padding)[0]
+        return replace(sample, frames=frames, mask=mask, pixel_valid=valid, objects=objects)
 
 
 class Normalize:
@@ -81,13 +84,14 @@ class HorizontalFlip:
     """
 
     def __call__(self, sample: RefSample) -> RefSample:
-        valid = sample.pixel_valid
+        valid, objects = sample.pixel_valid, sample.objects
         return replace(
             sample,
             frames=sample.frames.flip(-1),
             mask=sample.mask.flip(-1),
             original_mask=sample.original_mask.flip(-1),
             pixel_valid=None if valid is None else valid.flip(-1),
+            objects=None if objects is None else objects.flip(-1),
             expression=swap_left_right(sample.expression),
         )
 

@@ -5,6 +5,8 @@ Auxiliary heads live in the objective, so that the weights a user loads hold not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from refseg.objectives.segmentation import Segmentation, SegmentationConfig
@@ -12,6 +14,8 @@ from refseg.objectives.segmentation import Segmentation, SegmentationConfig
 OBJECTIVES = {SegmentationConfig: Segmentation}
 
 
-def build_objective(config: SegmentationConfig) -> nn.Module:
-    """The objective whose config this is."""
-    return OBJECTIVES[type(config)](config)
+def build_objective(
+    config: SegmentationConfig, model: nn.Module | None = None, classes: Sequence[int] = ()
+) -> nn.Module:
+    """The objective whose config this is; see its class for when it needs ``model`` and ``classes``."""
+    return OBJECTIVES[type(config)](config, model, classes)

@@ -44,6 +44,17 @@ def test_the_letterbox_padding_is_kept():
     assert batch.pixel_valid[0, 0].any(dim=1).tolist() == [False] * 2 + [True] * 4 + [False] * 2
 
 
+def test_objects_travel_if_all_samples_have_them():
+    few, many = make_sample(3, 5, "cup"), make_sample(4, 5, "cup")
+    assert Collate(VOCABULARY)([few, many]).objects is None
+    few.objects, few.object_classes = torch.ones(3, 5, dtype=torch.uint8), torch.tensor([[0, 0], [2, 7]])
+    assert Collate(VOCABULARY)([few, many]).objects is None
+    many.objects, many.object_classes = few.objects.new_full((4, 5), 2), torch.tensor([[0, 0], [1, 1], [3, 5]])
+    batch = Collate(VOCABULARY)([few, many])
+    assert batch.objects.shape == (2, 1, 4, 5) and batch.objects[0, 0, :, 0].tolist() == [1, 1, 1, 0]
+    assert batch.object_classes.tolist() == [[[0, 0], [2, 7], [0, 0]], [[0, 0], [1, 1], [3, 5]]]
+
+
 def test_lists_and_target_frames_keep_the_order():
     first, second = make_sample(3, 3, "cup", 3, "a"), make_sample(5, 5, "red cup", 3, "b")
     second.target_frame = 2

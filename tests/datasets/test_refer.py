@@ -77,6 +77,47 @@ def test_default_root_is_the_data_folder(tmp_path, monkeypatch):
     assert len(ReferDataset("refshapes", "val")) == 3
 
 
+def with_objects(instances, refs):
+    """A large plain box behind the red one, and a crowd, which counts as no object."""
+    red, bar = instances["annotations"]
+    red |= {"category_id": 4, "area": 6, "attributes": {"colour": "red"}}
+    bar |= {"category_id": 4, "area": 10, "attributes": {"colour": "blue"}}
+    behind = [[0, 0, 6, 0, 6, 4, 0, 4]]
+    large = {"id": 12, "image_id": 0, "category_id": 9, "area": 24, "segmentation": behind}
+    crowd = {"id": 14, "image_id": 0, "category_id": 9, "area": 35, "iscrowd": 1, "segmentation": behind}
+    instances["annotations"] += [{**large, "attributes": {"colour": "blue"}}, crowd]
+    instances["categories"] = [{"id": 4, "name": "box"}, {"id": 9, "name": "plate"}]
+    instances["attributes"] = {"colour": ["blue", "green", "red"]}
+
+
+@pytest.mark.parametrize("cache_images", [False, True])
+def test_what_every_pixel_shows(tmp_path, cache_images):
+    data = load(tiny(tmp_path, change=with_objects), objects=True, cache_images=cache_images)
+    assert data.class_names == {"category": ("box", "plate"), "colour": ("blue", "green", "red")}
+    for _ in range(2):  # the second time from the cache, which the first must not reach
+        sample = data[0]
+        assert sample.object_classes.tolist() == [[0, 0], [2, 1], [1, 3]]  # none, the plate, the red box upon it
+        assert (sample.objects == 2).equal(sample.mask)
+        assert (sample.objects == 1).sum() == 4 * 6 - sample.mask.sum()
+        sample.objects.fill_(9)
+    assert load(tmp_path)[0].objects is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda instances: instances.pop("categories"), "does not name its categories"),
+        (lambda instances: instances["annotations"][0].pop("area"), "lacks 'area'"),
+        (lambda instances: instances["annotations"][0].update(category_id=5), "its category is unknown"),
+    ],
+)
+def test_objects_without_what_they_need(tmp_path, spoil, says):
+    tiny(tmp_path, change=lambda instances, refs: (with_objects(instances, refs), spoil(instances)))
+    load(tmp_path)
+    with pytest.raises(RefsegError, match=says):
+        load(tmp_path, objects=True)
+
+
 def test_the_cache_gives_the_same_and_cannot_be_written_to(tmp_path):
     cached, plain = load(tiny(tmp_path), cache_images=True), load(tmp_path)
     cached[0].frames.fill_(99)

@@ -71,6 +71,14 @@ def test_letterbox_scales_picture_and_mask_together():
     assert boxed.original_mask is sample.original_mask and boxed.original_size == (38, 22)
 
 
+def test_the_object_map_goes_where_the_picture_goes():
+    sample = make_sample(38, 22, box(38, 22, 6, 4, 26, 16))
+    sample.objects = sample.mask.to(torch.uint8) * 7
+    boxed = Letterbox(19)(sample)
+    assert torch.equal(boxed.objects, boxed.mask.to(torch.uint8) * 7)
+    assert torch.equal(HorizontalFlip()(boxed).objects, boxed.objects.flip(-1))
+
+
 def test_letterbox_twice_is_refused():
     with pytest.raises(ValueError, match="padded already"):
         Letterbox(19)(Letterbox(19)(make_sample(7, 11)))

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from refseg.errors import RefsegError
 from refseg.objectives import OBJECTIVES, SegmentationConfig, build_objective
+from refseg.objectives.segmentation import IGNORED, region_classes
 from refseg.types import Prediction, RefBatch
 
 B, H, W = 2, 12, 20
@@ -93,3 +95,68 @@ def test_half_precision_logits_are_compared_in_full():
 def test_every_config_has_its_objective():
     for config, objective in OBJECTIVES.items():
         assert isinstance(build_objective(config()), objective)
+
+
+# ---- semantics: what every region shows --------------------------------------------------------------------------
+
+
+class Seeing(Constant):
+    """A model whose backbone features are all ones."""
+
+    def __init__(self):
+        super().__init__(0.0, stride=4)
+        self.backbone = nn.Module()
+        self.backbone.channels = {"c3": 5, "c4": 7, "c5": 11}
+
+    def forward(self, batch):
+        features = {f"backbone/{level}": torch.ones(B, C, 3, 5) for level, C in self.backbone.channels.items()}
+        return Prediction(self.logits, features)
+
+
+def batch_with_objects(pixel_valid: torch.Tensor | None = None) -> RefBatch:
+    """Left half: object 1 in the first sample, object 2 in the second."""
+    known = batch(left_half(), pixel_valid)
+    known.objects = left_half().to(torch.uint8) * torch.tensor([1, 2], dtype=torch.uint8)[:, None, None, None]
+    known.object_classes = torch.tensor([[[0, 0], [2, 1], [0, 0]], [[0, 0], [1, 1], [3, 1]]])
+    return known
+
+
+def test_region_classes_by_hand():
+    valid = torch.ones(B, 1, H, W, dtype=torch.bool)
+    valid[1, :, 8:] = False
+    classes = region_classes(batch_with_objects(valid), (3, 5))
+    assert classes.shape == (B, 2, 3, 5)
+    # Columns of 4 pixels: the centre of the third lies at pixel 10, the first one that shows nothing.
+    assert classes[0, :, 1].tolist() == [[2, 2, 0, 0, 0], [1, 1, 0, 0, 0]]
+    assert classes[1, :, 1].tolist() == [[3, 3, 0, 0, 0], [1, 1, 0, 0, 0]]
+    assert (classes[1, :, 2] == IGNORED).all() and (classes[0] != IGNORED).all()
+
+
+def test_semantics_by_hand():
+    model, config = Seeing(), SegmentationConfig(semantics=0.5)
+    objective = build_objective(config, model, classes=(3, 1))
+    for classifier in objective.classifiers.values():
+        nn.init.zeros_(classifier.weight)
+        nn.init.zeros_(classifier.bias)
+    _, losses = objective(model, batch_with_objects())
+    assert objective.weights["semantics"] == 0.5
+    assert losses["semantics"].item() == pytest.approx((log(4) + log(2)) / 2)  # no idea: four classes, and two
+    with torch.no_grad():
+        for classifier in objective.classifiers.values():
+            classifier.bias[4] = 30.0  # sure that nothing has the second attribute: wrong for 2 of 5 columns
+    _, losses = objective(model, batch_with_objects())
+    assert losses["semantics"].item() == pytest.approx((log(4) + 0.4 * 30) / 2, rel=1e-5)
+
+
+def test_semantics_belongs_to_the_objective_and_reaches_the_backbone():
+    objective = build_objective(SegmentationConfig(semantics=1.0), Seeing(), classes=(3, 1))
+    assert [p.shape[0] for p in objective.parameters()] == [6] * 6
+    assert sorted(objective.classifiers) == ["c3", "c4", "c5"]
+
+
+def test_semantics_says_what_it_lacks():
+    with pytest.raises(RefsegError, match="needs a model and a data set with objects"):
+        build_objective(SegmentationConfig(semantics=1.0))
+    objective = build_objective(SegmentationConfig(semantics=1.0), Seeing(), classes=(3,))
+    with pytest.raises(RefsegError, match="build its data set with objects=True"):
+        objective(Seeing(), batch(left_half()))
