@@ -54,8 +54,8 @@ class ResidualBlock(nn.Module):
 class SmallBackboneConfig:
     """A backbone that trains from scratch on two CPU cores while a class waits (ours, for the lessons)."""
 
-    channels: tuple[int, int, int, int, int] = (24, 40, 64, 72, 80)  # stem, c2, c3, c4, c5
-    blocks: tuple[int, int, int, int] = (1, 1, 1, 1)  # residual blocks of c2, c3, c4, c5
+    channels: tuple[int, int, int, int, int] = (32, 48, 80, 96, 96)  # stem, c2, c3, c4, c5
+    blocks: tuple[int, int, int, int] = (1, 2, 1, 1)  # residual blocks of c2, c3, c4, c5
 
 
 class SmallBackbone(nn.Module):

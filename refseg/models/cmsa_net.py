@@ -147,7 +147,7 @@ class CMSANet(nn.Module):
 
         Returns:
             mask_logits [B,1,h',w'] at the head's stride; trace with words [B,L,C], words_valid [B,L],
-            sentence [B,C], pixels [B,C,h,w] and fused/c3, fused/c4, fused/c5 [B,C,h,w]
+            sentence [B,C], pixels [B,C,h,w], and by level backbone/c3 .. c5 and fused/c3 .. c5 [B,C,h,w]
         """
         features = self.features(batch)
         words, words_valid = self.text(batch.token_ids, batch.token_valid)
@@ -155,6 +155,7 @@ class CMSANet(nn.Module):
         pixels = self.fusion(fused)
         trace = {"words": words, "words_valid": words_valid, "pixels": pixels}
         trace["sentence"] = masked_mean(words, words_valid[..., None], dim=1)
+        trace |= {f"backbone/{level}": features[level] for level in LEVELS}
         trace |= {f"fused/{level}": x for level, x in fused.items()}
         return Prediction(self.head(pixels, features), trace)
 
