@@ -12,6 +12,11 @@ from torch import Tensor
 SPATIAL_CHANNELS = 8  # what spatial_coordinates returns for every region
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x``, or its float32 copy if it is of a shorter type."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def l2_normalize(vectors: Tensor, dim: int = -1) -> Tensor:
     """``vectors`` at length one along ``dim``; a vector shorter than 1e-6 is divided by 1e-6, so zero stays zero.
 

@@ -21,10 +21,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from refseg.errors import RefsegError
 from refseg.models.attention import (
     SPATIAL_CHANNELS,
+    at_least_float32,
     l2_normalize,
     masked_mean,
     masked_softmax,
@@ -102,13 +104,39 @@ def word_averaged_weights(scores: Tensor, word_scores: Tensor, token_valid: Tens
     Returns:
         [B,R,K], each row sums to one
     """
-    # A constant per row cancels in the softmax, so no gradient needs to pass through the maxima.
-    E = (scores - scores.detach().amax(-1, keepdim=True)).exp()
-    F = (word_scores - word_scores.detach().amax(-1, keepdim=True)).exp()
-    Z = (E @ F.mT).masked_fill(~token_valid[:, None], 1.0)  # [B,R,L]
-    if Z.detach().amin() < SMALLEST_SUM:
+    with torch.no_grad():  # a constant per row cancels in the softmax, so the maxima need no gradient either
+        E = scores.sub(scores.amax(-1, keepdim=True)).exp_()
+        F = word_scores.sub(word_scores.amax(-1, keepdim=True)).exp_()
+        Z = (E @ F.mT).masked_fill_(~token_valid[:, None], 1.0)  # [B,R,L]
+    if Z.amin() < SMALLEST_SUM:
         return word_by_word_weights(scores, word_scores, token_valid)
-    return E * ((word_shares(token_valid, Z.dtype)[:, None] / Z) @ F)
+    return ProductWeights.apply(scores, word_scores, E, F, Z, word_shares(token_valid, Z.dtype))
+
+
+class ProductWeights(torch.autograd.Function):
+    """A = E * (W F) with W = shares / Z and Z = E F^T, differentiated with respect to log E and log F.
+
+    Written out because plain autograd would keep three matrices of E's size where one will do.
+    """
+
+    @staticmethod
+    def forward(ctx, scores: Tensor, word_scores: Tensor, E: Tensor, F: Tensor, Z: Tensor, shares: Tensor) -> Tensor:
+        """E [B,R,K] and F [B,L,K] are the exponentials of the scores, Z [B,R,L], shares [B,L] -> A [B,R,K]."""
+        W = shares[:, None] / Z
+        ctx.save_for_backward(E, F, Z, W)
+        return (W @ F).mul_(E)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """From dA to d scores = E * dE and d word_scores = F * dF."""
+        E, F, Z, W = ctx.saved_tensors
+        through_product = grad * E  # what reaches W F
+        through_sums = -(through_product @ F.mT) * W / Z  # what reaches Z, by way of W
+        grad_word_scores = (W.mT @ through_product + through_sums.mT @ E).mul_(F)
+        del through_product
+        grad_scores = (W @ F).mul_(grad).baddbmm_(through_sums, F).mul_(E)
+        return grad_scores, grad_word_scores, None, None, None, None
 
 
 def word_by_word_weights(scores: Tensor, word_scores: Tensor, token_valid: Tensor) -> Tensor:
@@ -166,9 +194,10 @@ class CrossModalSelfAttention(nn.Module):
         parts = multimodal_parts(pixels, words)
         value_p, value_n = project_parts(self.value, *parts)
         scores_pp, scores_np, scores_pn, scores_nn = self.scores(*parts, token_valid, region_valid)
-        alpha = word_averaged_weights(scores_pp, scores_np, token_valid)
-        beta = word_averaged_weights(scores_pn, scores_nn, token_valid)
-        return alpha @ value_p + beta @ value_n
+        with torch.autocast(pixels.device.type, enabled=False):
+            alpha = word_averaged_weights(scores_pp, scores_np, token_valid)
+            beta = word_averaged_weights(scores_pn, scores_nn, token_valid)
+        return alpha.to(value_p.dtype) @ value_p + beta.to(value_n.dtype) @ value_n
 
     def scores(
         self, v: Tensor, e: Tensor, s: Tensor, token_valid: Tensor, region_valid: Tensor | None
@@ -176,12 +205,14 @@ class CrossModalSelfAttention(nn.Module):
         """The four score matrices whose sum is the score of a pair of pairs, named query before key.
 
         Returns:
-            pp [B,R,R], np [B,L,R], pn [B,R,L], nn [B,L,L], with the lowest scores at padded keys
+            pp [B,R,R], np [B,L,R], pn [B,R,L], nn [B,L,L], with the lowest scores at padded keys; float32 at least,
+            under autocast too: without 1/sqrt(d) scores are large, and the softmax sees their differences
         """
-        query_p, query_n = (self.scale * part for part in project_parts(self.query, v, e, s))
-        key_p, key_n = project_parts(self.key, v, e, s)
-        scores_pp, scores_np = query_p @ key_p.mT, query_n @ key_p.mT
-        scores_pn, scores_nn = query_p @ key_n.mT, query_n @ key_n.mT
+        query_p, query_n = (self.scale * at_least_float32(part) for part in project_parts(self.query, v, e, s))
+        key_p, key_n = (at_least_float32(part) for part in project_parts(self.key, v, e, s))
+        with torch.autocast(v.device.type, enabled=False):
+            scores_pp, scores_np = query_p @ key_p.mT, query_n @ key_p.mT
+            scores_pn, scores_nn = query_p @ key_n.mT, query_n @ key_n.mT
         if region_valid is not None:
             keys = region_valid.flatten(1)
             scores_pp, scores_np = hide_keys(scores_pp, keys), hide_keys(scores_np, keys)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
-from refseg.models.attention import SPATIAL_CHANNELS, masked_mean, masked_softmax
+from refseg.models.attention import SPATIAL_CHANNELS, at_least_float32, masked_mean, masked_softmax
 from refseg.models.cmsa import mean_multimodal_feature, multimodal_parts, project_parts
 
 
@@ -236,11 +236,6 @@ def cell_weights(query: Tensor, cells: Cells) -> Tensor:
     with torch.autocast(query.device.type, enabled=False):
         scores = at_least_float32(query) @ at_least_float32(cells.key).mT
     return scores.softmax(-1) if cells.valid is None else masked_softmax(scores, cells.valid[:, None])
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """``x``, or its float32 copy if it is of a shorter type."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def spread(weights: Tensor, place_valid: Tensor) -> Tensor:
