@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tour test test-quick test-slow test-floor lab lint clean
+.PHONY: help tour test test-quick test-slow test-floor bench lab lint clean
 
 # Name an interpreter here if the search below finds the wrong one: make test PYTHON=/path/to/python3
 PYTHON ?=
@@ -36,6 +36,10 @@ test-slow: $(READY) ## the tests that take longer, trainings and notebooks among
 
 test-floor: $(FLOOR) ## the quick tests with the oldest versions that pyproject.toml allows
 	@.venv-floor/bin/python -m pytest
+
+bench: $(READY) ## what the fast CMSA buys: time, memory, error, into data/results (keep the machine quiet, 15 minutes)
+	@.venv/bin/python benchmarks/cmsa.py --sweep
+	@.venv/bin/python benchmarks/network.py
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	@.venv/bin/python -m jupyterlab notebooks

@@ -242,3 +242,32 @@ def test_memory_never_grows_with_words_times_regions_squared():
     with Watch():
         block(torch.randn(1, CV, 40, 40), torch.randn(1, 20, CL), torch.ones(1, 20, dtype=torch.bool))
     assert largest == 1600 * 1600
+
+
+def test_gradcheck_of_the_hand_written_backward():
+    """Against finite differences, on the rank-N side of the guard, padding included."""
+    token_valid = torch.tensor([[True, True, True], [True, False, False]])
+    leaves = [torch.randn(2, n, 7, dtype=torch.float64, requires_grad=True) for n in (5, 3)]
+    assert torch.autograd.gradcheck(lambda *scores: word_averaged_weights(*scores, token_valid), leaves)
+
+
+def test_one_matrix_is_kept_for_the_backward_pass():
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+        scores = torch.randn(1, 23, 29, requires_grad=True)
+        word_averaged_weights(scores, torch.randn(1, 3, 29), torch.ones(1, 3, dtype=torch.bool))
+    assert kept.count((1, 23, 29)) == 1
+
+
+@pytest.mark.parametrize("spread", [1.0, 10.0])
+def test_scores_are_float32_under_autocast(spread):
+    """Half precision may round queries and keys, never the sum of their products; the spread reaches both paths."""
+    block, *inputs = block_and_inputs(5, torch.float32, spread)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = block.scores(*cmsa.multimodal_parts(*inputs[:2]), *inputs[2:])
+        fused = block(*inputs)
+    assert {x.dtype for x in scores} == {torch.float32}
+    assert fused.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in gradients(block, fused.float(), *inputs[:2]).values())
+    if spread == 1.0:  # as far from the float32 result as a rounding of the projections explains
+        assert (fused - block(*inputs)).norm() < 0.05 * fused.norm()

@@ -1,0 +1,424 @@
+"""What the factorisation of CMSA buys: time, memory and error of every form of the block, side by side in one run.
+
+    python benchmarks/cmsa.py --positions 1600 --words 20 --dim 512 --json -   # one point, one JSON object
+    python benchmarks/cmsa.py --sweep       # `make bench`: the curves too, data/results/cmsa_speed.json and .png
+
+The forms, all given the same pictures, words and weights (see ``refseg/models/cmsa.py`` and the derivation there):
+
+    literal        the equation as written, every score in memory; only where it fits
+    literal_sdpa   the same through torch's fused attention, which never holds the scores
+    per_word       factorised, one softmax over the regions per query word
+    rank_n         factorised, one exponential matrix for all query words: what the block does
+    plain          a non-local block over the regions alone, without words (Wang et al., CVPR 2018), scores in memory
+
+The literal forms are given the cheap projections of the factorised ones, which favours them. "plain" has the same
+visual width and attention width. Rounds are interleaved and the median is reported, because machines are shared.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from tqdm.auto import tqdm
+
+from refseg.machine import describe_machine, git_commit, versions
+from refseg.models.attention import SPATIAL_CHANNELS, masked_mean
+from refseg.models.cmsa import (
+    CMSAConfig,
+    CrossModalSelfAttention,
+    mean_multimodal_feature,
+    multimodal_parts,
+    project_parts,
+    word_by_word_weights,
+)
+from refseg.paths import results_dir
+
+SWEEPS = {"words": (1, 2, 5, 10, 20, 40), "positions": (100, 400, 1600, 6400), "dim": (64, 128, 256, 512)}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One size: regions P, words N, attention width d (also the width of pictures' and words' features), batch."""
+
+    positions: int = 1600
+    words: int = 20
+    dim: int = 512
+    batch: int = 1
+    dtype: str = "float32"
+    device: str = "cpu"
+
+    def grid(self) -> tuple[int, int]:
+        """The most square h x w with h * w = positions."""
+        h = max(n for n in range(1, int(self.positions**0.5) + 1) if self.positions % n == 0)
+        return h, self.positions // h
+
+    def literal_operations(self) -> float:
+        """Multiply-adds of one forward pass of the literal form."""
+        return 2.0 * self.batch * (self.positions * self.words) ** 2 * self.dim
+
+    def literal_gib(self) -> float:
+        """Forward and backward hold the scores about four times."""
+        return 4 * 4 * self.batch * (self.positions * self.words) ** 2 / 2**30
+
+
+# ----------------------------------------------------------------------------------------------------- the forms
+
+
+class PlainBlock(nn.Module):
+    """Non-local block over regions: the same visual width and attention width as CMSA, and no words."""
+
+    def __init__(self, visual_channels: int, dim: int):
+        super().__init__()
+        channels = visual_channels + SPATIAL_CHANNELS
+        self.query, self.key, self.value = (nn.Linear(channels, dim) for _ in range(3))
+        self.out = nn.Linear(dim, channels)
+
+    def forward(self, pixels: Tensor, words: Tensor, token_valid: Tensor) -> Tensor:
+        """``words`` play no part."""
+        v, _, s = multimodal_parts(pixels, words)
+        f = torch.cat([v, s.expand(len(v), -1, -1)], dim=-1)
+        weights = (self.query(f) @ self.key(f).mT).softmax(-1)
+        return (self.out(weights @ self.value(f)) + f).transpose(1, 2)
+
+
+def attended_per_word(block: CrossModalSelfAttention, pixels: Tensor, words: Tensor, valid: Tensor) -> Tensor:
+    """The attended value averaged over the query words, one softmax per query word, [B,R,d]."""
+    parts = multimodal_parts(pixels, words)
+    value_p, value_n = project_parts(block.value, *parts)
+    scores_pp, scores_np, scores_pn, scores_nn = block.scores(*parts, valid, None)
+    alpha = word_by_word_weights(scores_pp, scores_np, valid)
+    beta = word_by_word_weights(scores_pn, scores_nn, valid)
+    return alpha @ value_p + beta @ value_n
+
+
+def attended_literal(
+    block: CrossModalSelfAttention,
+    pixels: Tensor,
+    words: Tensor,
+    valid: Tensor,
+    fused: bool,
+    rows: Tensor | None = None,
+) -> Tensor:
+    """The same by the joint softmax over all word-region pairs; ``rows`` restricts the query regions."""
+    parts = multimodal_parts(pixels, words)
+    pairs = []
+    for linear in (block.query, block.key, block.value):
+        part_p, part_n = project_parts(linear, *parts)
+        if linear is block.query and rows is not None:
+            part_p = part_p[:, rows]
+        pairs.append(part_n[:, :, None] + part_p[:, None])  # [B,L,R,d]
+    query, key, value = (pair.flatten(1, 2) for pair in pairs)
+    if fused:
+        attended = scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=block.scale)[:, 0]
+    else:
+        attended = (block.scale * query @ key.mT).softmax(-1) @ value
+    return masked_mean(attended.unflatten(1, pairs[0].shape[1:3]), valid[:, :, None, None], dim=1)
+
+
+def attended(form: str, block: CrossModalSelfAttention, *inputs: Tensor) -> Tensor:
+    """The attended value [B,R,d] by the named form."""
+    if form == "rank_n":
+        return block.factorised(*inputs, None)
+    if form == "per_word":
+        return attended_per_word(block, *inputs)
+    return attended_literal(block, *inputs, fused=form == "literal_sdpa")
+
+
+def whole_block(form: str, block: nn.Module, *inputs: Tensor) -> Tensor:
+    """The output of the whole module by the named form."""
+    if form in ("plain", "rank_n"):
+        return block(*inputs)
+    fused = block.out(attended(form, block, *inputs)) + mean_multimodal_feature(*inputs)
+    return fused.transpose(1, 2)
+
+
+def make(point: Point, form: str, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, Tensor, Tensor]]:
+    """A block with the weights of ``seed``, and inputs that ask for gradients."""
+    torch.manual_seed(seed)
+    pixels = torch.randn(point.batch, point.dim, *point.grid())
+    words = torch.randn(point.batch, point.words, point.dim)
+    block = PlainBlock(point.dim, point.dim)
+    if form != "plain":
+        block = CrossModalSelfAttention(point.dim, point.dim, CMSAConfig(point.dim))
+    inputs = [x.to(point.device).requires_grad_() for x in (pixels, words)]
+    valid = torch.ones(point.batch, point.words, dtype=torch.bool, device=point.device)
+    return block.to(point.device), (*inputs, valid)
+
+
+def run(point: Point, form: str, block: nn.Module, inputs: tuple[Tensor, ...], backward: bool) -> None:
+    """One pass; under autocast where the point asks for a short type."""
+    short = point.dtype != "float32"
+    with torch.set_grad_enabled(backward), torch.autocast(point.device, getattr(torch, point.dtype), enabled=short):
+        output = whole_block(form, block, *inputs)
+    if backward:
+        output.float().square().mean().backward()
+    if point.device == "cuda":
+        torch.cuda.synchronize()
+
+
+# ------------------------------------------------------------------------------------------------------- measures
+
+
+def times(point: Point, forms: list[str], rounds: int, slow: set[str]) -> dict[str, dict[str, float]]:
+    """Median seconds of forward and of forward with backward; the ``slow`` forms run once, after a small warm-up."""
+    cases = {form: make(point, form) for form in forms}
+    seconds: dict[tuple[str, bool], list[float]] = {(form, way): [] for form in forms for way in (False, True)}
+    for form in forms:
+        small = replace(point, positions=min(64, point.positions), words=min(3, point.words))
+        warm = (small, *make(small, form)) if form in slow else (point, *cases[form])
+        run(warm[0], form, warm[1], warm[2], True)
+    for number in range(rounds):
+        for (form, backward), measured in seconds.items():
+            if form in slow and number:
+                continue
+            started = time.perf_counter()
+            run(point, form, *cases[form], backward)
+            measured.append(time.perf_counter() - started)
+    medians = {case: statistics.median(measured) for case, measured in seconds.items()}
+    return {form: {"forward_s": medians[form, False], "backward_s": medians[form, True]} for form in forms}
+
+
+def peak_mb(point: Point, form: str, threads: int) -> float:
+    """Megabytes that one forward and backward needs beyond weights and inputs, measured in a process of its own."""
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = (
+        "65536"  # freed memory goes back at once, so that the peak is what was in use
+    )
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_peak_mb, (point, form, threads))
+
+
+def _peak_mb(point: Point, form: str, threads: int) -> float:
+    torch.set_num_threads(threads)
+    small = replace(point, positions=16, words=2)
+    run(small, form, *make(small, form), True)
+    block, inputs = make(point, form)
+    if point.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run(point, form, block, inputs, True)
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    before = _status("VmRSS")
+    run(point, form, block, inputs, True)
+    return (_status("VmHWM") - before) / 2**10
+
+
+def _status(name: str) -> int:
+    """A line of /proc/self/status in kB (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name + ":"))
+
+
+def error(point: Point, form: str, queries: int = 16) -> float:
+    """Relative error of the attended value at some query regions against the literal form in float64."""
+    block, inputs = make(point, form)
+    rows = torch.linspace(0, point.positions - 1, min(queries, point.positions), device=point.device).long()
+    short = point.dtype != "float32"
+    with torch.no_grad():
+        with torch.autocast(point.device, getattr(torch, point.dtype), enabled=short):
+            got = attended(form, block, *inputs)[:, rows] if form == "rank_n" else _rows(form, block, inputs, rows)
+        exact = attended_literal(block.double(), *(x.double() for x in inputs[:2]), inputs[2], fused=True, rows=rows)
+    return ((got.double() - exact).norm() / exact.norm()).item()
+
+
+def _rows(form: str, block: nn.Module, inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+    if form == "per_word":
+        return attended_per_word(block, *inputs)[:, rows]
+    return attended_literal(block, *inputs, fused=form == "literal_sdpa", rows=rows)
+
+
+def precision(spreads: tuple[int, ...] = (1, 10, 100, 1000), seeds: int = 5) -> list[dict[str, float]]:
+    """Error of value and gradients against float64 where logits have the given standard deviations.
+
+    Small enough for the literal form in float64. Medians over ``seeds``; "literal" is its own float32 error.
+    """
+    point = Point(positions=196, words=7, dim=64)
+    rows = []
+    for spread in spreads:
+        row: dict[str, float] = {"spread": spread}
+        for form in ("literal", "rank_n", "per_word"):
+            found = [_precision(point, form, spread, seed) for seed in range(seeds)]
+            row |= {f"{form}_value": statistics.median(value for value, _ in found)}
+            row |= {f"{form}_gradient": statistics.median(gradient for _, gradient in found)}
+        rows.append(row)
+    return rows
+
+
+def _precision(point: Point, form: str, spread: float, seed: int) -> tuple[float, float]:
+    block, (pixels, words, valid) = make(point, form, seed)
+    with torch.no_grad():  # scale the queries until the logits spread as asked
+        query, key = (sum(_pair(linear, pixels, words)) for linear in (block.query, block.key))
+        block.query.weight.mul_(spread / (query.flatten(1, 2) @ key.flatten(1, 2).mT).std())
+        block.query.bias.zero_()
+    results = []
+    for kind, cast in ((form, Tensor.float), ("literal", Tensor.double)):
+        block = block.to(cast(torch.zeros(1)).dtype)
+        inputs = [cast(x.detach()).requires_grad_() for x in (pixels, words)]
+        block.zero_grad()
+        value = attended(kind, block, *inputs, valid)
+        target = torch.randn(value.shape, generator=torch.Generator().manual_seed(seed)).to(value.dtype)
+        (value * target).sum().backward()
+        gradients = [*inputs, block.query.weight, block.key.weight, block.value.weight]
+        results.append((value.detach().double(), torch.cat([x.grad.double().flatten() for x in gradients])))
+    (value, gradient), (exact, exact_gradient) = results
+    return tuple(((a - b).norm() / b.norm()).item() for a, b in ((value, exact), (gradient, exact_gradient)))
+
+
+def _pair(linear: nn.Linear, pixels: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    part_p, part_n = project_parts(linear, *multimodal_parts(pixels, words))
+    return part_p[:, None], part_n[:, :, None]
+
+
+# -------------------------------------------------------------------------------------------------------- reports
+
+
+def measure(point: Point, rounds: int, literal_seconds: float, memory: bool) -> dict:
+    """All forms at one size: {"size": ..., "forms": {form: {...}}}, with the ratios to "plain" and "literal_sdpa"."""
+    rate = 1e11 if point.device == "cpu" else 1e13  # multiply-adds per second, a guess good enough to choose by
+    expected = 4 * point.literal_operations() / rate
+    forms = ["plain", "rank_n", "per_word"]
+    literal = ["literal_sdpa"] * (expected < literal_seconds)
+    literal += ["literal"] * (expected < literal_seconds and point.literal_gib() < _free_gib(point.device))
+    found = times(point, forms + literal, rounds, slow=set(literal) if expected > 1 else set())
+    for form, row in found.items():
+        if form != "plain":
+            row["error"] = error(point, form)
+        if memory:
+            row["peak_mb"] = peak_mb(point, form, torch.get_num_threads())
+        for other in ("plain", "literal_sdpa", "literal"):
+            if other in found and other != form:
+                both = {name: row[name] / found[other][name] for name in ("forward_s", "backward_s")}
+                row[f"over_{other}"] = {name.removesuffix("_s"): ratio for name, ratio in both.items()}
+    return {"size": asdict(point), "forms": found}
+
+
+def _free_gib(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0] / 2**30
+    meminfo = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in meminfo if line.startswith("MemAvailable")) / 2**20
+
+
+def table(result: dict) -> str:
+    """One measured size for people."""
+    size = result["size"]
+    title = "P={positions} N={words} d={dim} batch {batch} {dtype} on {device}".format(**size)
+    lines = [title, f"{'':13}{'forward':>10}{'fwd+bwd':>10}{'peak MB':>10}{'error':>10}{'x plain':>9}{'1/literal':>10}"]
+    for form, row in result["forms"].items():
+        plain = row.get("over_plain", {}).get("backward")
+        literal = row.get("over_literal_sdpa", {}).get("backward")
+        lines.append(
+            f"{form:13}{row['forward_s']:10.4f}{row['backward_s']:10.4f}"
+            + (f"{row['peak_mb']:10.0f}" if "peak_mb" in row else " " * 10)
+            + (f"{row['error']:10.1e}" if "error" in row else " " * 10)
+            + (f"{plain:9.2f}" if plain else " " * 9)
+            + (f"{1 / literal:10.0f}" if literal else "")
+        )
+    return "\n".join(lines)
+
+
+def precision_table(rows: list[dict[str, float]]) -> str:
+    """``precision`` for people."""
+    names = list(rows[0])
+    lines = [" ".join(f"{name:>18}" for name in names)]
+    lines += [" ".join(f"{row[name]:18.2e}" for name in names) for row in rows]
+    return "\n".join(lines)
+
+
+def plot(results: dict, path: Path) -> None:
+    """Forward and backward over N, P and d."""
+    import matplotlib.pyplot as plt
+
+    titles = {"words": "words N", "positions": "regions P", "dim": "attention width d"}
+    styles = {"literal_sdpa": "s--", "per_word": "^-.", "rank_n": "o-", "plain": "d:"}
+    labels = {"literal_sdpa": "as written (fused kernel)", "per_word": "factorised, softmax per word"}
+    labels |= {"rank_n": "factorised, rank N (ours)", "plain": "plain attention, no words"}
+    colours = dict(zip(styles, ("#d55e00", "#0072b2", "#000000", "#009e73"), strict=True))
+    figure, panels = plt.subplots(1, 3, figsize=(13, 4.2), sharey=True, layout="constrained")
+    for panel, (name, points) in zip(panels, results["sweeps"].items(), strict=True):
+        for form, style in styles.items():
+            measured = [(p["size"][name], p["forms"][form]["backward_s"]) for p in points if form in p["forms"]]
+            panel.plot(*zip(*measured), style, color=colours[form], label=labels[form], markersize=6)
+        panel.set(xscale="log", yscale="log", xlabel=titles[name], xticks=SWEEPS[name])
+        panel.set_xticklabels(SWEEPS[name])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("forward + backward, seconds")
+    panels[0].legend(frameon=False, fontsize=9)
+    size = results["headline"]["size"]
+    about = f"{size['positions']} regions, {size['words']} words, width {size['dim']} where not varied"
+    figure.suptitle(f"One CMSA block, {size['dtype']}, {results['machine']['device']}: {about}")
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+@dataclass
+class Bench:
+    """Measure the forms of the CMSA block."""
+
+    positions: int = 1600
+    """Regions P."""
+    words: int = 20
+    """Words N."""
+    dim: int = 512
+    """Attention width d."""
+    batch: int = 1
+    """Samples at once."""
+    dtype: str = "float32"
+    """float32, or bfloat16 for autocast."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    rounds: int = 5
+    """How often each quick form is timed."""
+    literal_seconds: float = 60.0
+    """The literal forms are left out where they are expected to take longer than this."""
+    memory: bool = True
+    """Measure peak memory too, each form in a process of its own."""
+    sweep: bool = False
+    """Measure the curves over N, P and d as well, and write JSON and plot to data/results."""
+    json: str | None = None
+    """Write the numbers as one JSON object to this file; - prints it and nothing else."""
+
+    def run(self) -> None:
+        """Measure and report."""
+        point = Point(self.positions, self.words, self.dim, self.batch, self.dtype, self.device)
+        headline = measure(point, self.rounds, self.literal_seconds, self.memory)
+        about = {"machine": describe_machine(self.device), "versions": versions(), "commit": git_commit()}
+        results = {"headline": headline, "precision": precision(), **about} if self.sweep else {**headline, **about}
+        if self.sweep:
+            results["sweeps"] = {name: self.curve(point, name) for name in SWEEPS}
+        if self.json == "-":
+            print(json.dumps(results))
+            return
+        if self.sweep:
+            stem = "cmsa_speed" if self.device == "cpu" else f"cmsa_speed_{self.device}_{self.dtype}_b{self.batch}"
+            path = results_dir() / f"{stem}.json"
+            path.write_text(json.dumps(results, indent=1) + "\n")
+            plot(results, path.with_suffix(".png"))
+            print("\n\n".join(table(p) for curve in results["sweeps"].values() for p in curve), end="\n\n")
+            print(precision_table(results["precision"]), end="\n\n")
+            print(f"Written: {path} and {path.with_suffix('.png').name}\n")
+        elif self.json:
+            Path(self.json).write_text(json.dumps(results, indent=1) + "\n")
+        print(table(headline))
+
+    def curve(self, point: Point, name: str) -> list[dict]:
+        """All forms at every value of one size."""
+        values = tqdm(SWEEPS[name], desc=name, file=sys.stderr)
+        budget = min(self.literal_seconds, 20.0)  # the long ones are in the headline
+        return [measure(replace(point, **{name: value}), self.rounds, budget, memory=False) for value in values]
+
+
+if __name__ == "__main__":
+    tyro.cli(Bench).run()

@@ -1,0 +1,168 @@
+"""Where the time of a training step goes in the whole paper-size network, and how fast it trains.
+
+    python benchmarks/network.py                  # CPU, batch 1: the share of CMSA and GMLF in a step
+    python benchmarks/network.py --device cuda    # images per second and the largest batch, literal against ours
+
+Writes data/results/cmsa_network.json (with the device in its name on a GPU).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import tyro
+from cmsa import whole_block
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from refseg.machine import describe_machine, git_commit, versions
+from refseg.models import build_model
+from refseg.models.cmsa_net import LEVELS, CMSANet, CMSANetConfig, regions_with_pixels
+from refseg.objectives import SegmentationConfig, build_objective
+from refseg.paths import results_dir
+from refseg.types import RefBatch
+
+VOCABULARY = 12_112  # of the authors' release
+
+
+def make_batch(samples: int, size: int, words: int) -> RefBatch:
+    """Random pictures, words and masks; nothing is padded."""
+    ids = torch.randint(2, VOCABULARY, (samples, words))
+    mask = torch.rand(samples, 1, size, size) > 0.9
+    names = [str(number) for number in range(samples)]
+    return RefBatch(
+        frames=torch.randn(samples, 1, 3, size, size),
+        target_frame=torch.zeros(samples, dtype=torch.int64),
+        token_ids=ids,
+        token_valid=torch.ones_like(ids, dtype=torch.bool),
+        mask=mask,
+        pixel_valid=torch.ones_like(mask),
+        expressions=names,
+        original_masks=list(mask[:, 0]),
+        original_sizes=[(size, size)] * samples,
+        sample_ids=names,
+        picture_ids=names,
+        facts=[{}] * samples,
+    )
+
+
+def make_literal(model: CMSANet) -> None:
+    """Let every block compute the equation as written, through torch's fused attention."""
+    for level in LEVELS:
+        block = model.cross_modal[level]
+
+        def forward(pixels: Tensor, words: Tensor, valid: Tensor, region_valid: Tensor, block: nn.Module = block):
+            return whole_block("literal_sdpa", block, pixels, words, valid).unflatten(2, pixels.shape[-2:])
+
+        block.forward = forward
+
+
+def training_step(model: CMSANet, batch: RefBatch, precision: torch.dtype | None) -> Callable[[], None]:
+    """One update as ``refseg train`` makes it."""
+    objective = build_objective(SegmentationConfig(dice=0.0))
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-5)
+    device = batch.mask.device.type
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device, precision, enabled=precision is not None):
+            _, losses = objective(model, batch)
+        losses["bce"].backward()
+        optimizer.step()
+
+    return step
+
+
+def parts(model: CMSANet, batch: RefBatch) -> dict[str, Callable[[], None]]:
+    """Forward and backward of each CMSA block and of GMLF alone, on inputs of the shapes they meet in the network."""
+    with torch.no_grad():
+        features = model.features(batch)
+        words, valid = model.text(batch.token_ids, batch.token_valid)
+        fused = model.fuse_words(features, words, valid, batch.pixel_valid)
+    regions = regions_with_pixels(batch.pixel_valid, features["c5"].shape[-2:])
+
+    def passes(module: nn.Module, *inputs: Tensor) -> Callable[[], None]:
+        leaves = [x.detach().requires_grad_() if x.is_floating_point() else x for x in inputs]
+        return lambda: module(*leaves).sum().backward()
+
+    found = {
+        f"CMSA {level}": passes(model.cross_modal[level], features[level], words, valid, regions) for level in LEVELS
+    }
+    leaves = {level: x.detach().requires_grad_() for level, x in fused.items()}
+    return {**found, "GMLF": lambda: model.fusion(leaves).sum().backward()}
+
+
+def seconds(work: dict[str, Callable[[], None]], rounds: int, device: str) -> dict[str, float]:
+    """Median time of each, in interleaved rounds after one for warming up."""
+    measured: dict[str, list[float]] = {name: [] for name in work}
+    for _ in tqdm(range(rounds + 1), desc="rounds"):
+        for name, step in work.items():
+            started = time.perf_counter()
+            step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            measured[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values[1:]) for name, values in measured.items()}
+
+
+@dataclass
+class Network:
+    """Profile the paper-size network: ResNet-101, 320 px, 20 words, 512-d attention, 500-d fusion."""
+
+    device: str = "cpu"
+    """cpu or cuda."""
+    size: int = 320
+    """Side of the pictures."""
+    words: int = 20
+    """Words per expression."""
+    rounds: int = 3
+    """Timed rounds."""
+
+    def run(self) -> None:
+        """Measure, print, write."""
+        torch.manual_seed(0)
+        model = build_model(CMSANetConfig.paper(VOCABULARY)).to(self.device).train()
+        result = self.shares(model) if self.device == "cpu" else {"training": self.rates(model)}
+        about = {"machine": describe_machine(self.device), "versions": versions(), "commit": git_commit()}
+        path = results_dir() / ("cmsa_network.json" if self.device == "cpu" else f"cmsa_network_{self.device}.json")
+        path.write_text(json.dumps({"size": self.size, "words": self.words, **result, **about}, indent=1) + "\n")
+        print(json.dumps(result, indent=1))
+        print(f"Written: {path}")
+
+    def shares(self, model: CMSANet) -> dict:
+        """Seconds of a training step at batch 1, everything trained, and of its CMSA and GMLF parts."""
+        batch = make_batch(1, self.size, self.words)
+        work = {"training step": training_step(model, batch, None), **parts(model, batch)}
+        found = seconds(work, self.rounds, self.device)
+        share = sum(value for name, value in found.items() if name != "training step") / found["training step"]
+        return {"seconds": found, "share of CMSA and GMLF": share}
+
+    def rates(self, model: CMSANet) -> dict:
+        """Images per second and the largest batch (a power of two) that fits, ours and literal, in bfloat16."""
+        found = {}
+        for form in ("ours", "literal"):
+            if form == "literal":
+                make_literal(model)
+            rows, samples = {}, 1
+            while samples <= 512:
+                try:
+                    step = training_step(
+                        model, make_batch(samples, self.size, self.words).to(self.device), torch.bfloat16
+                    )
+                    rows[samples] = samples / seconds({"step": step}, self.rounds, self.device)["step"]
+                except torch.cuda.OutOfMemoryError:
+                    break
+                finally:
+                    torch.cuda.empty_cache()
+                samples *= 2
+            found[form] = {"images per second by batch": rows, "largest batch": max(rows, default=0)}
+        return found
+
+
+if __name__ == "__main__":
+    tyro.cli(Network).run()

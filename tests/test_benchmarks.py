@@ -1,0 +1,79 @@
+"""The benchmarks measure what they say, at sizes that take no time."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def load(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_forms_of_the_block_compute_the_same(monkeypatch):
+    cmsa = load("cmsa", monkeypatch)
+    point = cmsa.Point(positions=35, words=3, dim=11, batch=2)
+    assert point.grid() == (5, 7)
+    outputs = {}
+    for form in ("rank_n", "per_word", "literal_sdpa", "literal"):
+        block, inputs = cmsa.make(point, form)
+        outputs[form] = cmsa.whole_block(form, block, *inputs).flatten(2)
+    for output in outputs.values():
+        assert torch.allclose(output, outputs["literal"], atol=1e-5)
+    plain, inputs = cmsa.make(point, "plain")
+    assert plain(*inputs).shape == (2, 11 + 8, 35)
+
+
+def test_one_point_is_one_json_object(monkeypatch, capsys):
+    cmsa = load("cmsa", monkeypatch)
+    cmsa.Bench(positions=20, words=3, dim=7, rounds=1, memory=False, json="-").run()
+    result = json.loads(capsys.readouterr().out)
+    assert result["size"]["positions"] == 20 and result["machine"]["device"] == "cpu"
+    forms = result["forms"]
+    assert set(forms) == {"plain", "rank_n", "per_word", "literal_sdpa", "literal"}
+    for form, row in forms.items():
+        assert row["forward_s"] > 0 and row["backward_s"] > 0
+        assert form == "plain" or row["error"] < 2e-6
+        for other in {"plain", "literal_sdpa"} - {form}:
+            expected = row["backward_s"] / forms[other]["backward_s"]
+            assert row[f"over_{other}"]["backward"] == pytest.approx(expected)
+
+
+def test_errors_at_spread_logits_are_no_worse_than_the_literal_forms_own(monkeypatch):
+    cmsa = load("cmsa", monkeypatch)
+    for row in cmsa.precision(seeds=3):
+        for what in ("value", "gradient"):
+            for form in ("rank_n", "per_word"):
+                assert row[f"{form}_{what}"] < max(2e-6, 2 * row[f"literal_{what}"]), (row["spread"], form, what)
+
+
+def test_the_profile_of_the_network_finds_its_parts(monkeypatch, tmp_path, capsys):
+    network = load("network", monkeypatch)
+    monkeypatch.setattr(network, "results_dir", lambda: tmp_path)
+    monkeypatch.setattr(network.CMSANetConfig, "paper", network.CMSANetConfig.lesson)
+    network.Network(size=48, words=3, rounds=1).run()
+    result = json.loads((tmp_path / "cmsa_network.json").read_text())
+    parts = {"CMSA c3", "CMSA c4", "CMSA c5", "GMLF"}
+    assert set(result["seconds"]) == {"training step", *parts}
+    assert 0 < result["share of CMSA and GMLF"] < 1.5
+
+
+def test_the_literal_network_is_the_same_network(monkeypatch):
+    network = load("network", monkeypatch)
+    torch.manual_seed(0)
+    model = network.build_model(network.CMSANetConfig.lesson(network.VOCABULARY)).eval()
+    batch = network.make_batch(2, 40, 3)
+    with torch.no_grad():
+        ours = model(batch).mask_logits
+        network.make_literal(model)
+        assert torch.allclose(model(batch).mask_logits, ours, atol=1e-4)
