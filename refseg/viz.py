@@ -11,9 +11,10 @@ from __future__ import annotations
 import base64
 import html
 import io
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -187,6 +188,31 @@ def overlay(image: Tensor, pred_mask: Tensor) -> np.ndarray:
     result[outer] = np.asarray(to_rgb(DARK)) * 255
     result[inner] = tint
     return result
+
+
+def show(figure: Figure | Picture, alt: str = "", caption: str = "") -> None:
+    """Display a figure in a notebook with its alternative text, then close it so that Jupyter does not show it again.
+
+    JupyterLab and nbconvert drop the alternative text of plain image outputs; in a <figure> of ours it stays.
+
+    Args:
+        figure: one made with pyplot or with ``matplotlib.figure.Figure``, or a Picture, which brings both texts.
+        alt: what the figure shows, in words and with its main numbers, for those who do not see it.
+        caption: a line below it, for everybody.
+
+    Raises:
+        RefsegError: there is no alternative text.
+    """
+    from IPython.display import HTML, display
+
+    picture = figure if isinstance(figure, Picture) else Picture(figure, alt, caption)
+    picture = replace(picture, alt=alt or picture.alt, caption=caption or picture.caption)
+    if not picture.alt.strip():
+        raise RefsegError("The figure has no alternative text: say in alt what it shows.")
+    display(HTML(to_html(picture, picture.caption)))
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close(picture.figure)
 
 
 def to_png_bytes(picture: Picture, dpi: int = 110) -> bytes:

@@ -22,7 +22,7 @@ DEPENDENCIES = PROJECT["project"]["dependencies"]
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 
 CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}  # the others are called alike
-IMPORTED_AS = {"pillow": "PIL", "pytest-timeout": "pytest_timeout"}
+IMPORTED_AS = {"pillow": "PIL", "ipython": "IPython", "pytest-timeout": "pytest_timeout"}
 APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"  # LICENSE-2.0.txt as apache.org has it
 
 

@@ -1,6 +1,7 @@
 """Figures: what is drawn and said can be counted, and strange pictures do not break them."""
 
 import base64
+import html
 import io
 import re
 import warnings
@@ -18,6 +19,7 @@ from refseg.viz import (
     learning_curve,
     overlay,
     prediction_figure,
+    show,
     show_sample,
     to_html,
     to_png_bytes,
@@ -218,3 +220,42 @@ def test_as_picture_takes_floats_arrays_and_shrinks():
     assert as_picture(torch.ones(3, H, W)).max() == 255
     assert as_picture(picture().permute(1, 2, 0).numpy()).shape == (H, W, 3)
     assert as_picture(picture(2000, 500)).shape == (640, 160, 3)
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """The HTML that ``show`` displays, in place of a notebook."""
+    import IPython.display
+
+    pages = []
+    monkeypatch.setattr(IPython.display, "display", lambda page: pages.append(page.data))
+    return pages
+
+
+def test_show_displays_the_figure_with_its_words_and_closes_it(displayed):
+    from matplotlib import pyplot
+
+    for _ in range(2):
+        figure, axis = pyplot.subplots()
+        axis.plot([1, 2, 3])
+        show(figure, "A line that <rises>.", "a caption")
+    assert pyplot.get_fignums() == []
+    assert displayed[0] == displayed[1], "the same figure, other bytes"
+    assert 'alt="A line that &lt;rises&gt;."' in displayed[0]
+    assert "<figcaption>a caption</figcaption>" in displayed[0]
+
+
+def test_show_takes_a_picture_with_its_own_words(displayed):
+    ours = learning_curve([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}])
+    show(ours)
+    assert html.escape(ours.alt) in displayed[0] and "figcaption" not in displayed[0]
+    show(ours, alt="Falls.")
+    assert 'alt="Falls."' in displayed[1]
+
+
+def test_show_wants_words(displayed):
+    from matplotlib.figure import Figure
+
+    with pytest.raises(RefsegError, match="alternative text"):
+        show(Figure(), " ")
+    assert displayed == []
