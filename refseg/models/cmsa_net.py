@@ -45,7 +45,7 @@ class CMSANetConfig:
 
     @classmethod
     def lesson(cls, vocabulary_size: int) -> CMSANetConfig:
-        """About half a million parameters: trains from scratch at 96 px on two CPU cores."""
+        """About 0.9 million parameters: trains from scratch at 96 px on two CPU cores."""
         return cls(
             vocabulary_size,
             SmallBackboneConfig(),

@@ -38,7 +38,7 @@ def test_declared_channels_and_strides_are_true(config):
 
 def test_small_backbone_is_small():
     count = sum(p.numel() for p in SmallBackbone(SmallBackboneConfig()).parameters())
-    assert 250_000 < count < 400_000
+    assert 500_000 < count < 700_000
 
 
 def test_blocks_of_a_stage_are_counted():
