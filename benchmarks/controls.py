@@ -26,6 +26,8 @@ ROWS = {
     "no attention (concatenation, mean over words)": "cmsa_refshapes_no_attention",
     "sentence vector in place of words (CMSA-S)": "cmsa_refshapes_sentence",
     "expression blanked, in training too": "cmsa_refshapes_blank",
+    "full model, head without the look across": "cmsa_refshapes_near_head",
+    "no attention, head without the look across": "cmsa_refshapes_near_head_no_attention",
 }
 SPLITS = ("val", "testA", "testB", "testC")
 
@@ -34,7 +36,7 @@ SPLITS = ("val", "testA", "testB", "testC")
 class Controls:
     """Train and score the controls."""
 
-    steps: int = 3000
+    steps: int = 2000
     """Budget of every training."""
     seed: int = 0
     only: str | None = None

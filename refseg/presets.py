@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from refseg.errors import RefsegError
 from refseg.models.cmsa import ConcatenationMeanConfig
 from refseg.models.cmsa_net import CMSANetConfig
+from refseg.models.mask_head import SkipMaskHeadConfig
 from refseg.models.text_encoders import SentenceVectorConfig
 from refseg.objectives import SegmentationConfig
 from refseg.tokenizer import MAX_WORDS
@@ -109,6 +110,18 @@ def cmsa_release_refshapes() -> Experiment:
     return replace(cmsa_refshapes(), model=CMSANetConfig.release_lesson(VOCABULARY))
 
 
+def cmsa_refshapes_near_head() -> Experiment:
+    """Control: the head does not look across the picture, so that comparing is left to the attention (and backbone)."""
+    experiment = cmsa_refshapes()
+    return replace(experiment, model=replace(experiment.model, head=SkipMaskHeadConfig(dilations=())))
+
+
+def cmsa_refshapes_near_head_no_attention() -> Experiment:
+    """Control: neither attention nor a head that looks across the picture."""
+    experiment = cmsa_refshapes_near_head()
+    return replace(experiment, model=replace(experiment.model, cross_modal=ConcatenationMeanConfig()))
+
+
 def cmsa_refcoco() -> Experiment:
     """CMSA in the paper's form at paper size on RefCOCO (UNC). Not yet run by us.
 
@@ -142,6 +155,8 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "cmsa_refshapes_blank": cmsa_refshapes_blank,
     "cmsa_refshapes_no_attention": cmsa_refshapes_no_attention,
     "cmsa_refshapes_sentence": cmsa_refshapes_sentence,
+    "cmsa_refshapes_near_head": cmsa_refshapes_near_head,
+    "cmsa_refshapes_near_head_no_attention": cmsa_refshapes_near_head_no_attention,
     "cmsa_release_refshapes": cmsa_release_refshapes,
     "cmsa_refcoco": cmsa_refcoco,
     "cmsa_release_refcoco": cmsa_release_refcoco,

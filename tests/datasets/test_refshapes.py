@@ -25,7 +25,7 @@ from refseg.datasets.refshapes.scene import (
 from refseg.errors import RefsegError
 
 # Of the refs and instances of five train and three val scenes.
-DIGEST = "dc2cea8ecb848d07c802d34e99933ac39f81e99349b9710f368b3fa46de30876"
+DIGEST = "f1cddc09b032db9722ab641b46c58ef202f72ce217dc8dab7b65f5938dc75110"
 SMALL = {"train": 40, "val": 11, "testA": 13, "testB": 17, "testC": 19}
 
 
