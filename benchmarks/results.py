@@ -1,9 +1,11 @@
 """Score the shipped checkpoint on all splits of RefShapes and write the tables of README.md.
 
-    python benchmarks/results.py
+    python benchmarks/results.py              # scores first, then the tables
+    python benchmarks/results.py --no-score   # the tables only, from the JSON files that are there
 
-Writes data/results/cmsa_refshapes.json; the table of the controls comes from data/results/controls.json
-(``benchmarks/controls.py`` makes it). Scores are taken on the CPU.
+Writes data/results/cmsa_refshapes.json. The table of the controls comes from data/results/controls.json, those of speed
+from cmsa_speed.json and cmsa_network.json (``benchmarks/controls.py`` and ``make bench`` make them). Scores are taken
+on the CPU.
 """
 
 from __future__ import annotations
@@ -13,17 +15,49 @@ import re
 import textwrap
 from pathlib import Path
 
+import tyro
 from controls import SPLITS, table
 
 from refseg.evaluate import evaluate_checkpoint
 from refseg.metrics import COLUMNS
 from refseg.paths import PROJECT, checkpoints_dir, results_dir
 
-BEGIN, END = "<!-- results: written by benchmarks/results.py -->", "<!-- end of results -->"
+FORMS = {
+    "literal": "as written, scores in memory",
+    "literal_sdpa": "as written, fused attention kernel",
+    "per_word": "factorised, one softmax per query word",
+    "rank_n": "factorised, rank N: what the block does",
+    "plain": "plain non-local attention, no words",
+}
 
 
-def main() -> None:
-    """Evaluate, store, and rewrite the block between the two marks in README.md."""
+def main(score: bool = True) -> None:
+    """Score, store, and rewrite the blocks between the marks in README.md.
+
+    Args:
+        score: False takes the scores of the last time.
+    """
+    if score:
+        score_shipped()
+    parts = [shipped(read("cmsa_refshapes"))]
+    if controls := read("controls"):
+        parts.append(by_control(controls))
+    write_block(PROJECT / "README.md", "results", "\n\n".join(parts))
+    if measured := read("cmsa_speed"):
+        text = speed(measured)
+        if network := read("cmsa_network"):
+            text += "\n\n" + profile(network)
+        write_block(PROJECT / "README.md", "speed", text)
+
+
+def read(name: str) -> dict | None:
+    """A results file, or None."""
+    path = results_dir() / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def score_shipped() -> None:
+    """All splits, and val with the two controls of the expression."""
     checkpoint = checkpoints_dir() / "cmsa_refshapes"
     results = {split: evaluate_checkpoint(checkpoint, "refshapes", split, device="cpu") for split in SPLITS}
     for control in ("blank", "other"):
@@ -31,13 +65,6 @@ def main() -> None:
             checkpoint, "refshapes", "val", device="cpu", expression_control=control
         )
     (results_dir() / "cmsa_refshapes.json").write_text(json.dumps(results, indent=1) + "\n")
-    parts = [shipped(results)]
-    controls = results_dir() / "controls.json"
-    if controls.exists():
-        parts.append(by_control(json.loads(controls.read_text())))
-    text = "\n\n".join(parts)
-    write_block(PROJECT / "README.md", text)
-    print(text)
 
 
 def shipped(results: dict) -> str:
@@ -66,12 +93,62 @@ def where(result: dict) -> str:
     return f"Measured on {machine['processor']}, {machine['cores']} cores, torch {result['versions']['torch']}."
 
 
-def write_block(path: Path, text: str) -> None:
-    """Replace what stands between the marks."""
-    old = path.read_text()
-    block = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    path.write_text(block.sub(lambda _: f"{BEGIN}\n{text}\n{END}", old))
+def speed(results: dict) -> str:
+    """The Markdown table of the forms of the block at the headline size, and of their errors."""
+    found, size = results["headline"]["forms"], results["headline"]["size"]
+    lines = ["| form of the block | forward | forward + backward | peak memory | error |", "|---|---|---|---|---|"]
+    for form, name in FORMS.items():
+        if form in found:
+            row = found[form]
+            error = f"{row['error']:.1e}" if "error" in row else ""
+            cells = [
+                name,
+                f"{row['forward_s']:.3f} s",
+                f"{row['backward_s']:.3f} s",
+                f"{row['peak_mb']:,.0f} MB",
+                error,
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    ours = found["rank_n"]
+    notes = (
+        f"{size['positions']:,} regions, {size['words']} words, width {size['dim']}, batch {size['batch']}, "
+        f"{size['dtype']}. Ours takes {ours['over_plain']['forward']:.2f} of the time of the plain block forward and "
+        f"{ours['over_plain']['backward']:.2f} with backward"
+    )
+    if "over_literal_sdpa" in ours:
+        ratio = ours["over_literal_sdpa"]
+        notes += (
+            f"; the equation as written takes {1 / ratio['forward']:.0f} and {1 / ratio['backward']:.0f} times as long"
+        )
+    notes += f". Error: relative, of the attended value, against float64. {where(results)}"
+    table_of_errors = [
+        "| logits' standard deviation | as written: value, gradient | ours: value, gradient |",
+        "|---|---|---|",
+    ]
+    for row in results["precision"]:
+        pairs = [f"{row[f'{form}_value']:.1e}, {row[f'{form}_gradient']:.1e}" for form in ("literal", "rank_n")]
+        table_of_errors.append(f"| {row['spread']:,} | " + " | ".join(pairs) + " |")
+    return "\n".join([*lines, "", *textwrap.wrap(notes, 118), "", *table_of_errors])
+
+
+def profile(network: dict) -> str:
+    """One paragraph: what a step of the paper-size network spends on attention and fusion."""
+    step = network["seconds"]["training step"]
+    share = 100 * network["share of CMSA and GMLF"]
+    text = (
+        f"In the whole paper-size network ({network['size']} px, {network['words']} words, ResNet-101 trained too) the "
+        f"three CMSA blocks and GMLF take {share:.0f} % of a training step of {step:.1f} s. "
+    )
+    return "\n".join(textwrap.wrap(text + where(network), 118))
+
+
+def write_block(path: Path, name: str, text: str) -> None:
+    """Replace what stands between the marks of that name."""
+    begin, end = f"<!-- {name}: written by benchmarks/results.py -->", f"<!-- end of {name} -->"
+    block = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    path.write_text(block.sub(lambda _: f"{begin}\n{text}\n{end}", path.read_text()))
+    print(text)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)
