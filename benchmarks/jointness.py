@@ -3,8 +3,8 @@
     refseg train --preset cmsa_release_refshapes --steps 600      # the release form has no shipped checkpoint
     python benchmarks/jointness.py
 
-0 for the paper's linear form, whatever its weights: the softmax factorises. Above 0 for the release form, whose ReLUs let
-"red" look here and "car" look there. Writes data/results/jointness.json, in nats, by level.
+0 for the paper's linear form, whatever its weights: the softmax factorises. Above 0 for the release form, whose ReLUs
+let "red" look here and "car" look there. Writes data/results/jointness.json, in nats, by level.
 """
 
 from __future__ import annotations
