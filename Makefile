@@ -3,11 +3,13 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tour test test-quick test-slow test-floor bench lab lint clean
+.PHONY: help tour test test-quick test-slow test-floor bench lab notebooks student lint clean
 
 # Name an interpreter here if the search below finds the wrong one: make test PYTHON=/path/to/python3
 PYTHON ?=
 CANDIDATES := python3.13 python3.12 python3.11 python3
+# The numbers of the lessons that `make notebooks` runs; none means all.
+LESSON ?=
 # More words for `pip install`, for instance another index.
 PIP_FLAGS ?=
 
@@ -43,6 +45,12 @@ bench: $(READY) ## what the fast CMSA buys: time, memory, error, into data/resul
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	@.venv/bin/python -m jupyterlab notebooks
+
+notebooks: $(READY) ## run all lessons again and store their outputs and times (one: make notebooks LESSON=04)
+	@.venv/bin/python notebooks/build.py execute $(LESSON)
+
+student: $(READY) ## the lessons without solutions, to work in: build/student
+	@.venv/bin/python notebooks/build.py student
 
 lint: $(READY) ## what ruff finds wrong, and what it would lay out otherwise
 	@.venv/bin/python -m ruff check .

@@ -1,0 +1,261 @@
+"""Executes the lessons in place, and builds the version without solutions that students work in.
+
+    python notebooks/build.py execute [04 05 ...]   runs lessons top to bottom, stores their outputs and times
+    python notebooks/build.py student [FOLDER]      writes build/student, or FOLDER
+
+The notebooks with solutions are the only source. In them a code cell tagged ``solution`` holds a line
+``# --- solution``: from there to the end of its block the student finds ``raise NotImplementedError``. A Markdown
+cell tagged ``hint`` is folded. The output of a cell tagged ``expected`` is shown above the cell, as what to aim at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
+
+from refseg.machine import describe_machine
+from refseg.paths import PROJECT, results_dir
+
+NOTEBOOKS = Path(__file__).resolve().parent
+STUDENT = PROJECT / "build" / "student"
+CELL_SECONDS = 600
+METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+MARK = re.compile(r"^(\s*)# --- solution\s*$")
+STUB = 'raise NotImplementedError("Your turn: write this part, then run the check below.")'
+
+# Runs in the kernel before the first cell. The kernel's own connections are not made through this module.
+OFFLINE = """
+def _offline():
+    import socket
+
+    def connect(self, address, really=socket.socket.connect):
+        if self.family != getattr(socket, "AF_UNIX", None) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"a lesson asks for the network: {address}")
+        return really(self, address)
+
+    socket.socket.connect = connect
+
+
+_offline()
+del _offline
+"""
+
+
+def lesson_paths(numbers: list[str] | None = None) -> list[Path]:
+    """The notebooks in their order, or those whose number is named."""
+    paths = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    return [path for path in paths if not numbers or path.name[:2] in numbers]
+
+
+def kernel_environment(folder: Path) -> dict[str, str]:
+    """Environment of a kernel that computes with one thread, imports this checkout and cannot reach the network.
+
+    Args:
+        folder: an empty one, for the kernel's start-up script.
+    """
+    startup = folder / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00-offline.py").write_text(OFFLINE)
+    one_thread = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    paths = {"IPYTHONDIR": str(folder), "PYTHONPATH": str(PROJECT), "MPLCONFIGDIR": str(folder / "matplotlib")}
+    return {**os.environ, **one_thread, **paths, "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0", "NO_COLOR": "1"}
+
+
+def run(notebook: NotebookNode, folder: Path, *, allow_errors: bool = False) -> float:
+    """Run all cells in ``folder`` and store their outputs in ``notebook``; returns the seconds, start included."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        client = NotebookClient(
+            notebook,
+            timeout=CELL_SECONDS,
+            kernel_name="python3",
+            allow_errors=allow_errors,
+            record_timing=False,
+            resources={"metadata": {"path": str(folder)}},
+        )
+        client.execute(env=kernel_environment(Path(scratch)))
+    return time.perf_counter() - started
+
+
+def execute(path: Path) -> float:
+    """Run one lesson and write it back with its outputs.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell fails; the file stays as it was.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    seconds = run(notebook, NOTEBOOKS)
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict({"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {})
+    nbformat.write(notebook, path)
+    return seconds
+
+
+# ------------------------------------------------------------------------------------------------ measured times
+
+
+def times_file() -> Path:
+    """Where the seconds of every lesson are kept."""
+    return results_dir() / "lesson_times.json"
+
+
+def record_time(path: Path, seconds: float) -> None:
+    """Keep what a lesson took, and write the page that shows it."""
+    times = json.loads(times_file().read_text()) if times_file().exists() else {}
+    machine = describe_machine()
+    measured_on = f"{machine['processor']}, {machine['cores']} cores, one thread"
+    times[path.stem] = {"seconds": round(seconds), "machine": measured_on}
+    times_file().write_text(json.dumps(times, indent=1, sort_keys=True) + "\n")
+    (NOTEBOOKS / "times.md").write_text(times_page(times, {path.stem: title(path) for path in lesson_paths()}))
+
+
+def times_page(times: dict[str, dict], titles: dict[str, str]) -> str:
+    """The Markdown page of measured times, for the lessons that are there."""
+    rows = [
+        f"| [{name}]({stem}.ipynb) | {times[stem]['seconds']} | {times[stem]['machine']} |"
+        for stem, name in titles.items()
+        if stem in times
+    ]
+    total = sum(times[stem]["seconds"] for stem in titles if stem in times)
+    return "\n".join(
+        [
+            "# Measured times",
+            "",
+            "Seconds for all cells of a lesson, the start of Python included, as `make notebooks` measured them.",
+            "RefShapes was drawn before (one minute, once).",
+            "",
+            "| lesson | seconds | measured on |",
+            "|---|---|---|",
+            *rows,
+            f"| all | {total} | |",
+            "",
+        ]
+    )
+
+
+def title(path: Path) -> str:
+    """The H1 of a notebook."""
+    first = nbformat.read(path, as_version=4).cells[0].source
+    return first.splitlines()[0].removeprefix("# ")
+
+
+# ------------------------------------------------------------------------------------------- the student's version
+
+
+def student_version(notebook: NotebookNode) -> NotebookNode:
+    """A copy with stubs in place of solutions, hints folded, nothing run, and pictures of what to aim at."""
+    cells = []
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "expected" in tags:
+            cells.append(expected_cell(cell))
+        copy = nbformat.from_dict(cell)
+        if "hint" in tags:
+            copy.source = f"<details><summary>A hint</summary>\n\n{cell.source}\n\n</details>"
+        if "solution" in tags:
+            copy.source = stub(cell.source)
+        if cell.cell_type == "code":
+            copy.outputs, copy.execution_count = [], None
+        cells.append(copy)
+    return nbformat.from_dict({**notebook, "cells": cells})
+
+
+def stub(source: str) -> str:
+    """The cell with every block from ``# --- solution`` on replaced by ``raise NotImplementedError``.
+
+    Raises:
+        ValueError: there is no such line.
+    """
+    kept, indent, blank = [], None, 0  # indent of the block that is being left out, blank lines behind its last one
+    for line in source.splitlines():
+        mark = MARK.match(line)
+        if mark:
+            indent, blank = mark.group(1), 0
+            kept.append(indent + STUB)
+        elif indent is None:
+            kept.append(line)
+        elif not line.strip():
+            blank += 1
+        elif len(line) - len(line.lstrip()) < len(indent):
+            kept += [""] * blank + [line]
+            indent = None
+        else:
+            blank = 0
+    if not any(STUB in line for line in kept):
+        raise ValueError(f"A cell tagged solution has no line '# --- solution':\n{source}")
+    return "\n".join(kept)
+
+
+def expected_cell(cell: NotebookNode) -> NotebookNode:
+    """The outputs of a cell as Markdown: figures as attachments with their alternative text, the rest as text."""
+    parts, attachments = ["**What the next cell should show:**"], {}
+    for output in cell.outputs:
+        data = output.get("data", {})
+        page = "".join(data.get("text/html", ""))
+        for alt, png in re.findall(r'<img alt="([^"]*)"[^>]*base64,([^"]+)"', page):
+            name = f"expected-{len(attachments) + 1}.png"
+            attachments[name] = {"image/png": png}
+            parts.append(f"![{alt}](attachment:{name})")
+        text = "".join(output.get("text", "") or ("" if page else data.get("text/plain", "")))
+        if text:
+            parts.append(f"```text\n{text.rstrip()}\n```")
+    result = new_markdown_cell("\n\n".join(parts), id=f"{cell.id[:40]}-expected")
+    if attachments:
+        result.attachments = attachments
+    return result
+
+
+def build_student(folder: Path = STUDENT) -> list[Path]:
+    """Write the student's version of every lesson, and the pages they link to, into ``folder``; an older one goes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for page in NOTEBOOKS.glob("*.md"):
+        shutil.copy(page, folder)
+    for path in lesson_paths():
+        nbformat.write(student_version(nbformat.read(path, as_version=4)), folder / path.name)
+    return sorted(folder.glob("*.ipynb"))
+
+
+def unexpected_errors(notebook: NotebookNode) -> list[str]:
+    """What went wrong in an executed student's version, but for the stubs and what is meant to fail."""
+    return [
+        f"{output.ename}: {output.evalue} in:\n{cell.source}"
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "raises-exception" not in cell.metadata.get("tags", [])
+        for output in cell.outputs
+        if output.output_type == "error" and output.ename != NotImplementedError.__name__
+    ]
+
+
+def main(arguments: list[str]) -> None:
+    """Do what the first argument says."""
+    if arguments[:1] == ["execute"]:
+        for path in lesson_paths(arguments[1:]):
+            print(f"{path.name} ...", end=" ", flush=True)
+            seconds = execute(path)
+            record_time(path, seconds)
+            print(f"{seconds:.0f} s")
+    elif arguments[:1] == ["student"]:
+        built = build_student(*map(Path, arguments[1:]))
+        print(f"{len(built)} notebooks without solutions are in {built[0].parent if built else STUDENT}.")
+    else:
+        raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
