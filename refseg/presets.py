@@ -11,6 +11,13 @@ from dataclasses import dataclass, field, replace
 from refseg.errors import RefsegError
 from refseg.models.cmsa import ConcatenationMeanConfig
 from refseg.models.cmsa_net import CMSANetConfig
+from refseg.models.fusion_ablations import (
+    ConvLSTMFusionConfig,
+    DeconvFusionConfig,
+    PPMFusionConfig,
+    SumFusionConfig,
+)
+from refseg.models.gmlf import AnyFusionConfig, ReleaseGMLFConfig
 from refseg.models.mask_head import SkipMaskHeadConfig
 from refseg.models.text_encoders import SentenceVectorConfig
 from refseg.objectives import SegmentationConfig
@@ -150,6 +157,37 @@ def cmsa_release_refcoco() -> Experiment:
     return replace(cmsa_refcoco(), model=CMSANetConfig.release(VOCABULARY))
 
 
+def cmsa_refshapes_fusion_sum() -> Experiment:
+    """Control: the levels are added up instead of fused by gates."""
+    return _with_fusion(SumFusionConfig)
+
+
+def cmsa_refshapes_fusion_ppm() -> Experiment:
+    """Control: pyramid pooling in place of the gates, see ``fusion_ablations`` for what is ours in it."""
+    return _with_fusion(PPMFusionConfig)
+
+
+def cmsa_refshapes_fusion_deconv() -> Experiment:
+    """Control: deconvolutions from level to level in place of the gates."""
+    return _with_fusion(DeconvFusionConfig)
+
+
+def cmsa_refshapes_fusion_convlstm() -> Experiment:
+    """Control: a convolutional LSTM over the levels in place of the gates."""
+    return _with_fusion(ConvLSTMFusionConfig)
+
+
+def cmsa_refshapes_fusion_release() -> Experiment:
+    """The gates of the authors' release, one per channel, everything else as in ``cmsa_refshapes``."""
+    return _with_fusion(ReleaseGMLFConfig)
+
+
+def _with_fusion(kind: type[AnyFusionConfig]) -> Experiment:
+    experiment = cmsa_refshapes()
+    fusion = kind(dim=experiment.model.fusion.dim)
+    return replace(experiment, model=replace(experiment.model, fusion=fusion))
+
+
 PRESETS: dict[str, Callable[[], Experiment]] = {
     "cmsa_refshapes": cmsa_refshapes,
     "cmsa_refshapes_blank": cmsa_refshapes_blank,
@@ -160,4 +198,9 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "cmsa_release_refshapes": cmsa_release_refshapes,
     "cmsa_refcoco": cmsa_refcoco,
     "cmsa_release_refcoco": cmsa_release_refcoco,
+    "cmsa_refshapes_fusion_sum": cmsa_refshapes_fusion_sum,
+    "cmsa_refshapes_fusion_ppm": cmsa_refshapes_fusion_ppm,
+    "cmsa_refshapes_fusion_deconv": cmsa_refshapes_fusion_deconv,
+    "cmsa_refshapes_fusion_convlstm": cmsa_refshapes_fusion_convlstm,
+    "cmsa_refshapes_fusion_release": cmsa_refshapes_fusion_release,
 }

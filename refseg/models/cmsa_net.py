@@ -17,7 +17,7 @@ from refseg.models.attention import masked_mean, mutual_information
 from refseg.models.backbones import BACKBONES, DeepLabBackboneConfig, ResNet101BackboneConfig, SmallBackboneConfig
 from refseg.models.cmsa import CROSS_MODAL, CMSAConfig, ConcatenationMeanConfig
 from refseg.models.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig, ReleaseCrossModalSelfAttention
-from refseg.models.gmlf import FUSIONS, GMLFConfig, ReleaseGMLFConfig
+from refseg.models.gmlf import FUSIONS, AnyFusionConfig, GMLFConfig, ReleaseGMLFConfig
 from refseg.models.mask_head import HEADS, MaskHeadConfig, ReleaseMaskHeadConfig, SkipMaskHeadConfig
 from refseg.models.text_encoders import (
     TEXT_ENCODERS,
@@ -38,7 +38,7 @@ class CMSANetConfig:
     backbone: SmallBackboneConfig | ResNet101BackboneConfig | DeepLabBackboneConfig
     text: WordEmbeddingConfig | ContextualWordsConfig | SentenceVectorConfig
     cross_modal: CMSAConfig | ConcatenationMeanConfig | CMSAReleaseLevelsConfig
-    fusion: GMLFConfig | ReleaseGMLFConfig
+    fusion: AnyFusionConfig
     head: MaskHeadConfig | ReleaseMaskHeadConfig | SkipMaskHeadConfig
     c5_dim: int | None = None  # width to which C5 is projected before the attention; the release: 1000
     normalize_levels: bool = False  # BatchNorm behind the 1x1 convolution of each level (ours: small nets learn faster)

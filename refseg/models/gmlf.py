@@ -14,6 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from refseg.models.fusion_ablations import (
+    ABLATIONS,
+    ConvLSTMFusionConfig,
+    DeconvFusionConfig,
+    PPMFusionConfig,
+    SumFusionConfig,
+)
+
 
 @dataclass
 class GMLFConfig:
@@ -108,4 +116,7 @@ class ReleaseGatedMultiLevelFusion(nn.Module):
         return own, (memory_gate + 1).sigmoid(), (reset_gate + 1).sigmoid()
 
 
-FUSIONS = {GMLFConfig: GatedMultiLevelFusion, ReleaseGMLFConfig: ReleaseGatedMultiLevelFusion}
+AnyFusionConfig = (
+    GMLFConfig | ReleaseGMLFConfig | SumFusionConfig | PPMFusionConfig | DeconvFusionConfig | ConvLSTMFusionConfig
+)
+FUSIONS = {GMLFConfig: GatedMultiLevelFusion, ReleaseGMLFConfig: ReleaseGatedMultiLevelFusion, **ABLATIONS}

@@ -1,0 +1,158 @@
+"""Four other ways to fuse the levels, to hold the gates against: sum, pyramid pooling, deconvolution, ConvLSTM.
+
+The last three are rows of the ablation in Ye et al. (CVPR 2019), which names them and leaves open how they were built:
+where the levels join, in which order they enter, kernel sizes, widths and normalisation. What stands here is our
+choice of the smallest block that deserves the name; nothing is normalised, as in the gated fusion. The sum is the
+floor below all of them: no parameter, and nothing is chosen.
+
+All have the signature of ``GatedMultiLevelFusion``: built from (levels, config), ``channels`` wide, and
+``forward({level: X [B,dim,h,w]}) -> [B,dim,h,w]``. They have no gates to look at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass
+class SumFusionConfig:
+    """The width common to all levels."""
+
+    dim: int = 500
+
+
+class SumFusion(nn.Module):
+    """The sum of the levels, which is also what gated fusion becomes when every reset gate is 0.
+
+    Args:
+        levels: names of the levels, the finest first.
+        config: the common width.
+    """
+
+    def __init__(self, levels: tuple[str, ...], config: SumFusionConfig):
+        super().__init__()
+        self.levels = levels
+        self.channels = config.dim
+
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        """{level: X [B,dim,h,w]} -> [B,dim,h,w]."""
+        return sum(x[level] for level in self.levels)
+
+
+@dataclass
+class PPMFusionConfig:
+    """The width common to all levels, and the grids of the pyramid."""
+
+    dim: int = 500
+    bins: tuple[int, ...] = (1, 2, 3, 6)  # those of PSPNet
+
+
+class PPMFusion(nn.Module):
+    """The levels' sum, then the pyramid pooling module of PSPNet (Zhao et al., CVPR 2017, Sec. 3.2).
+
+    The sum is averaged over coarse grids; each average passes a 1x1 convolution to dim / number of grids, is enlarged
+    again, and all stand beside the sum under one 3x3 convolution. PSPNet has batch normalisation in it and one input;
+    that the levels are summed first is our choice.
+
+    Args:
+        levels: names of the levels, the finest first.
+        config: the common width and the grids.
+    """
+
+    def __init__(self, levels: tuple[str, ...], config: PPMFusionConfig):
+        super().__init__()
+        self.levels = levels
+        self.channels = config.dim
+        self.bins = config.bins
+        narrow = max(1, config.dim // len(config.bins))
+        self.narrow = nn.ModuleList(nn.Conv2d(config.dim, narrow, 1) for _ in config.bins)
+        self.join = nn.Conv2d(config.dim + narrow * len(config.bins), config.dim, 3, padding=1)
+
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        """{level: X [B,dim,h,w]} -> [B,dim,h,w]."""
+        total = sum(x[level] for level in self.levels)
+        pyramid = [total]
+        for grid, narrow in zip(self.bins, self.narrow, strict=True):
+            coarse = narrow(F.adaptive_avg_pool2d(total, grid)).relu()
+            pyramid.append(F.interpolate(coarse, total.shape[-2:], mode="bilinear", align_corners=False))
+        return self.join(torch.cat(pyramid, dim=1))
+
+
+@dataclass
+class DeconvFusionConfig:
+    """The width common to all levels."""
+
+    dim: int = 500
+
+
+class DeconvFusion(nn.Module):
+    """From the deepest level to the finest: a transposed 3x3 convolution with a ReLU, then the next level is added.
+
+    A deconvolution network (Noh et al., ICCV 2015) enlarges the grid at every step. Our backbones are dilated and their
+    levels share one grid, so the stride is 1 here. Kernel, ReLU and adding (not concatenating) are our choice.
+
+    Args:
+        levels: names of the levels, the finest first.
+        config: the common width.
+    """
+
+    def __init__(self, levels: tuple[str, ...], config: DeconvFusionConfig):
+        super().__init__()
+        self.deepest = levels[-1]
+        self.channels = config.dim
+        self.deconv = nn.ModuleDict(
+            {level: nn.ConvTranspose2d(config.dim, config.dim, 3, padding=1) for level in reversed(levels[:-1])}
+        )
+
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        """{level: X [B,dim,h,w]} -> [B,dim,h,w]."""
+        fused = x[self.deepest]
+        for level, deconv in self.deconv.items():
+            fused = deconv(fused).relu() + x[level]
+        return fused
+
+
+@dataclass
+class ConvLSTMFusionConfig:
+    """The width common to all levels."""
+
+    dim: int = 500
+
+
+class ConvLSTMFusion(nn.Module):
+    """The levels as the steps of a convolutional LSTM (Shi et al., NeurIPS 2015), the deepest first; the last h is out.
+
+    One 3x3 convolution of input and state, the same at every level, gives all four maps of the cell. Left out are the
+    peepholes of Shi et al.; the order of the levels is our choice.
+
+    Args:
+        levels: names of the levels, the finest first.
+        config: the common width.
+    """
+
+    def __init__(self, levels: tuple[str, ...], config: ConvLSTMFusionConfig):
+        super().__init__()
+        self.levels = levels
+        self.channels = config.dim
+        self.cell = nn.Conv2d(2 * config.dim, 4 * config.dim, 3, padding=1)
+
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        """{level: X [B,dim,h,w]} -> [B,dim,h,w], every value in (-1, 1)."""
+        hidden = memory = torch.zeros_like(x[self.levels[-1]])
+        for level in reversed(self.levels):
+            enter, forget, release, new = self.cell(torch.cat([x[level], hidden], dim=1)).chunk(4, dim=1)
+            memory = forget.sigmoid() * memory + enter.sigmoid() * new.tanh()
+            hidden = release.sigmoid() * memory.tanh()
+        return hidden
+
+
+ABLATIONS = {
+    SumFusionConfig: SumFusion,
+    PPMFusionConfig: PPMFusion,
+    DeconvFusionConfig: DeconvFusion,
+    ConvLSTMFusionConfig: ConvLSTMFusion,
+}
