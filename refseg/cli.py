@@ -1,4 +1,4 @@
-"""The command line: ``refseg tour | prepare | train | evaluate | predict | check-data | convert-cmsa-release``.
+"""The command line: ``refseg COMMAND``, and ``refseg --help`` lists the commands.
 
 A command is a dataclass: its fields are the options, its docstring is the help, ``run`` does the work.
 """
@@ -212,6 +212,21 @@ class ConvertCmsaRelease:
             print(f"Not used: {', '.join(conversion.unused)}", file=sys.stderr)
 
 
+@dataclass
+class Doctor:
+    """Look whether everything is there that the lessons need; each [FAIL] says the command that mends it."""
+
+    markdown: bool = False
+    """Print the report as Markdown, to paste into a bug report."""
+
+    def run(self) -> None:
+        """Print the report; exit status 1 if anything has to be mended."""
+        from refseg.doctor import main as examine
+
+        if not examine(self.markdown):
+            raise SystemExit(1)
+
+
 Command = (
     Annotated[Tour, tyro.conf.subcommand("tour")]
     | Annotated[Prepare, tyro.conf.subcommand("prepare")]
@@ -220,6 +235,7 @@ Command = (
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[CheckData, tyro.conf.subcommand("check-data")]
     | Annotated[ConvertCmsaRelease, tyro.conf.subcommand("convert-cmsa-release")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "predict": cli.Predict,
     "check-data": cli.CheckData,
     "convert-cmsa-release": cli.ConvertCmsaRelease,
+    "doctor": cli.Doctor,
 }
 POSITIONAL = {("prepare", "name"), ("check-data", "name"), ("convert-cmsa-release", "checkpoint")}
 
