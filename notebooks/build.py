@@ -24,6 +24,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
+from refseg.datasets.refshapes import ensure
 from refseg.machine import describe_machine
 from refseg.paths import PROJECT, results_dir
 
@@ -245,6 +246,7 @@ def unexpected_errors(notebook: NotebookNode) -> list[str]:
 def main(arguments: list[str]) -> None:
     """Do what the first argument says."""
     if arguments[:1] == ["execute"]:
+        ensure()  # else the first lesson would show how RefShapes is drawn, and be the only one that does
         for path in lesson_paths(arguments[1:]):
             print(f"{path.name} ...", end=" ", flush=True)
             seconds = execute(path)

@@ -36,7 +36,7 @@ class ExerciseError(AssertionError):
 
     def _render_traceback_(self) -> list[str]:
         """What Jupyter shows in place of a traceback through the checks: the sentence, and what the answer raised."""
-        raised = traceback.format_exception(self.__cause__) if self.__cause__ else []
+        raised = _own_traceback(self.__cause__) if self.__cause__ else []
         return [*raised, f"ExerciseError: {self}"]
 
 
@@ -123,7 +123,9 @@ class Exercise:
         given = copy.deepcopy(case)
         try:
             outcome = self.probe(answer, *given)
-        except NotImplementedError:
+        except NotImplementedError as stub:
+            shown = [f"NotImplementedError: {stub}"]
+            stub._render_traceback_ = lambda: shown  # one line in Jupyter, not the way through the checks
             raise
         except Exception as error:
             return error
@@ -197,6 +199,14 @@ def begin(written_for: str) -> None:
         print(f"This notebook was written for refseg {written_for}: its numbers may differ from yours.")
     if checkout is not None and checkout / "refseg" != package:
         print(f"This notebook lies in {checkout} but refseg comes from {package.parent}: run `make lab` in the former.")
+
+
+def _own_traceback(error: BaseException) -> list[str]:
+    """The traceback of ``error`` from where it leaves this file, that is, from the student's code on."""
+    step = error.__traceback__
+    while step and step.tb_frame.f_code.co_filename == __file__:
+        step = step.tb_next
+    return traceback.format_exception(type(error), error, step)
 
 
 def _compare_raised(got: Any, expected: Any) -> str:

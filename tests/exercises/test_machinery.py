@@ -80,8 +80,9 @@ def test_the_stub_passes_through():
     def stub(x, valid):
         raise NotImplementedError("your turn")
 
-    with pytest.raises(NotImplementedError, match="your turn"):
+    with pytest.raises(NotImplementedError, match="your turn") as caught:
         SHARES(stub)
+    assert caught.value._render_traceback_() == ["NotImplementedError: your turn"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_what_the_answer_raised_is_shown_with_it():
         SHARES(refuses)
     shown = "\n".join(caught.value._render_traceback_())
     assert isinstance(caught.value.__cause__, KeyError)
-    assert "in refuses" in shown and shown.endswith("it raises KeyError: 'x'.")
+    assert "in refuses" in shown and "in _outcome" not in shown and shown.endswith("it raises KeyError: 'x'.")
     with pytest.raises(ExerciseError) as caught:
         SHARES(not_divided)
     assert caught.value._render_traceback_() == ["ExerciseError: shares: Nothing is divided."]

@@ -18,3 +18,11 @@ def build() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def drawn_refshapes() -> None:
+    """RefShapes lies where the lessons look for it; drawn inside a lesson it would write a progress bar into a cell."""
+    from refseg.datasets.refshapes import ensure
+
+    ensure()

@@ -30,7 +30,7 @@ def nbval(path: Path, environment: dict[str, str]) -> tuple[int, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_a_lesson_gives_its_stored_outputs(path, build, tmp_path):
+def test_a_lesson_gives_its_stored_outputs(path, build, drawn_refshapes, tmp_path):
     status, report = nbval(path, build.kernel_environment(tmp_path / "ipython"))
     assert status == 0, report
 

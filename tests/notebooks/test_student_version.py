@@ -115,7 +115,7 @@ def test_nothing_of_the_solutions_is_left(path, build):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_the_version_runs_up_to_its_stubs(path, build, tmp_path):
+def test_the_version_runs_up_to_its_stubs(path, build, drawn_refshapes, tmp_path):
     version = build.student_version(nbformat.read(path, as_version=4))
     (tmp_path / "notebooks").mkdir()
     build.run(version, tmp_path / "notebooks", allow_errors=True)
