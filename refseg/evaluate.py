@@ -81,10 +81,10 @@ def score(
 
     Several processes each score their part and ``merge`` their meters. Arguments as for :func:`evaluate`.
     """
-    device = _device_of(model) if device is None else torch.device(device)
+    device = device_of(model) if device is None else torch.device(device)
     meter = SegmentationMeter(convention)
     loader = DataLoader(dataset, batch_size, shuffle=False, num_workers=num_workers, collate_fn=Collate(tokenizer))
-    with _in_eval_mode(model.to(device)), tqdm(total=len(dataset), unit="sample", disable=not progress) as bar:
+    with in_eval_mode(model.to(device)), tqdm(total=len(dataset), unit="sample", disable=not progress) as bar:
         for batch in loader:
             for pred_mask, mask, facts in zip(
                 predict_masks(model, batch.to(device)), batch.original_masks, batch.facts, strict=True
@@ -285,7 +285,7 @@ def _expressions_by_referent(dataset: ReferDataset) -> dict[Any, dict[Any, list[
 
 
 @contextmanager
-def _in_eval_mode(model: nn.Module):
+def in_eval_mode(model: nn.Module):
     """Eval mode inside; afterwards every part is as it was, a frozen normalisation in a training model too."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -296,7 +296,7 @@ def _in_eval_mode(model: nn.Module):
             module.training = training
 
 
-def _device_of(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 

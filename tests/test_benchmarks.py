@@ -77,3 +77,18 @@ def test_the_literal_network_is_the_same_network(monkeypatch):
         ours = model(batch).mask_logits
         network.make_literal(model)
         assert torch.allclose(model(batch).mask_logits, ours, atol=1e-4)
+
+
+def test_the_pointing_benchmark(monkeypatch, tiny_refshapes, tiny_checkpoint, tmp_path, capsys):
+    pointing, out = load("pointing", monkeypatch), tmp_path / "pointing.json"
+    pointing.PointingBenchmark(tiny_checkpoint, splits=("val", "testB"), samples=5, ablated=3, out=out).run()
+    result, printed = json.loads(out.read_text()), capsys.readouterr().out
+    assert {"machine", "versions", "commit", "checkpoint"} <= result.keys()
+    for split in ("val", "testB"):
+        assert result["pointing"][split]["expressions"] == 5
+        for name in pointing.MAPS:
+            row = result["pointing"][split][name]["c5"]["all"]
+            assert (
+                row["N"] > 5 and f"| c5 | all | {row['N']} | {row['pointing']:.3f} | {row['chance']:.3f} |" in printed
+            )
+    assert result["ablation"]["expressions"] == 3 and "| shape |" in printed

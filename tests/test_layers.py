@@ -20,7 +20,7 @@ LAYERS = [
     "datasets models losses metrics",
     "objectives checkpoint viz",
     "evaluate presets explorer exercises",
-    "predict",  # takes evaluate's way from a model to a mask
+    "predict pointing",  # both take evaluate's way from a model to a mask
     "train",
     "doctor tour convert",  # each is a command, so the command line stands above them
     "cli",

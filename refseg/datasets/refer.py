@@ -100,7 +100,8 @@ class ReferDataset(Dataset):
         split_by: who made the split; default unc, for refcocog umd, for referit berkeley, for refshapes refseg.
         transform: RefSample -> RefSample, applied last.
         objects: also say what every pixel shows: samples get ``objects`` and ``object_classes``, whose columns are
-            named, with their classes, by the data set's ``class_names``.
+            named, with their classes, by the data set's ``class_names``; ``facts["object_ids"]`` lists the annotations
+            of the objects 1, 2, ...
         cache_images: keep every decoded picture in memory; for small sets only.
 
     Raises:
@@ -166,7 +167,9 @@ class ReferDataset(Dataset):
         )
         if self.class_names:
             objects, classes = self._objects(ref["image_id"], size)
-            sample = replace(sample, objects=objects, object_classes=classes)
+            ids = [annotation["id"] for annotation in self._of_picture[str(ref["image_id"])]]
+            facts = {**sample.facts, "object_ids": ids}
+            sample = replace(sample, objects=objects, object_classes=classes, facts=facts)
         return self.transform(sample) if self.transform else sample
 
     def find_image(self, image_id: int | str) -> Path | None:

@@ -97,10 +97,11 @@ def test_what_every_pixel_shows(tmp_path, cache_images):
     for _ in range(2):  # the second time from the cache, which the first must not reach
         sample = data[0]
         assert sample.object_classes.tolist() == [[0, 0], [2, 1], [1, 3]]  # none, the plate, the red box upon it
-        assert (sample.objects == 2).equal(sample.mask)
+        assert (sample.objects == 2).equal(sample.mask) and sample.facts["object_ids"] == [12, sample.facts["ann_id"]]
         assert (sample.objects == 1).sum() == 4 * 6 - sample.mask.sum()
         sample.objects.fill_(9)
-    assert load(tmp_path)[0].objects is None
+    plain = load(tmp_path)[0]
+    assert plain.objects is None and "object_ids" not in plain.facts
 
 
 @pytest.mark.parametrize(

@@ -326,3 +326,34 @@ _FUNCTION_WORDS = frozenset("the to on of at very far".split())
 def _mark(text: str, true_of: frozenset[int]) -> list[Word]:
     """Words of a fixed phrase; its content words are true of ``true_of``."""
     return [Word(word, None if word in _FUNCTION_WORDS else true_of) for word in text.split()]
+
+
+# ------------------------------------------------------------------------------------------------- kinds of words
+
+WORD_KINDS = (*ATTRIBUTES, "superlative", "place", "ordinal", "relation")
+
+
+def word_kinds(words: Sequence[str]) -> list[str | None]:
+    """What each word of an expression speaks of, one of ``WORD_KINDS``; None for function words and "thing".
+
+    >>> word_kinds("the red star left of the smallest box on the left".split())
+    [None, 'colour', 'shape', 'relation', None, None, 'superlative', 'shape', None, None, 'place']
+    """
+    kinds = _kind_table()
+    return [
+        "relation" if word in ("left", "right") and after == "of" else kinds.get(word)
+        for word, after in zip(words, [*words[1:], ""])
+    ]
+
+
+def _kind_table() -> dict[str, str]:
+    """Every content word with its kind; "left" and "right" as places."""
+    table = {word: "relation" for texts in _RELATED.values() for text in texts for word in text.split()}
+    table |= {word: "ordinal" for texts in _NTH.values() for word in texts}
+    table |= {word: "place" for texts in _MOST_BEHIND.values() for text in texts for word in text.split()}
+    for axis, texts in _MOST_BEFORE.items():
+        table |= dict.fromkeys(texts, "superlative" if axis in ("small", "large") else "place")
+    for name, values in ATTRIBUTES.items():
+        table |= {word: name for value in values for word in SYNONYMS.get(value, (value,))}
+    table |= dict.fromkeys(_WITH_TEXTURE.values(), "texture")
+    return {word: kind for word, kind in table.items() if word not in _FUNCTION_WORDS}

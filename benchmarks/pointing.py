@@ -1,0 +1,87 @@
+"""Where the word maps of the shipped checkpoint point, and what its words are worth to the mask, on RefShapes.
+
+    python benchmarks/pointing.py                  # val and testB; prints tables, writes data/results/pointing.json
+
+The pointing game and word ablation of ``refseg.pointing``, on the CPU.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from torch.utils.data import Subset
+
+from refseg.checkpoint import load_checkpoint
+from refseg.datasets import build_dataset, build_transform
+from refseg.machine import describe_machine, git_commit, versions
+from refseg.paths import checkpoints_dir, results_dir
+from refseg.pointing import ablation_scores, pointing_scores, relative_word_maps, word_maps
+
+MAPS = {"attention": word_maps, "relative to the other words": relative_word_maps}
+
+
+@dataclass
+class PointingBenchmark:
+    """Score the word maps of a checkpoint."""
+
+    checkpoint: Path = checkpoints_dir() / "cmsa_refshapes"
+    splits: tuple[str, ...] = ("val", "testB")
+    samples: int | None = None
+    """Take that many samples of each split, spread evenly; all if not given."""
+    ablated: int = 400
+    """Samples of the first split, spread evenly, whose words are struck out one at a time."""
+    out: Path = results_dir() / "pointing.json"
+
+    def run(self) -> None:
+        """Everything."""
+        loaded = load_checkpoint(self.checkpoint, torch.device("cpu"))
+        about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
+        result = {"checkpoint": self.checkpoint.resolve().name, "data": "refshapes", **about, "pointing": {}}
+        for split in self.splits:
+            whole = build_dataset("refshapes", split, build_transform(loaded.image_size), objects=True)
+            dataset = spread(whole, self.samples)
+            result["pointing"][split] = {"expressions": len(dataset)}
+            for name, maps_of in MAPS.items():
+                scores = pointing_scores(loaded.model, dataset, loaded.tokenizer, maps_of=maps_of)
+                result["pointing"][split][name] = scores
+                print(f"{split}, {len(dataset):,} expressions, {name}\n\n{table(scores)}\n")
+            if split == self.splits[0]:
+                dataset = spread(whole, self.ablated)
+                by_kind = ablation_scores(loaded.model, dataset, loaded.tokenizer)
+                result["ablation"] = {"split": split, "expressions": len(dataset), "by_kind": by_kind}
+        print(ablation_table(result["ablation"]["by_kind"]))
+        self.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def spread(dataset, count: int | None):
+    """``count`` samples of ``dataset`` at equal distances; None takes all."""
+    if count is None or count >= len(dataset):
+        return dataset
+    return Subset(dataset, [int(i * len(dataset) / count) for i in range(count)])
+
+
+def table(scores: dict) -> str:
+    """The pointing scores as a Markdown table."""
+    names = ("N", "pointing", "chance", "object_chance", "on_object", "mass")
+    lines = ["| level | words | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names)]
+    for level, by_kind in scores.items():
+        for kind, row in by_kind.items():
+            cells = [f"{row[name]:,}" if name == "N" else f"{row[name]:.3f}" for name in names]
+            lines.append(f"| {level} | {kind} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def ablation_table(by_kind: dict) -> str:
+    """What striking a word out costs, as a Markdown table."""
+    lines = ["| word struck out | N | mIoU | mIoU without |", "|---|---|---|---|"]
+    for kind, row in by_kind.items():
+        lines.append(f"| {kind} | {row['N']:,} | {row['mIoU']:.3f} | {row['mIoU without']:.3f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    tyro.cli(PointingBenchmark).run()
