@@ -137,7 +137,7 @@ def torch_works() -> Iterator[Finding]:
 
 def jupyter() -> Iterator[Finding]:
     """The kernel, and the part of ipywidgets that runs in the browser: without it sliders are blank."""
-    folders = [Path(sys.prefix) / "share" / "jupyter", *_jupyter_path()]
+    folders = _jupyter_folders()
     kernel = any((folder / "kernels" / "python3" / "kernel.json").is_file() for folder in folders)
     what = "Jupyter's Python kernel" + ("" if kernel else " is not registered")
     yield Finding(kernel, what, f"{shlex.quote(sys.executable)} -m ipykernel install --sys-prefix")
@@ -231,12 +231,11 @@ def _memory_gib() -> float | None:
         return None
 
 
-def _jupyter_path() -> list[Path]:
-    try:
-        from jupyter_core.paths import jupyter_path
-    except ImportError:
-        return []
-    return [Path(folder) for folder in jupyter_path()]
+def _jupyter_folders() -> list[Path]:
+    """Where Jupyter looks for kernels and extensions: of this Python, of the user, and where JUPYTER_PATH says."""
+    named = [Path(folder) for folder in os.environ.get("JUPYTER_PATH", "").split(os.pathsep) if folder]
+    user = Path.home() / ".local" / "share" / "jupyter"
+    return [*named, user, Path(sys.prefix) / "share" / "jupyter", Path("/usr/local/share/jupyter")]
 
 
 def _pip(*words: str) -> str:

@@ -128,8 +128,7 @@ def test_an_installed_copy_asks_its_metadata(monkeypatch, tmp_path):
 
 
 def test_no_kernel_and_blank_widgets(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor.sys, "prefix", str(tmp_path))
-    monkeypatch.setattr(doctor, "_jupyter_path", list)
+    monkeypatch.setattr(doctor, "_jupyter_folders", lambda: [tmp_path])
     kernel, widgets = failures(doctor.jupyter)
     assert "kernel is not registered" in kernel.what and "ipykernel install --sys-prefix" in kernel.remedy
     assert "sliders would be blank" in widgets.what and "jupyterlab_widgets" in widgets.remedy
