@@ -1,4 +1,4 @@
-"""Score the shipped checkpoint on all splits of RefShapes and write the tables of README.md.
+"""Score the shipped checkpoint on all splits of RefShapes and write the tables of README.md and of its model card.
 
     python benchmarks/results.py              # scores first, then the tables
     python benchmarks/results.py --no-score   # the tables only, from the JSON files that are there
@@ -42,6 +42,7 @@ def main(score: bool = True) -> None:
     parts = [shipped(read("cmsa_refshapes"))]
     if controls := read("controls"):
         parts.append(by_control(controls))
+    write_block(checkpoints_dir() / "cmsa_refshapes" / "README.md", "results", parts[0])
     write_block(PROJECT / "README.md", "results", "\n\n".join(parts))
     if measured := read("cmsa_speed"):
         text = speed(measured)

@@ -55,7 +55,7 @@ def run_tour(folder: Path, minutes: float = 2.0) -> Path:
     report.write_text(_page(folder, val, checkpoints, results), encoding="utf-8")
     print(_table_text(results))
     print(f"\nDone in {(time.perf_counter() - started) / 60:.1f} minutes. Open in a browser:  {report.resolve()}")
-    print("Notebooks:  make lab   (JupyterLab opens in your browser; the lessons are still being written)")
+    print("Notebooks:  make lab   (JupyterLab opens in your browser; start with 00_start_here)")
     return report
 
 
@@ -231,9 +231,9 @@ objects weigh more; <b>P@K</b> is the share of samples with IoU ≥ K.</p>
 {examples}
 
 <h2>Where to go next</h2>
-<p><code>make lab</code> opens JupyterLab; the lessons are still being written.
-<code>.venv/bin/refseg predict --help</code> tries a picture
-of your own, <code>.venv/bin/refseg train --help</code> trains longer.</p>
+<p><code>make lab</code> opens the lessons in JupyterLab; begin with <code>00_start_here</code>.
+<code>.venv/bin/refseg predict --help</code> tries a picture of your own,
+<code>.venv/bin/refseg train --help</code> trains longer.</p>
 <footer>Written {date}. {about}.</footer>
 </body>
 </html>
