@@ -9,7 +9,7 @@ from torch import Tensor
 
 from refseg.datasets.refshapes.language import Form, referents
 from refseg.datasets.refshapes.scene import Thing
-from refseg.exercises import Exercise, single_case, value
+from refseg.exercises import Exercise
 
 # ------------------------------------------------------------------------------------------- one mask out of pieces
 
@@ -366,32 +366,4 @@ samples_by_split = Exercise(
         (_all_splits_alike, "Every split has the number of all of them together."),
     ],
     verified="one sample per sentence, repeated ones too",
-)
-
-
-# ------------------------------------------------------------------------------- a number that papers get wrong
-
-first_sentences_score = Exercise(
-    title="A score over first sentences",
-    difficulty=1,
-    importance=4,
-    minutes=5,
-    right=(1.0 + 0.2 + 0.0 + 0.8) / 4,
-    cases=single_case,
-    probe=value,
-    mistakes=[
-        ((1.0 + 0.8) / 2, "It looks as if only the first sentence of each object is scored."),
-        (
-            ((1.0 + 0.2 + 0.0) / 3 + 0.8) / 2,
-            "It looks like a mean of the objects' means: a sentence then weighs less if its object has many.",
-        ),
-        ((1.0 + 0.2 + 0.0) / 3, "The second object is missing."),
-        (1.0 + 0.2 + 0.0 + 0.8, "The IoUs are added up and not divided."),
-        (
-            (1.0 + 0.2 + 0.8) / 3,
-            "The sentence with an IoU of zero is left out. An answer that misses counts as much as one that hits.",
-        ),
-        ((1.0 + 0.2 + 0.0 + 0.8) / 2, "The sum is right, but it is divided by the number of objects."),
-    ],
-    verified="every sentence weighs the same",
 )
