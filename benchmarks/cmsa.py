@@ -129,7 +129,8 @@ def attended_literal(
 def attended(form: str, block: CrossModalSelfAttention, *inputs: Tensor) -> Tensor:
     """The attended value [B,R,d] by the named form."""
     if form == "rank_n":
-        return block.factorised(*inputs, None)
+        pixels, words, valid = inputs
+        return block.factorised(*multimodal_parts(pixels, words), valid, None)
     if form == "per_word":
         return attended_per_word(block, *inputs)
     return attended_literal(block, *inputs, fused=form == "literal_sdpa")
@@ -397,7 +398,7 @@ class Bench:
         about = {"machine": describe_machine(self.device), "versions": versions(), "commit": git_commit()}
         results = {"headline": headline, "precision": precision(), **about} if self.sweep else {**headline, **about}
         if self.sweep:
-            results["sweeps"] = {name: self.curve(point, name) for name in SWEEPS}
+            results["sweeps"] = {name: self.curve(point, name, headline) for name in SWEEPS}
         if self.json == "-":
             print(json.dumps(results))
             return
@@ -413,11 +414,14 @@ class Bench:
             Path(self.json).write_text(json.dumps(results, indent=1) + "\n")
         print(table(headline))
 
-    def curve(self, point: Point, name: str) -> list[dict]:
-        """All forms at every value of one size."""
-        values = tqdm(SWEEPS[name], desc=name, file=sys.stderr)
+    def curve(self, point: Point, name: str, headline: dict) -> list[dict]:
+        """All forms at every value of one size; the point of the headline is not measured again."""
         budget = min(self.literal_seconds, 20.0)  # the long ones are in the headline
-        return [measure(replace(point, **{name: value}), self.rounds, budget, memory=False) for value in values]
+        rows = []
+        for value in tqdm(SWEEPS[name], desc=name, file=sys.stderr):
+            varied = replace(point, **{name: value})
+            rows.append(headline if varied == point else measure(varied, self.rounds, budget, memory=False))
+        return rows
 
 
 if __name__ == "__main__":

@@ -65,7 +65,11 @@ def multimodal_features(pixels: Tensor, words: Tensor) -> Tensor:
 
 def mean_multimodal_feature(pixels: Tensor, words: Tensor, token_valid: Tensor) -> Tensor:
     """Mean over the valid words of f_pn, [B,R,Cv+Cl+8]: only its word part has anything to average."""
-    v, e, s = multimodal_parts(pixels, words)
+    return mean_of_parts(*multimodal_parts(pixels, words), token_valid)
+
+
+def mean_of_parts(v: Tensor, e: Tensor, s: Tensor, token_valid: Tensor) -> Tensor:
+    """``mean_multimodal_feature`` from the parts."""
     B, R = v.shape[:2]
     e_mean = masked_mean(e, token_valid[..., None], dim=1)
     return torch.cat([v, e_mean[:, None].expand(B, R, -1), s.expand(B, R, -1)], dim=-1)
@@ -92,7 +96,8 @@ def word_averaged_weights(scores: Tensor, word_scores: Tensor, token_valid: Tens
     """Mean over the valid query words n of softmax_k(scores[p,k] + word_scores[n,k]), k regions or words.
 
     The exponential of a sum is a product, so one exponential matrix E serves all query words: with F of the words and
-    the sums Z = E F^T the mean is E * ((1/Z) F) / L, two thin products in place of L softmaxes. Where ``scores`` and
+    the sums Z = E F^T the mean is E * ((1/Z) F) / L, two thin products in place of L softmaxes. A factor per row of E
+    or F cancels, so both may be softmaxes, which torch computes in one go. Where ``scores`` and
     ``word_scores`` peak sharply at different keys Z runs out of the range of floats; then the softmaxes are taken
     one by one. Both ways are exact.
 
@@ -104,9 +109,8 @@ def word_averaged_weights(scores: Tensor, word_scores: Tensor, token_valid: Tens
     Returns:
         [B,R,K], each row sums to one
     """
-    with torch.no_grad():  # a constant per row cancels in the softmax, so the maxima need no gradient either
-        E = scores.sub(scores.amax(-1, keepdim=True)).exp_()
-        F = word_scores.sub(word_scores.amax(-1, keepdim=True)).exp_()
+    with torch.no_grad():
+        E, F = scores.softmax(-1), word_scores.softmax(-1)
         Z = (E @ F.mT).masked_fill_(~token_valid[:, None], 1.0)  # [B,R,L]
     if Z.amin() < SMALLEST_SUM:
         return word_by_word_weights(scores, word_scores, token_valid)
@@ -116,26 +120,27 @@ def word_averaged_weights(scores: Tensor, word_scores: Tensor, token_valid: Tens
 class ProductWeights(torch.autograd.Function):
     """A = E * (W F) with W = shares / Z and Z = E F^T, differentiated with respect to log E and log F.
 
-    Written out because plain autograd would keep three matrices of E's size where one will do.
+    Written out because plain autograd would keep three matrices of E's size where one will do: A is kept anyway, by the
+    product with the values that follows.
     """
 
     @staticmethod
     def forward(ctx, scores: Tensor, word_scores: Tensor, E: Tensor, F: Tensor, Z: Tensor, shares: Tensor) -> Tensor:
-        """E [B,R,K] and F [B,L,K] are the exponentials of the scores, Z [B,R,L], shares [B,L] -> A [B,R,K]."""
+        """E [B,R,K] and F [B,L,K] are exponentials of the scores, up to a factor per row; Z [B,R,L], shares [B,L]."""
         W = shares[:, None] / Z
-        ctx.save_for_backward(E, F, Z, W)
-        return (W @ F).mul_(E)
+        A = (W @ F).mul_(E)
+        ctx.save_for_backward(E, F, Z, W, A)
+        return A
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         """From dA to d scores = E * dE and d word_scores = F * dF."""
-        E, F, Z, W = ctx.saved_tensors
+        E, F, Z, W, A = ctx.saved_tensors
         through_product = grad * E  # what reaches W F
         through_sums = -(through_product @ F.mT) * W / Z  # what reaches Z, by way of W
         grad_word_scores = (W.mT @ through_product + through_sums.mT @ E).mul_(F)
-        del through_product
-        grad_scores = (W @ F).mul_(grad).baddbmm_(through_sums, F).mul_(E)
+        grad_scores = torch.matmul(through_sums, F, out=through_product).mul_(E).addcmul_(A, grad)
         return grad_scores, grad_word_scores, None, None, None, None
 
 
@@ -185,16 +190,18 @@ class CrossModalSelfAttention(nn.Module):
         Returns:
             fused [B,Cv+Cl+8,h,w]
         """
-        attended = self.factorised(pixels, words, token_valid, region_valid)
-        fused = self.out(attended) + mean_multimodal_feature(pixels, words, token_valid)
+        parts = multimodal_parts(pixels, words)
+        fused = self.out(self.factorised(*parts, token_valid, region_valid)) + mean_of_parts(*parts, token_valid)
         return fused.transpose(1, 2).unflatten(2, pixels.shape[-2:])
 
-    def factorised(self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None) -> Tensor:
-        """The attended value averaged over the query words, [B,R,d]: sums over regions and over words apart."""
-        parts = multimodal_parts(pixels, words)
-        value_p, value_n = project_parts(self.value, *parts)
-        scores_pp, scores_np, scores_pn, scores_nn = self.scores(*parts, token_valid, region_valid)
-        with torch.autocast(pixels.device.type, enabled=False):
+    def factorised(self, v: Tensor, e: Tensor, s: Tensor, token_valid: Tensor, region_valid: Tensor | None) -> Tensor:
+        """The attended value averaged over the query words, [B,R,d]: sums over regions and over words apart.
+
+        ``v``, ``e`` and ``s`` are those of ``multimodal_parts``.
+        """
+        value_p, value_n = project_parts(self.value, v, e, s)
+        scores_pp, scores_np, scores_pn, scores_nn = self.scores(v, e, s, token_valid, region_valid)
+        with torch.autocast(v.device.type, enabled=False):
             alpha = word_averaged_weights(scores_pp, scores_np, token_valid)
             beta = word_averaged_weights(scores_pn, scores_nn, token_valid)
         return alpha.to(value_p.dtype) @ value_p + beta.to(value_n.dtype) @ value_n

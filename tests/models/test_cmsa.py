@@ -251,12 +251,15 @@ def test_gradcheck_of_the_hand_written_backward():
     assert torch.autograd.gradcheck(lambda *scores: word_averaged_weights(*scores, token_valid), leaves)
 
 
-def test_one_matrix_is_kept_for_the_backward_pass():
+def test_two_matrices_are_kept_for_the_backward_pass():
+    """The exponentials, and the weights themselves, which the product with the values keeps as well."""
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         scores = torch.randn(1, 23, 29, requires_grad=True)
-        word_averaged_weights(scores, torch.randn(1, 3, 29), torch.ones(1, 3, dtype=torch.bool))
-    assert kept.count((1, 23, 29)) == 1
+        weights = word_averaged_weights(scores, torch.randn(1, 3, 29), torch.ones(1, 3, dtype=torch.bool))
+        _ = weights @ torch.randn(1, 29, 5, requires_grad=True)
+    large = [x.data_ptr() for x in kept if x.shape == (1, 23, 29)]
+    assert len(large) == 3 and len(set(large)) == 2 and weights.data_ptr() in large
 
 
 @pytest.mark.parametrize("spread", [1.0, 10.0])
