@@ -416,7 +416,7 @@ class Bench:
 
     def curve(self, point: Point, name: str, headline: dict) -> list[dict]:
         """All forms at every value of one size; the point of the headline is not measured again."""
-        budget = min(self.literal_seconds, 20.0)  # the long ones are in the headline
+        budget = min(self.literal_seconds, 6.0)  # the long ones are in the headline
         rows = []
         for value in tqdm(SWEEPS[name], desc=name, file=sys.stderr):
             varied = replace(point, **{name: value})

@@ -33,7 +33,7 @@ class Segmentation(nn.Module):
     "semantics" is an auxiliary loss of ours for networks without a pretrained backbone: one 1x1 convolution per level
     tells for every region which category (shape), colour, ... its centre shows. The papers' backbones know such things
     from their own training on labelled pictures; without it a network must find out what "star" looks like from masks
-    alone, which takes several times as long (README, results). The convolutions belong to the objective and are not
+    alone, which took several times as long in our trials. The convolutions belong to the objective and are not
     part of a trained model.
 
     Args:
