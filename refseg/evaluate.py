@@ -297,6 +297,7 @@ def in_eval_mode(model: nn.Module):
 
 
 def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights are; the CPU if it has none."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 

@@ -386,10 +386,9 @@ class Literal(RightCMSA):
 class _Averaged(RightCMSA):
     average = staticmethod(word_averaged_weights)
 
-    def factorised(self, pixels, words, token_valid, region_valid=None):
-        parts = multimodal_parts(pixels, words)
-        value_p, value_n = project_parts(self.value, *parts)
-        scores_pp, scores_np, scores_pn, scores_nn = self.scores(*parts, token_valid, None)
+    def factorised(self, v, e, s, token_valid, region_valid=None):
+        value_p, value_n = project_parts(self.value, v, e, s)
+        scores_pp, scores_np, scores_pn, scores_nn = self.scores(v, e, s, token_valid, None)
         alpha = self.average(scores_pp, scores_np, token_valid)
         return alpha @ value_p + self.average(scores_pn, scores_nn, token_valid) @ value_n
 
@@ -427,12 +426,14 @@ class _NoPadding(RightCMSA):
 
 class _WithoutF(RightCMSA):
     def forward(self, pixels, words, token_valid):
-        return self.out(self.factorised(pixels, words, token_valid, None)).mT.unflatten(2, pixels.shape[-2:])
+        return self.out(self.factorised(*multimodal_parts(pixels, words), token_valid, None)).mT.unflatten(
+            2, pixels.shape[-2:]
+        )
 
 
 class _Reshaped(RightCMSA):
     def forward(self, pixels, words, token_valid):
-        attended = self.factorised(pixels, words, token_valid, None)
+        attended = self.factorised(*multimodal_parts(pixels, words), token_valid, None)
         fused = self.out(attended) + mean_multimodal_feature(pixels, words, token_valid)
         return fused.reshape(len(fused), -1, *pixels.shape[-2:])
 
