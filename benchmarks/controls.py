@@ -26,6 +26,8 @@ ROWS = {
     "no attention (concatenation, mean over words)": "cmsa_refshapes_no_attention",
     "sentence vector in place of words (CMSA-S)": "cmsa_refshapes_sentence",
     "expression blanked, in training too": "cmsa_refshapes_blank",
+}
+HEAD_ROWS = {
     "full model, head without the look across": "cmsa_refshapes_near_head",
     "no attention, head without the look across": "cmsa_refshapes_near_head_no_attention",
 }
@@ -39,17 +41,20 @@ class Controls:
     steps: int = 2000
     """Budget of every training."""
     seed: int = 0
+    heads: bool = False
+    """Also train both with a head that does not look across the picture: what comparing costs without it."""
     only: str | None = None
     """Train this preset and stop."""
     out: Path = results_dir() / "controls.json"
 
     def run(self) -> None:
         """Everything, or one training."""
-        folders = {preset: self.train(preset) for preset in ([self.only] if self.only else ROWS.values())}
+        wanted = ROWS | HEAD_ROWS if self.heads else ROWS
+        folders = {preset: self.train(preset) for preset in ([self.only] if self.only else wanted.values())}
         if self.only:
             return
         rows = {}
-        for name, preset in ROWS.items():
+        for name, preset in wanted.items():
             control = "blank" if preset.endswith("_blank") else None
             rows[name] = {split: self.score(folders[preset], split, control) for split in SPLITS}
         full = folders["cmsa_refshapes"]
