@@ -229,14 +229,14 @@ def error(point: Point, form: str, queries: int = 16) -> float:
     short = point.dtype != "float32"
     with torch.no_grad():
         with torch.autocast(point.device, getattr(torch, point.dtype), enabled=short):
-            got = attended(form, block, *inputs)[:, rows] if form == "rank_n" else _rows(form, block, inputs, rows)
+            got = _rows(form, block, inputs, rows)
         exact = attended_literal(block.double(), *(x.double() for x in inputs[:2]), inputs[2], fused=True, rows=rows)
     return ((got.double() - exact).norm() / exact.norm()).item()
 
 
 def _rows(form: str, block: nn.Module, inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
-    if form == "per_word":
-        return attended_per_word(block, *inputs)[:, rows]
+    if form in ("rank_n", "per_word"):
+        return attended(form, block, *inputs)[:, rows]
     return attended_literal(block, *inputs, fused=form == "literal_sdpa", rows=rows)
 
 

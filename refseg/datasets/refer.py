@@ -137,7 +137,7 @@ class ReferDataset(Dataset):
         instances = _read_json(instances_file)
         self._annotations, self._records = _checked_instances(instances, instances_file, self.refs, refs_file)
         self.class_names = _class_names(instances, instances_file) if objects else {}
-        self._of_picture = _by_picture(instances, self._records, instances_file) if objects else {}
+        self._of_picture = _by_picture(instances, self._records, self.class_names, instances_file) if objects else {}
         self._rows = [(ref, sentence) for ref in self.refs for sentence in ref["sentences"]]
         self.expressions = [_expression(ref, sentence, refs_file) for ref, sentence in self._rows]
         self.sample_ids = [f"{ref['ref_id']}_{sentence['sent_id']}" for ref, sentence in self._rows]
@@ -166,10 +166,13 @@ class ReferDataset(Dataset):
             facts=_facts(ref, sentence),
         )
         if self.class_names:
-            objects, classes = self._objects(ref["image_id"], size)
-            ids = [annotation["id"] for annotation in self._of_picture[str(ref["image_id"])]]
-            facts = {**sample.facts, "object_ids": ids}
-            sample = replace(sample, objects=objects, object_classes=classes, facts=facts)
+            of_picture = self._of_picture[str(ref["image_id"])]
+            sample = replace(
+                sample,
+                objects=self._object_map(ref["image_id"], size),
+                object_classes=torch.tensor([[0] * len(self.class_names), *(o["classes"] for o in of_picture)]),
+                facts={**sample.facts, "object_ids": [o["id"] for o in of_picture]},
+            )
         return self.transform(sample) if self.transform else sample
 
     def find_image(self, image_id: int | str) -> Path | None:
@@ -206,20 +209,17 @@ class ReferDataset(Dataset):
             self._pictures[str(image_id)] = picture.clone()
         return picture
 
-    def _objects(self, image_id: int | str, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """The picture's object map, uint8 [H,W], and the classes of its objects, int64 [K+1,A]."""
-        annotations = self._of_picture[str(image_id)]
-        rows = [[0] * len(self.class_names)]
-        rows += [[names.index(a[name]) + 1 for name, names in self.class_names.items()] for a in annotations]
+    def _object_map(self, image_id: int | str, size: tuple[int, int]) -> Tensor:
+        """Which object every pixel of the picture shows, uint8 [H,W]."""
         if self._object_maps is not None and str(image_id) in self._object_maps:
-            return self._object_maps[str(image_id)].clone(), torch.tensor(rows)
+            return self._object_maps[str(image_id)].clone()
         objects = torch.zeros(size, dtype=torch.uint8)
-        for number, annotation in enumerate(annotations, start=1):
+        for number, annotation in enumerate(self._of_picture[str(image_id)], start=1):
             owner = f"Annotation {annotation['id']} in {self.root / 'instances.json'}"
             objects[segmentation_mask(annotation["segmentation"], size, owner)] = number
         if self._object_maps is not None:
             self._object_maps[str(image_id)] = objects.clone()
-        return objects, torch.tensor(rows)
+        return objects
 
 
 # ------------------------------------------------------------------------------------------------ masks
@@ -416,18 +416,22 @@ def _class_names(instances: dict, path: Path) -> dict[str, tuple[str, ...]]:
         raise RefsegError(f"{path} does not name its categories ({error!r} is missing): fetch it anew.") from error
 
 
-def _by_picture(instances: dict, records: dict[str, dict], path: Path) -> dict[str, list[dict]]:
+def _by_picture(
+    instances: dict, records: dict[str, dict], class_names: dict[str, tuple[str, ...]], path: Path
+) -> dict[str, list[dict]]:
     """The objects of each picture in ``records``, largest first, so that a small one is drawn over what is behind it.
 
-    Each has "id", "segmentation", and by attribute the name of its class. Crowds are left out.
+    Each has "id", "segmentation", and "classes": the number of its class by attribute, from 1. Crowds are left out.
     """
     names = {entry["id"]: entry["name"] for entry in instances["categories"]}
+    numbers = {of: {name: number for number, name in enumerate(all_, 1)} for of, all_ in class_names.items()}
     objects: dict[str, list[dict]] = {image_id: [] for image_id in records}
     try:
         for annotation in sorted(instances["annotations"], key=lambda annotation: -annotation["area"]):
             if str(annotation["image_id"]) in objects and not annotation.get("iscrowd"):
-                classes = {"category": names[annotation["category_id"]], **annotation.get("attributes", {})}
-                entry = {"id": annotation["id"], "segmentation": annotation["segmentation"], **classes}
+                said = {"category": names[annotation["category_id"]], **annotation.get("attributes", {})}
+                classes = [number[said[attribute]] for attribute, number in numbers.items()]
+                entry = {"id": annotation["id"], "segmentation": annotation["segmentation"], "classes": classes}
                 objects[str(annotation["image_id"])].append(entry)
     except KeyError as error:
         raise RefsegError(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from refseg.errors import RefsegError
 from refseg.models.attention import SPATIAL_CHANNELS, at_least_float32, masked_mean, masked_softmax
-from refseg.models.cmsa import mean_multimodal_feature, multimodal_parts, project_parts
+from refseg.models.cmsa import mean_of_parts, multimodal_parts, project_parts
 
 
 @dataclass
@@ -104,7 +104,7 @@ class ReleaseCrossModalSelfAttention(nn.Module):
         parts = multimodal_parts(pixels, words)
         if self.reduce is None:
             query, key, value = (relu_of_sum(linear, parts) for linear in (self.query, self.key, self.value))
-            residual = mean_multimodal_feature(pixels, words, token_valid)
+            residual = mean_of_parts(*parts, token_valid)
         else:
             f = relu_of_sum(self.reduce, parts)
             query, key, value = (linear(f).relu() for linear in (self.query, self.key, self.value))

@@ -72,11 +72,12 @@ class Segmentation(nn.Module):
 
     def _semantics(self, trace: dict[str, Tensor], batch: RefBatch) -> Tensor:
         """Cross-entropy, mean over levels, attributes and regions."""
+        features = {level: trace[f"backbone/{level}"] for level in self.classifiers}
+        truths = {grid: region_classes(batch, grid) for grid in {x.shape[-2:] for x in features.values()}}
         terms = []
-        for level, classifier in self.classifiers.items():
-            features = trace[f"backbone/{level}"]
-            truth = region_classes(batch, features.shape[-2:])
-            for logits, wanted in zip(classifier(features).split(self.outputs, dim=1), truth.unbind(1), strict=True):
+        for level, x in features.items():
+            answers = self.classifiers[level](x).split(self.outputs, dim=1)
+            for logits, wanted in zip(answers, truths[x.shape[-2:]].unbind(1), strict=True):
                 terms.append(F.cross_entropy(logits.float(), wanted, ignore_index=IGNORED))
         return sum(terms) / len(terms)
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 
 from refseg.datasets.refshapes.scene import ATTRIBUTES, Thing
@@ -346,6 +347,7 @@ def word_kinds(words: Sequence[str]) -> list[str | None]:
     ]
 
 
+@cache
 def _kind_table() -> dict[str, str]:
     """Every content word with its kind; "left" and "right" as places."""
     table = {word: "relation" for texts in _RELATED.values() for text in texts for word in text.split()}
