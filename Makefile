@@ -56,8 +56,9 @@ lint: $(READY) ## what ruff finds wrong, and what it would lay out otherwise
 	@.venv/bin/python -m ruff check .
 	@.venv/bin/python -m ruff format --check .
 
-clean: ## remove caches and build leftovers; .venv, data and runs stay
-	@rm -rf build dist refseg.egg-info .pytest_cache .ruff_cache
+clean: ## remove caches and build leftovers; .venv, data, runs and build/student, where you may have worked, stay
+	@rm -rf dist refseg.egg-info .pytest_cache .ruff_cache
+	@for left in build/*; do [ "$$left" = build/student ] || rm -rf "$$left"; done
 	@find refseg tests notebooks benchmarks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml

@@ -1,7 +1,7 @@
 """Executes the lessons in place, and builds the version without solutions that students work in.
 
     python notebooks/build.py execute [04 05 ...]   runs lessons top to bottom, stores their outputs and times
-    python notebooks/build.py student [FOLDER]      writes build/student, or FOLDER
+    python notebooks/build.py student [FOLDER]      writes build/student, or FOLDER; notebooks with work in them stay
 
 The notebooks with solutions are the only source. In them a code cell tagged ``solution`` holds a line
 ``# --- solution``: from there to the end of its block the student finds ``raise NotImplementedError``. A Markdown
@@ -86,6 +86,7 @@ def run(notebook: NotebookNode, folder: Path, *, allow_errors: bool = False) -> 
             kernel_name="python3",
             allow_errors=allow_errors,
             record_timing=False,
+            coalesce_streams=True,  # else one print may be stored in two pieces, by chance
             resources={"metadata": {"path": str(folder)}},
         )
         client.execute(env=kernel_environment(Path(scratch)))
@@ -222,14 +223,32 @@ def expected_cell(cell: NotebookNode) -> NotebookNode:
 
 
 def build_student(folder: Path = STUDENT) -> list[Path]:
-    """Write the student's version of every lesson, and the pages they link to, into ``folder``; an older one goes."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """Write the student's version of every lesson, and the pages they link to, into ``folder``; work in it stays."""
+    for path in lesson_paths():
+        if not write_student(path, folder):
+            print(f"{path.name} holds work of yours and stays as it is; move it away to get a fresh one.")
     for page in NOTEBOOKS.glob("*.md"):
         shutil.copy(page, folder)
-    for path in lesson_paths():
-        nbformat.write(student_version(nbformat.read(path, as_version=4)), folder / path.name)
     return sorted(folder.glob("*.ipynb"))
+
+
+def write_student(path: Path, folder: Path = STUDENT) -> bool:
+    """Write the student's version of one lesson into ``folder``; False if one lies there in which code was written."""
+    version, target = student_version(nbformat.read(path, as_version=4)), folder / path.name
+    if target.exists() and has_work(target, version):
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(version, target)
+    return True
+
+
+def has_work(target: Path, version: NotebookNode) -> bool:
+    """Whether the notebook at ``target`` has other cells than ``version``; one that cannot be read may have."""
+    try:
+        there = nbformat.read(target, as_version=4)
+    except Exception:  # half a file, or no notebook: not ours to throw away
+        return True
+    return [cell.source for cell in there.cells] != [cell.source for cell in version.cells]
 
 
 def unexpected_errors(notebook: NotebookNode) -> list[str]:

@@ -2,6 +2,7 @@
 
 Who solves the first two has the whole block: gates out of one convolution, and the gated sum of any number of levels.
 The third is a search: four fusions, three of them broken, and the gates set by hand are the instrument.
+The fourth puts all lessons together: three levels of CMSA and their fusion, held to what our own tests ask of ours.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from refseg.exercises import Exercise, numbers, single_case, value
+from refseg.exercises.properties import copy_weights, gradients, neighbour_error, padding_error
+from refseg.models.cmsa import CMSAConfig, CrossModalSelfAttention, mean_multimodal_feature
+from refseg.models.gmlf import GatedMultiLevelFusion, GMLFConfig
 
 B, C, H, W = 2, 3, 2, 5
 LEVELS = ("c3", "c4", "c5")
@@ -337,4 +341,197 @@ find_faults = Exercise(
         ),
     ],
     verified="each of the four, told by what it does when gates are 0 or 1",
+)
+
+
+# ----------------------------------------------------------------------------------------------- all of it, one's own
+
+CV, CL, DIM = 4, 6, 5
+GRID = (2, 4)  # edges at halves and quarters: coordinates made in float32 are exact in float64 too
+TOKEN_VALID = torch.tensor([[True, True, False], [True, True, True]])
+ROUNDING = 1e-9  # of float64, as our own tests allow it
+
+
+def whole_cases() -> list[tuple]:
+    """Pixels of the three levels [B,3,Cv,h,w], words [B,L,Cl], token_valid [B,L], and how far queries and keys spread.
+
+    Ordinary scores, then scores in the thousands.
+    """
+    pixels = numbers(B, len(LEVELS), CV, *GRID, seed=20).double()
+    words = numbers(*TOKEN_VALID.shape, CL, seed=21).double()
+    return [(pixels, words, TOKEN_VALID, 0.7), (pixels, words, TOKEN_VALID, 30.0)]
+
+
+def whole_trial(
+    student: Callable[..., nn.Module], pixels: Tensor, words: Tensor, token_valid: Tensor, spread: float
+) -> dict:
+    """What our tests ask of a block, asked of ``student(levels, Cv, Cl, d)`` with the weights of the package's parts.
+
+    Returns:
+        which weights and inputs get no gradient, whether padding and the neighbours in the batch change anything, the
+        fused map [B,Cv+Cl+8,h,w], and the gradient of one random projection of it for every weight and input
+
+    Raises:
+        ValueError: the module's parameters have other names or shapes.
+    """
+    with torch.random.fork_rng(devices=[]):  # making modules draws numbers; the student's come out as before
+        model, lender = (kind(LEVELS, CV, CL, DIM).double() for kind in (student, RightWhole))
+    with torch.no_grad():
+        for seed, (name, parameter) in enumerate(lender.named_parameters(), 30):
+            size = spread if "query" in name or "key" in name else 0.1 if "gate" in name else 0.5
+            parameter.copy_(size * numbers(parameter.numel(), seed=seed).view_as(parameter))
+    copy_weights(lender, model)
+
+    def block(stacked: Tensor, words: Tensor, token_valid: Tensor) -> Tensor:
+        return model(dict(zip(LEVELS, stacked.unbind(1))), words, token_valid)
+
+    inputs = pixels.requires_grad_(), words.requires_grad_(), token_valid
+    fused, found = block(*inputs), {}
+    if isinstance(fused, Tensor) and fused.shape == (B, CV + CL + 8, *GRID):
+        found = gradients(fused, {"pixels": pixels, "words": words} | dict(model.named_parameters()))
+    unheard = [name for name, gradient in found.items() if gradient is None]
+    padding, neighbours = (found and e(block, *inputs) > ROUNDING for e in (padding_error, neighbour_error))
+    return {
+        "weights and inputs without a gradient": ", ".join(unheard) or "none",
+        "what padded words change": "the result" if padding else "nothing",
+        "what the other sample of the batch changes": "the result" if neighbours else "nothing",
+        "fused": fused,
+        "gradients": found,
+    }
+
+
+class RightWhole(nn.Module):
+    """Eq. 1-6 as they are written, out of the package's parts; mistakes exchange a part."""
+
+    def __init__(self, levels: tuple[str, ...], visual_channels: int, word_channels: int, dim: int):
+        super().__init__()
+        self.cmsa = nn.ModuleDict(
+            {level: CrossModalSelfAttention(visual_channels, word_channels, CMSAConfig(dim)) for level in levels}
+        )
+        fusion = GatedMultiLevelFusion(levels, GMLFConfig(self.cmsa[levels[0]].channels))
+        self.gate, self.gamma = fusion.gate, fusion.gamma
+
+    def forward(self, pixels: dict[str, Tensor], words: Tensor, token_valid: Tensor) -> Tensor:
+        """{level: [B,Cv,h,w]}, words [B,L,Cl], token_valid [B,L] -> [B,Cv+Cl+8,h,w]."""
+        x = {level: self.attend(level, pixels[level], words, token_valid) for level in pixels}
+        return self.fuse(x, {level: self.opened(level, x[level]) for level in x}, dict(self.gamma.items()))
+
+    def attend(self, level: str, pixels: Tensor, words: Tensor, token_valid: Tensor) -> Tensor:
+        """Eq. 1-4 at one level."""
+        return self.cmsa[level].literal(pixels, words, token_valid)
+
+    def opened(self, level: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The gates of one level."""
+        return right_gates(x, self.gate[level])
+
+    fuse = staticmethod(right_fuse)
+
+
+def _whole_with_fusion(faulty: Fusion) -> type[RightWhole]:
+    return type("Faulty", (RightWhole,), {"fuse": staticmethod(faulty)})
+
+
+def _whole_with_attention_of(one: str) -> type[RightWhole]:
+    def attend(self, level, pixels, words, token_valid):
+        return RightWhole.attend(self, one, pixels, words, token_valid)
+
+    return type("Faulty", (RightWhole,), {"attend": attend})
+
+
+def _whole_with_gates_of(one: str) -> type[RightWhole]:
+    return type("Faulty", (RightWhole,), {"opened": lambda self, level, x: RightWhole.opened(self, one, x)})
+
+
+def _plain_sum(x, opened, gamma):
+    return sum(x.values())
+
+
+class _NoWordPadded(RightWhole):
+    def attend(self, level, pixels, words, token_valid):
+        return super().attend(level, pixels, words, torch.ones_like(token_valid))
+
+
+class _PaddingOfTheFirst(RightWhole):
+    def attend(self, level, pixels, words, token_valid):
+        return super().attend(level, pixels, words, token_valid[:1].expand_as(token_valid))
+
+
+class _PaddingInTheMeanOfF(RightWhole):
+    def attend(self, level, pixels, words, token_valid):
+        right, wrong = (mean_multimodal_feature(pixels, words, v) for v in (token_valid, torch.ones_like(token_valid)))
+        return super().attend(level, pixels, words, token_valid) + (wrong - right).mT.unflatten(2, pixels.shape[-2:])
+
+
+class _WholeWithoutF(RightWhole):
+    def attend(self, level, pixels, words, token_valid):
+        f = mean_multimodal_feature(pixels, words, token_valid).mT.unflatten(2, pixels.shape[-2:])
+        return super().attend(level, pixels, words, token_valid) - f
+
+
+class _CoordinatesTurned(RightWhole):
+    def attend(self, level, pixels, words, token_valid):
+        return super().attend(level, pixels.mT, words, token_valid).mT
+
+
+class _DividedByTheRoot(RightWhole):
+    def attend(self, level, pixels, words, token_valid):
+        self.cmsa[level].scale = DIM**-0.5
+        return super().attend(level, pixels, words, token_valid)
+
+
+class _LevelsReversed(RightWhole):
+    def forward(self, pixels, words, token_valid):
+        return super().forward(dict(zip(pixels, reversed(pixels.values()))), words, token_valid)
+
+
+class _GatesExchanged(RightWhole):
+    def opened(self, level, x):
+        return super().opened(level, x)[::-1]
+
+
+class _AttentionCutOff(RightWhole):
+    def attend(self, level, pixels, words, token_valid):
+        return super().attend(level, pixels, words, token_valid).detach()
+
+
+_ONE_ATTENTION = "All levels look with the attention of one level. Each has an attention of its own."
+_ONE_GATE = "The gates of all levels come out of one level's layer. Each level has a layer of its own."
+
+whole = Exercise(
+    title="All of it, your own",
+    difficulty=3,
+    importance=5,
+    minutes=15,
+    right=RightWhole,
+    cases=whole_cases,
+    probe=whole_trial,
+    mistakes=[
+        (_NoWordPadded, "Padding is counted: the attention does not hear which words are real."),
+        (_PaddingOfTheFirst, "The padding of the first sentence is taken for that of all: a sample depends on others."),
+        (_PaddingInTheMeanOfF, "Padding is counted in one place: the mean of the word vectors that f brings along."),
+        (_WholeWithoutF, "The attended part is right, but f is not added to it."),
+        (_CoordinatesTurned, "It looks as if x and y are exchanged in the coordinates."),
+        (_DividedByTheRoot, "The scores look divided by the root of their width. Much attention does so, Eq. 3 not."),
+        (_whole_with_attention_of("c3"), _ONE_ATTENTION),
+        (_whole_with_attention_of("c5"), _ONE_ATTENTION),
+        (_LevelsReversed, "The levels stand in reverse order: c5 is looked at with what belongs to c3."),
+        (_whole_with_gates_of("c3"), _ONE_GATE),
+        (_whole_with_gates_of("c5"), _ONE_GATE),
+        (_GatesExchanged, "Memory gate and reset gate are exchanged on the way from the gates to the fusion."),
+        (_whole_with_fusion(_plain_sum), "The levels are added as they are: gates and gamma play no part."),
+        (_whole_with_fusion(_mean_of_levels), "The levels look averaged. Eq. 6 does something else with them."),
+        (
+            _whole_with_fusion(_with_mixture(_without_gamma)),
+            "What a level receives is too large or too small: gamma seems to be missing.",
+        ),
+        (_whole_with_fusion(_with_mixture(_own_counted)), "A level gets its own offer back: leave it out of the sum."),
+        (
+            _whole_with_fusion(_with_mixture(_memory_inverted)),
+            "The memory gate looks inverted: what it should let through stays, and the rest is given away.",
+        ),
+        (_whole_with_fusion(_with_reset(_reset_inverted)), "The reset gate looks inverted."),
+        (_AttentionCutOff, "The values are right, but no gradient reaches the attention: it looks cut off."),
+    ],
+    verified="Eq. 1 to 6 in values and every gradient; padding and neighbours change nothing; every weight learns",
+    tolerance=1e-7,
 )

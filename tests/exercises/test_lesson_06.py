@@ -5,6 +5,7 @@ import torch
 
 from refseg.exercises import ExerciseError
 from refseg.exercises import lesson_06 as check
+from refseg.models.cmsa import CMSAConfig, CrossModalSelfAttention
 from refseg.models.gmlf import GatedMultiLevelFusion, GMLFConfig
 
 
@@ -69,3 +70,71 @@ def test_the_right_fusion_is_the_package_block():
 def test_a_guess_is_no_answer(letters):
     with pytest.raises(ExerciseError):
         check.find_faults(dict(zip(check._RIGHT, letters, strict=True)))
+
+
+class Fused(torch.nn.Module):
+    """The package's quick parts, put together as a student does."""
+
+    def __init__(self, levels, visual_channels, word_channels, dim):
+        super().__init__()
+        config, C = CMSAConfig(dim), visual_channels + word_channels + 8
+        blocks = {level: CrossModalSelfAttention(visual_channels, word_channels, config) for level in levels}
+        self.cmsa = torch.nn.ModuleDict(blocks)
+        self.gate = torch.nn.ModuleDict({level: torch.nn.Conv2d(C, 2, 3, padding=1) for level in levels})
+        self.gamma = torch.nn.ParameterDict({level: torch.nn.Parameter(torch.zeros(())) for level in levels})
+
+    def forward(self, pixels, words, token_valid):
+        x = {level: self.cmsa[level](pixels[level], words, token_valid) for level in pixels}
+        return fuse(x, {level: gates(x[level], self.gate[level]) for level in x}, self.gamma)
+
+
+def test_the_packages_own_blocks_pass_the_last_check(capsys):
+    check.whole(Fused)
+    assert capsys.readouterr().out.startswith("OK  All of it, your own: ")
+
+
+def test_a_name_that_differs_is_the_only_one_told():
+    class Renamed(Fused):
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            self.gates = self.__dict__["_modules"].pop("gate")
+
+    with pytest.raises(ExerciseError, match="gate.c3.bias is missing") as caught:
+        check.whole(Renamed)
+    assert "query" not in str(caught.value)
+
+
+class Leaky(Fused):
+    """A fault that no listed mistake has: the mean of the batch is mixed in."""
+
+    def forward(self, pixels, words, token_valid):
+        fused = super().forward(pixels, words, token_valid)
+        return fused + 1e-6 * fused.mean(0)
+
+
+class Deaf(Fused):
+    """Words are summed, padding and all, into something small."""
+
+    def forward(self, pixels, words, token_valid):
+        return super().forward(pixels, words, token_valid) + 1e-6 * words.sum()
+
+
+@pytest.mark.parametrize(
+    "wrong, told",
+    [
+        (Leaky, "what the other sample of the batch changes"),
+        (Deaf, "what padded words change"),
+    ],
+)
+def test_a_broken_promise_is_named_where_no_mistake_fits(wrong, told):
+    with pytest.raises(ExerciseError, match=told):
+        check.whole(wrong)
+
+
+def test_a_map_of_another_shape_is_told_by_its_shape():
+    class Last(Fused):
+        def forward(self, pixels, words, token_valid):
+            return super().forward(pixels, words, token_valid).movedim(1, -1)
+
+    with pytest.raises(ExerciseError, match=r"shape \[2, 2, 4, 18\], not \[2, 18, 2, 4\]"):
+        check.whole(Last)

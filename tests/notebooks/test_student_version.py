@@ -124,17 +124,40 @@ def test_the_version_runs_up_to_its_stubs(path, build, drawn_refshapes, tmp_path
     assert "NotImplementedError" in names, "no stub was met: a solution is still in its cell"
 
 
-def test_the_folder_is_built(build, tmp_path, monkeypatch):
+@pytest.fixture
+def course(build, tmp_path, monkeypatch):
+    """A course of one lesson and one page."""
     source = tmp_path / "notebooks"
     source.mkdir()
     nbformat.write(lesson(), source / "77_made_up.ipynb")
     (source / "glossary.md").write_text("# Glossary\n")
     monkeypatch.setattr(build, "NOTEBOOKS", source)
+    return source
+
+
+def test_the_folder_is_built(build, course, tmp_path):
     built = tmp_path / "a b" / "student"
-    (built).mkdir(parents=True)
-    (built / "old.ipynb").touch()
     assert build.build_student(built) == [built / "77_made_up.ipynb"]
     assert sorted(path.name for path in built.iterdir()) == ["77_made_up.ipynb", "glossary.md"]
+
+
+def test_a_second_build_leaves_a_students_work_alone(build, course, tmp_path, capsys):
+    (path,) = build.build_student(tmp_path / "student")
+    (tmp_path / "student" / "notes.txt").write_text("mine")
+    untouched = nbformat.read(path, as_version=4)
+    untouched.cells[0].execution_count = 7  # run, not written in
+    nbformat.write(untouched, path)
+    assert build.build_student(tmp_path / "student") == [path] and capsys.readouterr().out == ""
+    assert nbformat.read(path, as_version=4).cells[0].execution_count is None
+    work = nbformat.read(path, as_version=4)
+    work.cells[0].source = work.cells[0].source.replace(build.STUB, "return x / x.sum()")
+    nbformat.write(work, path)
+    written = path.read_bytes()
+    assert build.build_student(tmp_path / "student") == [path]
+    assert path.read_bytes() == written and "77_made_up.ipynb holds work of yours" in capsys.readouterr().out
+    path.write_text("{half a file")
+    assert not build.write_student(course / "77_made_up.ipynb", tmp_path / "student")
+    assert path.read_text() == "{half a file" and (tmp_path / "student" / "notes.txt").exists()
 
 
 def test_the_page_of_times(build):
