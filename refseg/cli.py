@@ -15,6 +15,7 @@ import tyro
 
 from refseg.errors import RefsegError
 from refseg.paths import checkpoints_dir, runs_dir
+from refseg.wheelhouse import CPU_INDEX
 
 DataSetName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
 SHIPPED = checkpoints_dir() / "cmsa_refshapes"
@@ -227,6 +228,46 @@ class Doctor:
             raise SystemExit(1)
 
 
+@dataclass
+class Wheelhouse:
+    """Fill a folder from which the kit installs without a network: made once, carried to many laptops."""
+
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
+    """A new folder, or a wheelhouse to go on with or to add another kind of laptop to."""
+    platform: str | None = None
+    """windows, macos or linux, if the laptops have another system than this machine; or pip's own name, win_amd64."""
+    python_version: str | None = None
+    """Python of the laptops, such as 3.12, if it is not the one that runs here."""
+    index_url: str | None = None
+    """Package index in place of PyPI."""
+    torch_index: str = CPU_INDEX
+    """Where torch for Linux comes from; the default has it without CUDA. pypi: from PyPI, some gigabytes more."""
+
+    def run(self) -> None:
+        """Fill it and say its size."""
+        from refseg.wheelhouse import Target, make_wheelhouse
+
+        target = Target(self.platform, self.python_version)
+        size = make_wheelhouse(self.folder, target, self.index_url, self.torch_index)
+        print(f"{self.folder} is complete, {size / 1e9:.1f} GB, for {target}.")
+        print("Hand on the whole folder; INSTALL.txt in it says how to install.")
+
+
+@dataclass
+class Catchup:
+    """Make one lesson ready if you join late: data, shipped files, your notebook, and functions of earlier lessons."""
+
+    lesson: Annotated[tyro.conf.Positional[int], tyro.conf.arg(metavar="LESSON")]
+    """Number of the lesson."""
+
+    def run(self) -> None:
+        """Prepare and report; exit status 1 if anything has to be mended."""
+        from refseg.catchup import catchup
+
+        if not catchup(self.lesson):
+            raise SystemExit(1)
+
+
 Command = (
     Annotated[Tour, tyro.conf.subcommand("tour")]
     | Annotated[Prepare, tyro.conf.subcommand("prepare")]
@@ -236,6 +277,7 @@ Command = (
     | Annotated[CheckData, tyro.conf.subcommand("check-data")]
     | Annotated[ConvertCmsaRelease, tyro.conf.subcommand("convert-cmsa-release")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+    | Annotated[Wheelhouse, tyro.conf.subcommand("wheelhouse")]
 )
 
 

@@ -26,8 +26,14 @@ COMMANDS = {
     "check-data": cli.CheckData,
     "convert-cmsa-release": cli.ConvertCmsaRelease,
     "doctor": cli.Doctor,
+    "wheelhouse": cli.Wheelhouse,
 }
-POSITIONAL = {("prepare", "name"), ("check-data", "name"), ("convert-cmsa-release", "checkpoint")}
+POSITIONAL = {
+    ("prepare", "name"),
+    ("check-data", "name"),
+    ("convert-cmsa-release", "checkpoint"),
+    ("wheelhouse", "folder"),
+}
 
 
 def assert_refused(answer, *parts):

@@ -22,7 +22,7 @@ LAYERS = [
     "evaluate presets explorer exercises",
     "predict pointing",  # both take evaluate's way from a model to a mask
     "train",
-    "doctor tour convert",  # each is a command, so the command line stands above them
+    "doctor tour convert wheelhouse",  # each is a command, so the command line stands above them
     "cli",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
