@@ -130,6 +130,44 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Loaded:
     return Loaded(model.to(device).eval(), tokenizer, config["image_size"], config, training)
 
 
+def begin_with(model: nn.Module, tokenizer: WordVocabulary, folder: Path) -> list[str]:
+    """Give ``model`` the weights of another checkpoint wherever name and shape agree; words keep their vectors by name.
+
+    Args:
+        model: changed in place, e.g. a network for video that begins with one trained on pictures.
+        tokenizer: of ``model``.
+        folder: the other checkpoint.
+
+    Returns:
+        The names that keep their fresh weights.
+
+    Raises:
+        RefsegError: see ``load_checkpoint``, or nothing in it fits.
+    """
+    given = load_checkpoint(folder)
+    weights, own = given.model.state_dict(), model.state_dict()
+    tables = _word_tables(model, len(tokenizer)) & _word_tables(given.model, len(given.tokenizer))
+    same = {name for name in own.keys() & weights.keys() - tables if own[name].shape == weights[name].shape}
+    if not same:
+        raise RefsegError(f"No weight of {folder} fits this model: begin with the checkpoint of one of the same parts.")
+    shared = [
+        (own_id, given.tokenizer.ids[word]) for word, own_id in tokenizer.ids.items() if word in given.tokenizer.ids
+    ]
+    own_ids, given_ids = map(list, zip(*shared))
+    with torch.no_grad():
+        for name in same:
+            own[name].copy_(weights[name])
+        for name in tables:
+            own[name][own_ids] = weights[name][given_ids]
+    return sorted(own.keys() - same - tables)
+
+
+def _word_tables(model: nn.Module, words: int) -> set[str]:
+    """The names of the weights with one row per word."""
+    tables = {name: part for name, part in model.named_modules() if isinstance(part, nn.Embedding)}
+    return {f"{name}.weight" for name, table in tables.items() if table.num_embeddings == words}
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text())

@@ -41,6 +41,7 @@ class DataConfig:
     objects: bool = False  # training samples also say what every pixel shows (for the objective's "semantics")
     control: str | None = None  # None, or "blank": every expression is hidden, in training and validation
     workers: int = 0  # processes that read pictures; 0 reads in the training process
+    flips: bool = False  # half of the training samples of every epoch are mirrored, left and right swapped in words too
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Experiment:
     objective: SegmentationConfig = field(default_factory=SegmentationConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    begin_with: str | None = None  # a shipped checkpoint, or a folder, whose fitting weights are taken over at the start
 
 
 def cmsa_refshapes() -> Experiment:

@@ -27,14 +27,16 @@ from tqdm.auto import tqdm
 from refseg import checkpoint
 from refseg.datasets import build_dataset
 from refseg.datasets.collate import Collate
-from refseg.datasets.transforms import build_transform
+from refseg.datasets.transforms import HorizontalFlip, build_transform, swap_left_right
 from refseg.errors import RefsegError
 from refseg.evaluate import ControlledExpressions, evaluate
 from refseg.models import build_model
 from refseg.models.config import config_to_dict
 from refseg.objectives import build_objective
+from refseg.paths import checkpoints_dir
 from refseg.presets import DataConfig, Experiment, OptimConfig
-from refseg.tokenizer import WordVocabulary, split_words
+from refseg.tokenizer import PAD, UNK, WordVocabulary, split_words
+from refseg.types import RefSample
 
 
 @dataclass
@@ -55,10 +57,14 @@ class ShuffledBatches(Sampler[list[int]]):
     seen. A batch may straddle two epochs: no sample is dropped. Of every batch, process ``rank`` of ``world`` takes
     its share, neighbours together.
 
+    With ``flips`` every epoch asks for mirror images of about half of the samples, see ``WithMirrorImages``. Those that
+    stay together are mirrored together, and the order is the same as without.
+
     Args:
         image_ids: of every sample, in the order of the data set.
         lengths: how many words each sample's expression has.
         config: seed, steps, batch size and the rest.
+        flips: the data set goes on with as many mirror images.
 
     Raises:
         RefsegError: the batch cannot be divided among the processes.
@@ -72,11 +78,14 @@ class ShuffledBatches(Sampler[list[int]]):
         first_step: int = 0,
         rank: int = 0,
         world: int = 1,
+        flips: bool = False,
     ):
         if config.batch_size % world:
             raise RefsegError(f"A batch of {config.batch_size} cannot be shared by {world} processes: use a multiple.")
         self.config, self.first_step, self.rank, self.world = config, first_step, rank, world
+        self.flips = flips
         every = range(len(lengths))
+        self.first_mirror_image = len(every)
         short = [index for index in every if lengths[index] <= config.short_words] if config.short_steps else []
         self.groups = {"short": self._grouped(short, image_ids), "all": self._grouped(every, image_ids)}
 
@@ -114,7 +123,26 @@ class ShuffledBatches(Sampler[list[int]]):
     def _order(self, part: str, epoch: int) -> list[int]:
         groups = self.groups[part]
         generator = torch.Generator().manual_seed(1_000_003 * self.config.seed + epoch)
-        return [index for group in torch.randperm(len(groups), generator=generator).tolist() for index in groups[group]]
+        order = torch.randperm(len(groups), generator=generator).tolist()
+        if self.flips:
+            mirrored = (torch.rand(len(groups), generator=generator) < 0.5).tolist()
+            groups = [[i + self.first_mirror_image * flip for i in group] for group, flip in zip(groups, mirrored)]
+        return [index for group in order for index in groups[group]]
+
+
+class WithMirrorImages(Dataset):
+    """A data set, and behind its last sample the mirror image of each: ``len(dataset) + i`` is sample i mirrored."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset, self.flip = dataset, HorizontalFlip(dataset.class_names)
+
+    def __len__(self) -> int:
+        return 2 * len(self.dataset)
+
+    def __getitem__(self, index: int) -> RefSample:
+        if index < len(self.dataset):
+            return self.dataset[index]
+        return self.flip(self.dataset[index - len(self.dataset)])
 
 
 def learning_rate(step: int, config: OptimConfig) -> float:
@@ -143,6 +171,10 @@ def build_data(config: DataConfig) -> tuple[Dataset, Dataset, WordVocabulary]:
     )
     val_set = build_dataset(config.name, config.val_split, transform, split_by=config.split_by)
     tokenizer = WordVocabulary.build(train_set.expressions, config.min_word_count, config.max_words)
+    if config.flips:  # "leftmost" may be known where "rightmost" was never said
+        mirrored = [swap_left_right(word) for word in tokenizer.words if word not in (PAD, UNK)]
+        unsaid = [word for word in mirrored if word not in tokenizer.ids]
+        tokenizer = WordVocabulary([*tokenizer.words[2:], *unsaid], config.max_words)
     if config.val_samples and config.val_samples < len(val_set):
         stride = len(val_set) / config.val_samples
         val_set = Subset(val_set, [int(i * stride) for i in range(config.val_samples)])
@@ -157,6 +189,10 @@ def build_modules(
 ) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
     """Model, objective, and the optimiser of both, with the sizes that only the training set knows."""
     model = build_model(replace(experiment.model, vocabulary_size=len(tokenizer)))
+    if experiment.begin_with:
+        shipped = checkpoints_dir() / experiment.begin_with
+        folder = shipped if checkpoint.exists(shipped) else Path(experiment.begin_with)
+        checkpoint.begin_with(model, tokenizer, folder)
     classes = [len(names) for names in train_set.class_names.values()]
     objective = build_objective(experiment.objective, model, classes)
     return model, objective, build_optimizer(nn.ModuleList([model, objective]), experiment.optim)
@@ -233,9 +269,10 @@ def _loader(
     dataset: Dataset, tokenizer: WordVocabulary, experiment: Experiment, first_step: int, rank: int, world: int
 ) -> DataLoader:
     lengths = [len(split_words(expression)) for expression in dataset.expressions]
-    batches = ShuffledBatches(dataset.image_ids, lengths, experiment.optim, first_step, rank, world)
+    flips = experiment.data.flips
+    batches = ShuffledBatches(dataset.image_ids, lengths, experiment.optim, first_step, rank, world, flips)
     return DataLoader(
-        dataset,
+        WithMirrorImages(dataset) if flips else dataset,
         batch_sampler=batches,
         collate_fn=Collate(tokenizer),
         num_workers=experiment.data.workers,
@@ -308,6 +345,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "model": config_to_dict(experiment.model),
         "objective": {"type": type(experiment.objective).__name__, **asdict(experiment.objective)},
         "data": asdict(experiment.data),
+        "begin_with": experiment.begin_with,
         "optim": asdict(experiment.optim),
     }
 
@@ -370,8 +408,10 @@ def _resume(
     if tensors is None or not record.keys() >= {"experiment", "progress"}:
         raise RefsegError(f"{folder} is a checkpoint that cannot be trained on: name another folder with --out.")
     changed = None
-    if record["experiment"] != recipe:
-        changed = _first_difference(record["experiment"], recipe)
+    stored = record["experiment"]
+    stored = stored | {"data": {"flips": False, **stored["data"]}}  # a run begun before there were flips has none
+    if stored != recipe:
+        changed = _first_difference(stored, recipe)
     elif loaded.tokenizer.words != tokenizer.words:
         changed = "the words of the training set were others"
     if changed:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -43,7 +44,7 @@ class RefSample:
 class RefBatch:
     """Samples padded to one size; made by ``datasets.collate`` and nowhere else."""
 
-    frames: Tensor  # [B,T,3,H,W] float, zero where padded
+    frames: Tensor  # [B,T,3,H,W] float, zero where padded; shorter clips are padded behind their last frame
     target_frame: Tensor  # [B] int64
     token_ids: Tensor  # [B,L] int64, padding behind the words
     token_valid: Tensor  # [B,L] bool, True = real word
@@ -55,8 +56,13 @@ class RefBatch:
     sample_ids: list[str]
     picture_ids: list[str]  # equal for samples that show the same target frame
     facts: list[dict[str, Any]]
+    frame_valid: Tensor | None = None  # [B,T] bool, True = real frame; None means all are
     objects: Tensor | None = None  # [B,1,H,W] uint8, zero where padded; None if a sample came without
     object_classes: Tensor | None = None  # [B,K+1,A] int64, zero where padded
+
+    def __post_init__(self):
+        if self.frame_valid is None:
+            self.frame_valid = torch.ones_like(self.frames[:, :, 0, 0, 0], dtype=torch.bool)
 
     @property
     def images(self) -> Tensor:
@@ -69,10 +75,20 @@ class RefBatch:
 
         Several expressions of a batch often speak of one picture; a backbone needs to see it only once.
         """
+        first, picture_of = self._distinct_pictures()
+        return self.images[first], picture_of
+
+    def distinct_clips(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Every clip once: its frames [I,T,3,H,W], which are real [I,T], and which clip each sample shows, [B]."""
+        first, clip_of = self._distinct_pictures()
+        return self.frames[first], self.frame_valid[first], clip_of
+
+    def _distinct_pictures(self) -> tuple[list[int], Tensor]:
+        """The first sample of each picture, and the number of its picture for every sample, [B]."""
         number: dict[str, int] = {}
         picture_of = [number.setdefault(picture, len(number)) for picture in self.picture_ids]
         first = [picture_of.index(picture) for picture in range(len(number))]
-        return self.images[first], self.target_frame.new_tensor(picture_of)
+        return first, self.target_frame.new_tensor(picture_of)
 
     def __len__(self) -> int:
         return len(self.expressions)

@@ -16,8 +16,8 @@ from refseg.types import RefBatch, RefSample
 class Collate:
     """``DataLoader(..., collate_fn=Collate(tokenizer))``.
 
-    Token ids are padded behind the words; pictures, masks and ``pixel_valid`` at the bottom and on the right, up to
-    the largest of the batch, with zeros and False.
+    Token ids are padded behind the words; clips behind their last frame; pictures, masks and ``pixel_valid`` at the
+    bottom and on the right; all up to the largest of the batch, with zeros and False.
 
     Args:
         tokenizer: anything with ``encode(expression) -> list[int]``.
@@ -30,16 +30,17 @@ class Collate:
         """The batch of ``samples``, in their order.
 
         Raises:
-            RefsegError: an expression without words, pictures that no transform has made float, or clips of
-                different numbers of frames.
+            RefsegError: an expression without words, or pictures that no transform has made float.
         """
         _check_frames(samples)
         token_ids = [torch.tensor(self._encode(sample), dtype=torch.int64) for sample in samples]
         height = max(sample.frames.shape[-2] for sample in samples)
         width = max(sample.frames.shape[-1] for sample in samples)
         length = max(len(ids) for ids in token_ids)
+        count = max(len(sample.frames) for sample in samples)
         return RefBatch(
-            frames=torch.stack([_grow(sample.frames, height, width) for sample in samples]),
+            frames=torch.stack([_longer(_grow(sample.frames, height, width), count) for sample in samples]),
+            frame_valid=torch.stack([torch.arange(count) < len(sample.frames) for sample in samples]),
             target_frame=torch.tensor([sample.target_frame for sample in samples], dtype=torch.int64),
             token_ids=torch.stack([pad(ids, (0, length - len(ids))) for ids in token_ids]),
             token_valid=torch.stack([torch.arange(length) < len(ids) for ids in token_ids]),
@@ -68,21 +69,24 @@ def _check_frames(samples: Sequence[RefSample]) -> None:
                 f"Sample {sample.sample_id} of {sample.source} still has pixels as read ({sample.frames.dtype}): give "
                 f"the data set a transform, e.g. transform=build_transform(96)."
             )
-    lengths = sorted({len(sample.frames) for sample in samples})
-    if len(lengths) > 1:
-        raise RefsegError(f"One batch mixes clips of {lengths} frames: give all clips the same number of frames.")
 
 
 def _picture_id(sample: RefSample) -> str:
     """What the data set calls the picture; a sample without such a name has a picture of its own."""
     if "image_id" not in sample.facts:
         return f"{sample.source}/{sample.sample_id}"
-    return f"{sample.source}/{sample.facts['image_id']}/{sample.target_frame}"
+    mirrored = "/mirrored" if sample.facts.get("mirrored") else ""
+    return f"{sample.source}/{sample.facts['image_id']}/{sample.target_frame}{mirrored}"
 
 
 def _grow(tensor: Tensor, height: int, width: int) -> Tensor:
     """[...,H,W] with zeros (False) added below and on the right."""
     return pad(tensor, (0, width - tensor.shape[-1], 0, height - tensor.shape[-2]))
+
+
+def _longer(frames: Tensor, count: int) -> Tensor:
+    """[T,...] with frames of zeros behind, [count,...]."""
+    return pad(frames, (0, 0) * (frames.ndim - 1) + (0, count - len(frames)))
 
 
 def _objects(samples: Sequence[RefSample], height: int, width: int) -> dict[str, Tensor]:

@@ -1,5 +1,8 @@
 """CMSA-Net: cross-modal self-attention on three levels, gated fusion, a mask (Ye et al., CVPR 2019, Fig. 2).
 
+With a temporal part it is the network for video (TPAMI 2021, as we reconstruct it, see ``cfsa``); a picture is a clip
+of one frame.
+
 ``CMSANetConfig.paper`` is the network of the paper's equations. The authors' TensorFlow release computes something else
 in several places (ReLUs on queries, keys and values, pooled keys, per-channel gates): ``CMSANetConfig.release``.
 """
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 
 from refseg.models.attention import masked_mean, mutual_information
 from refseg.models.backbones import BACKBONES, DeepLabBackboneConfig, ResNet101BackboneConfig, SmallBackboneConfig
+from refseg.models.cfsa import TEMPORAL, CFSAConfig, FrameMeanConfig, at_target
 from refseg.models.cmsa import CROSS_MODAL, CMSAConfig, ConcatenationMeanConfig
 from refseg.models.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig, ReleaseCrossModalSelfAttention
 from refseg.models.gmlf import FUSIONS, AnyFusionConfig, GMLFConfig, ReleaseGMLFConfig
@@ -42,6 +46,9 @@ class CMSANetConfig:
     head: MaskHeadConfig | ReleaseMaskHeadConfig | SkipMaskHeadConfig
     c5_dim: int | None = None  # width to which C5 is projected before the attention; the release: 1000
     normalize_levels: bool = False  # BatchNorm behind the 1x1 convolution of each level (ours: small nets learn faster)
+    temporal: CFSAConfig | FrameMeanConfig | None = (
+        None  # what looks across the frames of a clip; None: target frame only
+    )
 
     @classmethod
     def lesson(cls, vocabulary_size: int) -> CMSANetConfig:
@@ -101,7 +108,9 @@ class CMSANetConfig:
 
 
 class CMSANet(nn.Module):
-    """A picture and an expression in, mask logits out.
+    """A picture or clip and an expression in, mask logits of the target frame out.
+
+    ``visual_channels`` has the widths of those entries of the trace that say what is seen where; an objective may ask.
 
     Args:
         config: the parts.
@@ -124,6 +133,13 @@ class CMSANet(nn.Module):
         if config.normalize_levels and isinstance(config.cross_modal, CMSAConfig):
             for name, parameter in self.cross_modal.named_parameters():  # BatchNorm takes away a constant before it
                 parameter.requires_grad_(not name.endswith(".out.bias"))
+        self.visual_channels = {f"backbone/{level}": self.backbone.channels[level] for level in LEVELS}
+        self.temporal = None
+        if config.temporal is not None:
+            width = {level: widths[level] if config.temporal.before_cmsa else config.fusion.dim for level in LEVELS}
+            kind = TEMPORAL[type(config.temporal)]
+            self.temporal = nn.ModuleDict({level: kind(width[level], config.temporal) for level in LEVELS})
+            self.visual_channels |= {f"temporal/{level}": width[level] for level in LEVELS}
         self.fusion = FUSIONS[type(config.fusion)](LEVELS, config.fusion)
         self.head = HEADS[type(config.head)](config.head, self.fusion.channels, self.backbone.channels)
         if isinstance(config.head, ReleaseMaskHeadConfig):  # attention and fusion of the release start so by themselves
@@ -147,20 +163,65 @@ class CMSANet(nn.Module):
 
         Returns:
             mask_logits [B,1,h',w'] at the head's stride; trace with words [B,L,C], words_valid [B,L],
-            sentence [B,C], pixels [B,C,h,w], and by level backbone/c3 .. c5 and fused/c3 .. c5 [B,C,h,w]
+            sentence [B,C], pixels [B,C,h,w], and by level backbone/c3 .. c5, fused/c3 .. c5 and, with a temporal
+            part, what it gives, temporal/c3 .. c5, all [B,C,h,w] of the target frame
         """
-        features = self.features(batch)
         words, words_valid = self.text(batch.token_ids, batch.token_valid)
-        fused = self.fuse_words(features, words, words_valid, batch.pixel_valid)
+        features, temporal, fused = self._levels(batch, words, words_valid)
         pixels = self.fusion(fused)
         trace = {"words": words, "words_valid": words_valid, "pixels": pixels}
         trace["sentence"] = masked_mean(words, words_valid[..., None], dim=1)
         trace |= {f"backbone/{level}": features[level] for level in LEVELS}
+        trace |= {f"temporal/{level}": x for level, x in temporal.items()}
         trace |= {f"fused/{level}": x for level, x in fused.items()}
         return Prediction(self.head(pixels, features), trace)
 
+    def _levels(
+        self, batch: RefBatch, words: Tensor, words_valid: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """The target frame by level: from the backbone, from the temporal part, and with the words, each [B,C,h,w]."""
+        if self.temporal is None:
+            features = self.features(batch)
+            return features, {}, self.fuse_words(features, words, words_valid, batch.pixel_valid)
+        clips = self.clip_features(batch)
+        features = {level: at_target(x, batch.target_frame) for level, x in clips.items()}
+        if self.config.temporal.before_cmsa:
+            temporal = self.look_across({level: clips[level] for level in LEVELS}, batch)
+            return features, temporal, self.fuse_words(temporal, words, words_valid, batch.pixel_valid)
+        temporal = self.look_across(self.fuse_words_in_clips(clips, words, words_valid, batch), batch)
+        return features, temporal, temporal
+
+    def clip_features(self, batch: RefBatch) -> dict[str, Tensor]:
+        """The backbone's levels for every frame, {level: [B,T,C,h,w]}, zero in padded frames.
+
+        Each distinct clip is looked at once, and padded frames never: they would count in a BatchNorm's statistics.
+        """
+        frames, valid, clip_of = batch.distinct_clips()
+        return {level: onto_frames(x, valid)[clip_of] for level, x in self.backbone(frames[valid]).items()}
+
+    def fuse_words_in_clips(
+        self, clips: dict[str, Tensor], words: Tensor, words_valid: Tensor, batch: RefBatch
+    ) -> dict[str, Tensor]:
+        """``fuse_words`` in every real frame: {level: X [B,T,C,h,w]}, zero in padded frames."""
+        sample_of = batch.frame_valid.nonzero()[:, 0]
+        frames = {level: clips[level][batch.frame_valid] for level in LEVELS}
+        fused = self.fuse_words(frames, words[sample_of], words_valid[sample_of], batch.pixel_valid[sample_of])
+        return {level: onto_frames(x, batch.frame_valid) for level, x in fused.items()}
+
+    def look_across(self, clips: dict[str, Tensor], batch: RefBatch) -> dict[str, Tensor]:
+        """The temporal part at every level: {level: [B,T,C,h,w]} -> {level: [B,C,h,w]}."""
+        return {level: self.temporal[level](*inputs) for level, inputs in _temporal_inputs(clips, batch).items()}
+
+    def frame_weights(self, batch: RefBatch) -> dict[str, Tensor]:
+        """Where in time the target frame's regions look, {level: [B,T,h,w]}; see ``CrossFrameSelfAttention``."""
+        clips = self.clip_features(batch)
+        if not self.config.temporal.before_cmsa:
+            clips = self.fuse_words_in_clips(clips, *self.text(batch.token_ids, batch.token_valid), batch)
+        inputs = _temporal_inputs({level: clips[level] for level in LEVELS}, batch)
+        return {level: self.temporal[level].frame_weights(*inputs[level]) for level in LEVELS}
+
     def features(self, batch: RefBatch) -> dict[str, Tensor]:
-        """The backbone's levels for every sample, {level: [B,C,h,w]}; each distinct picture is looked at once."""
+        """The backbone's levels for every target frame, {level: [B,C,h,w]}; each distinct picture is looked at once."""
         images, picture_of = batch.distinct_images()
         features = self.backbone(images)
         if len(images) == len(batch):
@@ -213,12 +274,15 @@ class CMSANet(nn.Module):
     def gates(self, batch: RefBatch) -> dict[str, tuple[Tensor, Tensor]]:
         """Memory and reset gate of each level, see the fusion's: [B,1,h,w] each, [B,C,h,w] in the release."""
         words, words_valid = self.text(batch.token_ids, batch.token_valid)
-        fused = self.fuse_words(self.features(batch), words, words_valid, batch.pixel_valid)
-        return self.fusion.gates(fused)
+        return self.fusion.gates(self._levels(batch, words, words_valid)[2])
 
     def _attention_inputs(self, batch: RefBatch) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
         words, words_valid = self.text(batch.token_ids, batch.token_valid)
-        return self._cross_modal_inputs(self.features(batch), words, words_valid, batch.pixel_valid)
+        features = self.features(batch)
+        if self.temporal is not None and self.config.temporal.before_cmsa:
+            clips = self.clip_features(batch)
+            features = self.look_across({level: clips[level] for level in LEVELS}, batch)
+        return self._cross_modal_inputs(features, words, words_valid, batch.pixel_valid)
 
     def _cross_modal_inputs(
         self, features: dict[str, Tensor], words: Tensor, words_valid: Tensor, pixel_valid: Tensor
@@ -230,6 +294,21 @@ class CMSANet(nn.Module):
             level: (x, words, words_valid, regions_with_pixels(pixel_valid, x.shape[-2:]))
             for level, x in pixels.items()
         }
+
+
+def onto_frames(x: Tensor, frame_valid: Tensor) -> Tensor:
+    """Real frames [V,...] back to where ``frame_valid`` [B,T] has its V True, zero elsewhere: [B,T,...]."""
+    frames = x.new_zeros(*frame_valid.shape, *x.shape[1:])
+    frames[frame_valid] = x
+    return frames
+
+
+def _temporal_inputs(clips: dict[str, Tensor], batch: RefBatch) -> dict[str, tuple[Tensor, ...]]:
+    """What the temporal part reads at each level: features, target_frame, frame_valid, valid regions."""
+    return {
+        level: (x, batch.target_frame, batch.frame_valid, regions_with_pixels(batch.pixel_valid, x.shape[-2:]))
+        for level, x in clips.items()
+    }
 
 
 def _xavier(module: nn.Module) -> None:

@@ -33,8 +33,8 @@ class Segmentation(nn.Module):
     "semantics" is an auxiliary loss of ours for networks without a pretrained backbone: one 1x1 convolution per level
     tells for every region which category (shape), colour, ... its centre shows. The papers' backbones know such things
     from their own training on labelled pictures; without it a network must find out what "star" looks like from masks
-    alone, which took several times as long in our trials. The convolutions belong to the objective and are not
-    part of a trained model.
+    alone, which took several times as long in our trials. With a temporal part its levels are asked as well, where
+    "motion" may be an attribute. The convolutions belong to the objective and are not part of a trained model.
 
     Args:
         config: the weights.
@@ -54,8 +54,8 @@ class Segmentation(nn.Module):
             if model is None or not classes:
                 raise RefsegError("The loss semantics needs a model and a data set with objects: set it to 0 here.")
             self.weights["semantics"] = config.semantics
-            for level in ("c3", "c4", "c5"):
-                self.classifiers[level] = nn.Conv2d(model.backbone.channels[level], sum(self.outputs), 1)
+            for name, channels in model.visual_channels.items():
+                self.classifiers[name] = nn.Conv2d(channels, sum(self.outputs), 1)
 
     def forward(self, model: nn.Module, batch: RefBatch) -> tuple[Prediction, dict[str, Tensor]]:
         """The model's prediction as it is, and "bce", "dice" and perhaps "semantics", scalars and not yet weighted."""
@@ -72,11 +72,11 @@ class Segmentation(nn.Module):
 
     def _semantics(self, trace: dict[str, Tensor], batch: RefBatch) -> Tensor:
         """Cross-entropy, mean over levels, attributes and regions."""
-        features = {level: trace[f"backbone/{level}"] for level in self.classifiers}
+        features = {name: trace[name] for name in self.classifiers}
         truths = {grid: region_classes(batch, grid) for grid in {x.shape[-2:] for x in features.values()}}
         terms = []
-        for level, x in features.items():
-            answers = self.classifiers[level](x).split(self.outputs, dim=1)
+        for name, x in features.items():
+            answers = self.classifiers[name](x).split(self.outputs, dim=1)
             for logits, wanted in zip(answers, truths[x.shape[-2:]].unbind(1), strict=True):
                 terms.append(F.cross_entropy(logits.float(), wanted, ignore_index=IGNORED))
         return sum(terms) / len(terms)

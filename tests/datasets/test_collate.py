@@ -83,9 +83,12 @@ def test_pixels_as_read_are_refused():
         Collate(VOCABULARY)([sample])
 
 
-def test_clips_of_different_lengths_are_refused():
-    with pytest.raises(RefsegError, match=r"clips of \[1, 3\] frames"):
-        Collate(VOCABULARY)([make_sample(3, 3, "cup"), make_sample(3, 3, "cup", 3)])
+def test_shorter_clips_are_padded_behind_their_last_frame():
+    short, long = make_sample(3, 3, "cup"), make_sample(3, 3, "cup", 3)
+    batch = Collate(VOCABULARY)([short, long])
+    assert batch.frame_valid.tolist() == [[True, False, False], [True, True, True]]
+    assert torch.equal(batch.frames[0, 0], short.frames[0]) and torch.equal(batch.frames[1], long.frames)
+    assert batch.frames[0, 1:].abs().max() == 0
 
 
 def test_a_worker_process_can_receive_it():

@@ -8,6 +8,7 @@ import torch
 
 from refseg.models import MODELS, build_model
 from refseg.models.backbones import DeepLabBackboneConfig, ResNet101BackboneConfig
+from refseg.models.cfsa import CFSAConfig, FrameMeanConfig
 from refseg.models.cmsa import CMSAConfig, ConcatenationMeanConfig
 from refseg.models.cmsa_net import CMSANetConfig
 from refseg.models.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig
@@ -40,6 +41,9 @@ EXAMPLES = {
         c5_dim=19,
     ),
     "cmsa lesson in the release's form": CMSANetConfig.release_lesson(VOCABULARY),
+    "cmsa for video": replace(LESSON, temporal=CFSAConfig(dim=12, heads=3)),
+    "cmsa for video, frames first": replace(LESSON, temporal=CFSAConfig(dim=12, heads=3, before_cmsa=True)),
+    "cmsa for video, the control": replace(LESSON, temporal=FrameMeanConfig()),
     "cmsa on a frozen backbone": replace(LESSON, backbone=replace(TINY_RESNET, frozen=True), c5_dim=13),
 }
 
@@ -74,6 +78,9 @@ def test_logits_are_finite_and_the_trace_is_complete(config, make_batch):
 
 def test_every_parameter_that_learns_gets_a_gradient(config, make_batch):
     model = build_model(config).double().train()
+    for name, parameter in model.named_parameters():
+        if "temporal" in name and ".out." in name:  # starts at zero, and nothing learns through zero
+            torch.nn.init.normal_(parameter)
     model(make_batch([5, 2, 3], dtype=torch.float64)).mask_logits.square().sum().backward()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -105,7 +112,7 @@ def test_two_samples_are_two_batches_of_one(config, make_batch):
     together = model(batch)
     for index, length in enumerate([5, 2]):
         row = slice(index, index + 1)
-        names = ("frames", "target_frame", "mask", "pixel_valid", "picture_ids")
+        names = ("frames", "frame_valid", "target_frame", "mask", "pixel_valid", "picture_ids")
         alone = replace(batch, **{name: getattr(batch, name)[row] for name in names})
         alone = replace(alone, token_ids=batch.token_ids[row, :length], token_valid=batch.token_valid[row, :length])
         prediction = model(alone)

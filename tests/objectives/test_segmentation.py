@@ -105,12 +105,10 @@ class Seeing(Constant):
 
     def __init__(self):
         super().__init__(0.0, stride=4)
-        self.backbone = nn.Module()
-        self.backbone.channels = {"c3": 5, "c4": 7, "c5": 11}
+        self.visual_channels = {"backbone/c3": 5, "backbone/c4": 7, "temporal/c5": 11}
 
     def forward(self, batch):
-        features = {f"backbone/{level}": torch.ones(B, C, 3, 5) for level, C in self.backbone.channels.items()}
-        return Prediction(self.logits, features)
+        return Prediction(self.logits, {name: torch.ones(B, C, 3, 5) for name, C in self.visual_channels.items()})
 
 
 def batch_with_objects(pixel_valid: torch.Tensor | None = None) -> RefBatch:
@@ -151,7 +149,7 @@ def test_semantics_by_hand():
 def test_semantics_belongs_to_the_objective_and_reaches_the_backbone():
     objective = build_objective(SegmentationConfig(semantics=1.0), Seeing(), classes=(3, 1))
     assert [p.shape[0] for p in objective.parameters()] == [6] * 6
-    assert sorted(objective.classifiers) == ["c3", "c4", "c5"]
+    assert sorted(objective.classifiers) == ["backbone/c3", "backbone/c4", "temporal/c5"]
 
 
 def test_semantics_says_what_it_lacks():
