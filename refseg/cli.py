@@ -253,6 +253,21 @@ class Wheelhouse:
         print("Hand on the whole folder; INSTALL.txt in it says how to install.")
 
 
+@dataclass
+class Catchup:
+    """Make one lesson ready if you join late: data, shipped files, your notebook, and functions of earlier lessons."""
+
+    lesson: Annotated[tyro.conf.Positional[int], tyro.conf.arg(metavar="LESSON")]
+    """Number of the lesson."""
+
+    def run(self) -> None:
+        """Prepare and report; exit status 1 if anything has to be mended."""
+        from refseg.catchup import catchup
+
+        if not catchup(self.lesson):
+            raise SystemExit(1)
+
+
 Command = (
     Annotated[Tour, tyro.conf.subcommand("tour")]
     | Annotated[Prepare, tyro.conf.subcommand("prepare")]
@@ -262,6 +277,7 @@ Command = (
     | Annotated[CheckData, tyro.conf.subcommand("check-data")]
     | Annotated[ConvertCmsaRelease, tyro.conf.subcommand("convert-cmsa-release")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+    | Annotated[Catchup, tyro.conf.subcommand("catchup")]
     | Annotated[Wheelhouse, tyro.conf.subcommand("wheelhouse")]
 )
 

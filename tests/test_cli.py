@@ -26,12 +26,14 @@ COMMANDS = {
     "check-data": cli.CheckData,
     "convert-cmsa-release": cli.ConvertCmsaRelease,
     "doctor": cli.Doctor,
+    "catchup": cli.Catchup,
     "wheelhouse": cli.Wheelhouse,
 }
 POSITIONAL = {
     ("prepare", "name"),
     ("check-data", "name"),
     ("convert-cmsa-release", "checkpoint"),
+    ("catchup", "lesson"),
     ("wheelhouse", "folder"),
 }
 

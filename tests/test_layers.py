@@ -23,6 +23,7 @@ LAYERS = [
     "predict pointing",  # both take evaluate's way from a model to a mask
     "train",
     "doctor tour convert wheelhouse",  # each is a command, so the command line stands above them
+    "catchup",  # shows what the doctor finds
     "cli",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
