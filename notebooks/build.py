@@ -2,6 +2,7 @@
 
     python notebooks/build.py execute [04 05 ...]   runs lessons top to bottom, stores their outputs and times
     python notebooks/build.py student [FOLDER]      writes build/student, or FOLDER; notebooks with work in them stay
+    python notebooks/build.py slow [04 05 ...]      measures lessons on about half of one core, for the teacher
 
 The notebooks with solutions are the only source. In them a code cell tagged ``solution`` holds a line
 ``# --- solution``: from there to the end of its block the student finds ``raise NotImplementedError``. A Markdown
@@ -14,9 +15,13 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import nbformat
@@ -156,6 +161,99 @@ def title(path: Path) -> str:
     return first.splitlines()[0].removeprefix("# ")
 
 
+# ------------------------------------------------------------------------------------------------ a slow laptop
+
+
+SLOW_PAGE = NOTEBOOKS / "teaching" / "slow_laptop.md"
+NOT_MEASURED = "Nothing has been measured yet: it takes a machine with nothing else to do."
+DRAWING = "refshapes"  # stands among the lessons: most of them need it, and a class meets it first
+DRAW = "import sys, pathlib; from refseg.datasets.refshapes import ensure; ensure(pathlib.Path(sys.argv[1], 'r'))"
+
+
+def slow_file() -> Path:
+    """Where the seconds on a slow machine are kept."""
+    return results_dir() / "lesson_times_slow.json"
+
+
+@contextmanager
+def half_a_core() -> Iterator[None]:
+    """Everything started inside runs on one core, beside a loop that takes half of it. Linux only."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # what is started from here on inherits it, the loop too
+    loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        loop.kill()
+        loop.wait()
+        os.sched_setaffinity(0, cores)
+
+
+def measure_slow(name: str) -> dict:
+    """Seconds of one lesson, or of drawing RefShapes, and the share of a core that it really got.
+
+    The share is the processor's seconds over the clock's: other work on the machine makes it smaller, and then says so.
+    """
+    import resource  # not on Windows
+
+    path = next((path for path in lesson_paths() if path.stem == name), None)
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    if path is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+            subprocess.run([sys.executable, "-c", DRAW, scratch], env=environment, check=True)
+    else:
+        run(nbformat.read(path, as_version=4), NOTEBOOKS)
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    machine = describe_machine()
+    return {
+        "seconds": round(seconds),
+        "share": round(busy / seconds, 2),
+        "machine": f"{machine['processor']}, one core, one thread",
+        "date": date.today().isoformat(),
+    }
+
+
+def record_slow(name: str, measured: dict) -> None:
+    """Keep what was measured, and write the page that shows it."""
+    times = json.loads(slow_file().read_text()) if slow_file().exists() else {}
+    times[name] = measured
+    slow_file().write_text(json.dumps(times, indent=1, sort_keys=True) + "\n")
+    usual = json.loads(times_file().read_text()) if times_file().exists() else {}
+    SLOW_PAGE.write_text(slow_page(times, usual, {path.stem: title(path) for path in lesson_paths()}))
+
+
+def slow_page(times: dict[str, dict], usual: dict[str, dict], titles: dict[str, str]) -> str:
+    """The Markdown page for the teacher, for what was measured."""
+    rows = []
+    for name, called in {DRAWING: "RefShapes is drawn, once", **titles}.items():
+        if name in times:
+            link = called if name == DRAWING else f"[{called}](../{name}.ipynb)"
+            free = usual.get(name, {}).get("seconds", "")
+            cells = (link, free, *(times[name][key] for key in ("seconds", "share", "machine", "date")))
+            rows.append("| " + " | ".join(map(str, cells)) + " |")
+    table = [
+        "| | usual seconds | slow seconds | share of the core | measured on | date |",
+        "|---|---|---|---|---|---|",
+        *rows,
+    ]
+    return "\n".join(
+        [
+            "# On a slow laptop",
+            "",
+            "Seconds for all cells, the start of Python included, as `python notebooks/build.py slow` measured them,",
+            "with one thread on one core, and beside it on the same core a loop that does nothing but take half of it.",
+            "The share says how much of the core the lesson got, the processor's seconds over the clock's. No browser",
+            "with JupyterLab was running; memory and disk were not slowed. The first column repeats the",
+            "[usual times](../times.md).",
+            "",
+            *(table if rows else [NOT_MEASURED]),
+            "",
+        ]
+    )
+
+
 # ------------------------------------------------------------------------------------------- the student's version
 
 
@@ -227,8 +325,10 @@ def build_student(folder: Path = STUDENT) -> list[Path]:
     for path in lesson_paths():
         if not write_student(path, folder):
             print(f"{path.name} holds work of yours and stays as it is; move it away to get a fresh one.")
-    for page in NOTEBOOKS.glob("*.md"):
-        shutil.copy(page, folder)
+    for page in (*NOTEBOOKS.glob("*.md"), *NOTEBOOKS.glob("teaching/*.md")):  # the pages link to one another
+        copied = folder / page.relative_to(NOTEBOOKS)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(page, copied)
     return sorted(folder.glob("*.ipynb"))
 
 
@@ -271,6 +371,14 @@ def main(arguments: list[str]) -> None:
             seconds = execute(path)
             record_time(path, seconds)
             print(f"{seconds:.0f} s")
+    elif arguments[:1] == ["slow"]:
+        ensure()
+        with half_a_core():
+            for name in [DRAWING, *(path.stem for path in lesson_paths(arguments[1:]))]:
+                print(f"{name} ...", end=" ", flush=True)
+                measured = measure_slow(name)
+                record_slow(name, measured)
+                print(f"{measured['seconds']} s with {measured['share']} of a core")
     elif arguments[:1] == ["student"]:
         built = build_student(*map(Path, arguments[1:]))
         print(f"{len(built)} notebooks without solutions are in {built[0].parent if built else STUDENT}.")
