@@ -2,17 +2,22 @@
 
 Ye et al., TPAMI 2021, name the module ("cross-frame self-attention (CFSA) module to effectively integrate temporal
 information in consecutive frames"); its equations were not at hand and no code of it was found. What stands here is
-what we would build from that sentence: every region of the target frame attends to all regions of all T frames,
+what we would build from that sentence: every region p of the target frame attends to all regions of all T frames,
 
     q_p = W_q x_p,  k_tp' = W_k x_tp',  g_tp' = W_v x_tp'
-    x^_p = x_p + W_o sum_{t,p'} softmax_{t,p'}(q_p . k_tp' / sqrt(d)) g_tp',
+    x^_p = x_p + MLP(sum_{t,p'} a_tp' g_tp'),   a = softmax_{t,p'}(q_p . k_tp' / sqrt(d)),
 
 several heads side by side. Unlike in CMSA, x_tp' is not a sum of a part of t and a part of p', so this softmax does
 not factorise; with one target frame it is linear in T all the same.
 
-Self-attention cannot tell before from after, nor left from right: a shuffled clip has the same keys. ``offsets`` adds
-to every x_tp' sines of its row, its column, and of how many frames it lies from the target; without them a thing
-that moves left looks like one that moves right.
+So far it cannot tell before from after, nor left from right: shuffle the frames and nothing changes. With ``offsets``
+each head also prefers some times and the neighbourhood of p, both learned,
+
+    score += u_h . waves(t - target) - |p' - p|^2 / (2 width_h^2),
+
+and hands on the mean offset of what it looked at, sum a_tp' (p' - p, t - target): a thing that lay to the right one
+frame earlier is moving left. Half of the heads begin by looking back, half by looking ahead, and queries and keys
+begin alike, so that a region first finds what looks like itself.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from torch import Tensor, nn
 
 from refseg.errors import RefsegError
 
-WAVES = 4  # frequencies per axis in ``where_and_when``; each gives a sine and a cosine
+WAVES = 4  # wavelengths in ``waves``: 4, 8, 16 and 32 frames
 
 
 @dataclass
@@ -36,7 +41,7 @@ class CFSAConfig:
     dim: int = 64  # of queries, keys and values, all heads together
     heads: int = 4
     before_cmsa: bool = False  # on visual features before the words come in; else on CMSA outputs before the fusion
-    offsets: bool = True  # keys, queries and values know row, column and distance in time
+    offsets: bool = True  # heads prefer times and places, and tell where they looked
 
     def __post_init__(self):
         if self.dim % self.heads:
@@ -46,7 +51,8 @@ class CFSAConfig:
 class CrossFrameSelfAttention(nn.Module):
     """The features of T frames in, those of the target frame out, with what the clip adds to them.
 
-    ``out`` starts at zero: at first the block hands the target frame through, so it can be put into a trained network.
+    The last layer starts at zero: at first the block hands the target frame through, so it can be put into a trained
+    network.
 
     Args:
         channels: C of the features.
@@ -57,13 +63,24 @@ class CrossFrameSelfAttention(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.offsets = config.offsets
-        inputs = channels + (3 * 2 * WAVES if config.offsets else 0)
-        self.query = nn.Linear(inputs, config.dim)
-        self.key = nn.Linear(inputs, config.dim, bias=False)  # a bias would shift all scores of a query alike
-        self.value = nn.Linear(inputs, config.dim)
-        self.out = nn.Linear(config.dim, channels)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.query = nn.Linear(channels, config.dim)
+        self.key = nn.Linear(channels, config.dim, bias=False)  # a bias would shift all scores of a query alike
+        self.value = nn.Linear(channels, config.dim)
+        self.out = nn.Sequential(
+            nn.Linear(config.dim + 3 * config.heads * config.offsets, config.dim),
+            nn.ReLU(inplace=True),
+            nn.Linear(config.dim, channels),
+        )
+        nn.init.zeros_(self.out[-1].weight)
+        nn.init.zeros_(self.out[-1].bias)
+        nn.init.zeros_(self.query.bias)
+        with torch.no_grad():
+            self.key.weight.copy_(self.query.weight)
+        if config.offsets:
+            self.log_width = nn.Parameter(torch.full((config.heads,), math.log(2.0)))  # in regions
+            self.time = nn.Parameter(torch.zeros(config.heads, 2 * WAVES))  # u_h
+            with torch.no_grad():  # the sine of 8 frames: below zero before the target, above behind it
+                self.time[0::2, 1], self.time[1::2, 1] = -4.0, 4.0
 
     def forward(
         self, x: Tensor, target_frame: Tensor, frame_valid: Tensor, region_valid: Tensor | None = None
@@ -80,7 +97,12 @@ class CrossFrameSelfAttention(nn.Module):
             [B,C,h,w]
         """
         query, key, value, key_valid = self._projected(x, target_frame, frame_valid, region_valid)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=key_valid[:, None, None])
+        attended = F.scaled_dot_product_attention(query, key, value, key_valid[:, None, None], scale=1.0)
+        if self.offsets:
+            h, w = x.shape[-2:]
+            attended = torch.cat(
+                [attended[..., :-EXTRA], attended[..., -EXTRA : 3 - EXTRA] - own_place(h, w, attended)], -1
+            )
         update = self.out(attended.transpose(1, 2).flatten(2))  # [B,R,C]
         return at_target(x, target_frame) + update.mT.unflatten(2, x.shape[-2:])
 
@@ -101,14 +123,14 @@ class CrossFrameSelfAttention(nn.Module):
             [B,heads,T,h,w]; each head sums to one
         """
         query, key, _, key_valid = self._projected(x, target_frame, frame_valid, region_valid)
-        scores = query[:, :, query_region, None] @ key.mT / math.sqrt(key.shape[-1])  # [B,heads,1,T*R]
+        scores = query[:, :, query_region, None] @ key.mT  # [B,heads,1,T*R]
         weights = scores.masked_fill(~key_valid[:, None, None], -math.inf).softmax(-1)
         return weights[:, :, 0].unflatten(2, (x.shape[1], *x.shape[-2:]))
 
     def frame_weights(
         self, x: Tensor, target_frame: Tensor, frame_valid: Tensor, region_valid: Tensor | None = None
     ) -> Tensor:
-        """Where in time every region of the target frame looks, averaged over the heads: [B,T,h,w], sums to one over T.
+        """Where in time every region of the target frame looks, by head: [B,heads,T,h,w], sums to one over T.
 
         Arguments as in ``forward``. Frame by frame, so that memory does not grow with T.
         """
@@ -116,27 +138,72 @@ class CrossFrameSelfAttention(nn.Module):
         h, w = x.shape[-2:]
         totals = []  # per frame: log of the sum of exponentials, [B,heads,R]
         for keys, valid in zip(key.split(h * w, dim=2), key_valid.split(h * w, dim=1), strict=True):
-            scores = query @ keys.mT / math.sqrt(key.shape[-1])
-            totals.append(scores.masked_fill(~valid[:, None, None], -math.inf).logsumexp(-1))
-        return torch.stack(totals, 1).softmax(1).mean(2).unflatten(2, (h, w))
+            scores = (query @ keys.mT).masked_fill(~valid[:, None, None], -math.inf)
+            totals.append(scores.logsumexp(-1))
+        return torch.stack(totals, 2).softmax(2).unflatten(3, (h, w))
 
     def _projected(
         self, x: Tensor, target_frame: Tensor, frame_valid: Tensor, region_valid: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """query [B,heads,R,d], key and value [B,heads,T*R,d], key_valid [B,T*R]."""
+        """query [B,heads,R,d], key and value [B,heads,T*R,d], key_valid [B,T*R]; the scores are query . key.
+
+        With ``offsets`` d grows by ``EXTRA``: a quadratic in p' is a scalar product too, so that the fused kernel
+        computes the preferences with the rest, and never a matrix of them.
+        """
         B, T, _, h, w = x.shape
-        if self.offsets:
-            x = torch.cat([x, where_and_when(T, h, w, target_frame).to(x.dtype)], dim=2)
         every = x.flatten(3).mT.flatten(1, 2)  # [B,T*R,C]
         own = at_target(x, target_frame).flatten(2).mT  # [B,R,C]
         query, key, value = (
             linear(features).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for linear, features in ((self.query, own), (self.key, every), (self.value, every))
         )
+        query = query / math.sqrt(query.shape[-1])
         regions = torch.ones(B, h * w, dtype=torch.bool, device=x.device)
         if region_valid is not None:
             regions = region_valid.flatten(1)
+        if self.offsets:
+            query = torch.cat([query, self._wanted(h, w, query)], dim=-1)
+            key_extra, value_extra = places_and_times(T, h, w, target_frame, query.dtype)
+            key = torch.cat([key, key_extra.expand(-1, self.heads, -1, -1)], dim=-1)
+            value = torch.cat([value, value_extra.expand(-1, self.heads, -1, -1)], dim=-1)
         return query, key, value, (frame_valid[:, :, None] & regions[:, None]).flatten(1)
+
+    def _wanted(self, h: int, w: int, like: Tensor) -> Tensor:
+        """What queries put against the extra keys, [B,heads,R,EXTRA].
+
+        -|p' - p|^2 / 2 is p . p' - |p'|^2 / 2 and a constant, which the softmax does not see.
+        """
+        sharpness = (-2 * self.log_width).exp()[:, None, None]
+        place = own_place(h, w, like)[..., :2].expand(self.heads, -1, -1)  # [heads,R,2]
+        half = torch.full_like(place[..., :1], -0.5)
+        time = self.time[:, None].expand(-1, h * w, -1)
+        return torch.cat([sharpness * place, sharpness * half, time], -1).expand(len(like), -1, -1, -1).to(like.dtype)
+
+
+EXTRA = 3 + 2 * WAVES
+
+
+def own_place(h: int, w: int, like: Tensor) -> Tensor:
+    """Row, column and time of the regions of the target frame: [R,3], time zero."""
+    row, column = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    return torch.stack([row, column, torch.zeros_like(row)], -1).flatten(0, 1).to(like)
+
+
+def places_and_times(T: int, h: int, w: int, target_frame: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The extra parts of keys and values, [B,1,T*R,EXTRA] each.
+
+    Keys: row, column, the sum of their squares, ``waves`` of the distance in time. Values: row, column, distance in
+    time, zeros.
+    """
+    B, R = len(target_frame), h * w
+    time = torch.arange(T, device=target_frame.device) - target_frame[:, None]  # [B,T]
+    place = own_place(h, w, target_frame)[:, :2].to(dtype)  # [R,2]
+    place = place.expand(B, T, R, 2)
+    square = place.square().sum(-1, keepdim=True)
+    in_time = waves(time).to(dtype)[:, :, None].expand(B, T, R, -1)
+    keys = torch.cat([place, square, in_time], -1)
+    values = torch.cat([place, time.to(dtype)[:, :, None, None].expand(B, T, R, 1), torch.zeros_like(in_time)], -1)
+    return keys.flatten(1, 2)[:, None], values.flatten(1, 2)[:, None]
 
 
 def at_target(x: Tensor, target_frame: Tensor) -> Tensor:
@@ -144,29 +211,11 @@ def at_target(x: Tensor, target_frame: Tensor) -> Tensor:
     return x[torch.arange(len(x), device=x.device), target_frame]
 
 
-def where_and_when(T: int, h: int, w: int, target_frame: Tensor) -> Tensor:
-    """Sines and cosines of row, column, and frame minus target frame: [B,T,3*2*WAVES,h,w].
-
-    The wavelengths double from 4 cells (frames) on: the shortest tells neighbours apart, with a sign; the longest
-    spans the map. Row and column are counted from the upper left corner, in cells.
-    """
-    device = target_frame.device
-    frame = torch.arange(T, device=device) - target_frame[:, None]  # [B,T]
-    B = len(target_frame)
-    row, column = torch.arange(h, device=device), torch.arange(w, device=device)
-    axes = [
-        waves(row)[None, None, :, :, None].expand(B, T, -1, h, w),
-        waves(column)[None, None, :, None, :].expand(B, T, -1, h, w),
-        waves(frame).movedim(0, -1)[..., None, None].expand(B, T, -1, h, w),
-    ]
-    return torch.cat(axes, dim=2)
-
-
-def waves(position: Tensor) -> Tensor:
-    """[...] -> [2*WAVES,...]: sine and cosine at wavelengths 4, 8, 16, ..."""
-    lengths = 4.0 * 2.0 ** torch.arange(WAVES, device=position.device)
-    angles = 2 * math.pi * position / lengths.view(-1, *[1] * position.ndim)
-    return torch.cat([angles.sin(), angles.cos()])
+def waves(time: Tensor) -> Tensor:
+    """[...] -> [...,2*WAVES]: sines, then cosines, of ``WAVES`` wavelengths from 4 frames on, each twice the last."""
+    lengths = 4.0 * 2.0 ** torch.arange(WAVES, device=time.device)
+    angles = 2 * math.pi * time[..., None] / lengths
+    return torch.cat([angles.sin(), angles.cos()], -1)
 
 
 @dataclass

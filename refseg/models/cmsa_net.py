@@ -213,7 +213,7 @@ class CMSANet(nn.Module):
         return {level: self.temporal[level](*inputs) for level, inputs in _temporal_inputs(clips, batch).items()}
 
     def frame_weights(self, batch: RefBatch) -> dict[str, Tensor]:
-        """Where in time the target frame's regions look, {level: [B,T,h,w]}; see ``CrossFrameSelfAttention``."""
+        """Where in time the target frame's regions look, {level: [B,heads,T,h,w]}; see ``CrossFrameSelfAttention``."""
         clips = self.clip_features(batch)
         if not self.config.temporal.before_cmsa:
             clips = self.fuse_words_in_clips(clips, *self.text(batch.token_ids, batch.token_valid), batch)

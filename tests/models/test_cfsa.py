@@ -8,7 +8,7 @@ import torch
 
 from refseg.errors import RefsegError
 from refseg.models import build_model
-from refseg.models.cfsa import CFSAConfig, CrossFrameSelfAttention, FrameMean, FrameMeanConfig, waves, where_and_when
+from refseg.models.cfsa import CFSAConfig, CrossFrameSelfAttention, FrameMean, FrameMeanConfig, waves
 from refseg.models.cmsa_net import CMSANetConfig
 
 B, T, C, h, w = 2, 3, 7, 2, 5
@@ -19,7 +19,8 @@ def block(**fields) -> CrossFrameSelfAttention:
     """With an output that is not zero, in float64."""
     torch.manual_seed(0)
     made = CrossFrameSelfAttention(C, CFSAConfig(**{"dim": 6, "heads": 2, **fields})).double()
-    torch.nn.init.normal_(made.out.weight)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
     return made
 
 
@@ -31,21 +32,33 @@ def every(T=T) -> torch.Tensor:
     return torch.ones(B, T, dtype=torch.bool)
 
 
-def test_equals_the_loops_over_frames_and_regions():
-    attention, x, valid = block(offsets=False), clip(), every()
+@pytest.mark.parametrize("offsets", [False, True])
+def test_equals_the_loops_over_frames_and_regions(offsets):
+    """Score, softmax, value, and the mean offset of what was looked at, as the module's docstring writes them."""
+    attention, x, valid = block(offsets=offsets), clip(), every()
     valid[0, 2] = False
     got = attention(x, TARGET, valid)
     for b in range(B):
-        keys = [x[b, t, :, i, j] for t in range(T) for i in range(h) for j in range(w) if valid[b, t]]
+        keys = [(t, i, j) for t in range(T) for i in range(h) for j in range(w) if valid[b, t]]
         for i in range(h):
             for j in range(w):
                 own = x[b, TARGET[b], :, i, j]
                 heads = []
-                for head in (slice(0, 3), slice(3, 6)):
+                for number, head in enumerate((slice(0, 3), slice(3, 6))):
                     q = attention.query(own)[head]
-                    scores = torch.stack([q @ attention.key(k)[head] / math.sqrt(3) for k in keys])
-                    values = torch.stack([attention.value(k)[head] for k in keys])
-                    heads.append(scores.softmax(0) @ values)
+                    scores, values = [], []
+                    for t, row, column in keys:
+                        feature, offset = x[b, t, :, row, column], [row - i, column - j, t - TARGET[b].item()]
+                        score = q @ attention.key(feature)[head] / math.sqrt(3)
+                        value = attention.value(feature)[head]
+                        if offsets:
+                            score = score + attention.time[number] @ waves(torch.tensor(offset[2])).double()
+                            width = attention.log_width[number].exp()
+                            score = score - (offset[0] ** 2 + offset[1] ** 2) / (2 * width**2)
+                            value = torch.cat([value, torch.tensor(offset, dtype=torch.float64)])
+                        scores.append(score)
+                        values.append(value)
+                    heads.append(torch.stack(scores).softmax(0) @ torch.stack(values))
                 torch.testing.assert_close(got[b, :, i, j], own + attention.out(torch.cat(heads)))
 
 
@@ -90,7 +103,7 @@ def test_without_offsets_left_and_right_are_the_same():
 
 
 def test_the_rows_are_the_weights_that_forward_uses():
-    attention, x, valid = block(), clip(), every()
+    attention, x, valid = block(offsets=False), clip(), every()
     valid[1, 0] = False
     region = 1 * w + 3
     rows = attention.attention_row(x, TARGET, valid, region)
@@ -102,7 +115,15 @@ def test_the_rows_are_the_weights_that_forward_uses():
     own = torch.stack([x[0, 1], x[1, 2]])[..., 1, 3]
     torch.testing.assert_close(attention(x, TARGET, valid)[..., 1, 3], own + attention.out(attended))
     in_time = attention.frame_weights(x, TARGET, valid)
-    torch.testing.assert_close(in_time[:, :, 1, 3], rows.sum((3, 4)).mean(1))
+    torch.testing.assert_close(in_time[..., 1, 3], rows.sum((3, 4)))
+
+
+def test_heads_begin_by_looking_back_and_ahead():
+    torch.manual_seed(0)
+    attention = CrossFrameSelfAttention(C, CFSAConfig(dim=6, heads=2)).double()
+    weights = attention.frame_weights(0 * clip(), torch.tensor([1, 1]), every())  # nothing to see
+    back, ahead = weights[0, :, :, 0, 0]
+    assert back[0] > 0.9 and ahead[2] > 0.9
 
 
 def test_the_mean_over_frames_by_hand():
@@ -111,12 +132,11 @@ def test_the_mean_over_frames_by_hand():
     assert FrameMean(1, FrameMeanConfig())(x, torch.tensor([0]), valid).item() == 2.0
 
 
-def test_offsets_are_counted_from_the_target_frame():
-    codes = where_and_when(T, h, w, TARGET)
-    assert codes.shape == (B, T, 24, h, w)
-    assert torch.equal(codes[0, 0], codes[1, 1])  # both one frame before the target
-    assert len({tuple(code.tolist()) for code in codes[0].movedim(1, -1).reshape(-1, 24)}) == T * h * w
-    assert waves(torch.tensor([1]))[:2, 0].tolist() == pytest.approx([1.0, math.sqrt(0.5)])  # a quarter, an eighth
+def test_waves_by_hand():
+    assert waves(torch.tensor([1, -2])).shape == (2, 8)
+    assert waves(torch.tensor(1))[[0, 1, 4, 5]].tolist() == pytest.approx(
+        [1, math.sqrt(0.5), 0, math.sqrt(0.5)], abs=1e-6
+    )
 
 
 def test_heads_must_share_the_width():
@@ -193,5 +213,6 @@ def test_where_in_time_the_network_looks(make_batch):
     batch = clips(make_batch, 3)
     batch.frame_valid[1, 2] = False
     weights = model.frame_weights(batch)["c4"]
-    torch.testing.assert_close(weights.sum(1), torch.ones_like(weights[:, 0]))
-    assert weights[1, 2].max() == 0 < weights[0, 2].min()
+    assert weights.shape[:3] == (2, 3, 3)  # clips, heads, frames
+    torch.testing.assert_close(weights.sum(2), torch.ones_like(weights[:, :, 0]))
+    assert weights[1, :, 2].max() == 0 < weights[0, :, 2].min()

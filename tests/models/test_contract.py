@@ -81,7 +81,9 @@ def test_every_parameter_that_learns_gets_a_gradient(config, make_batch):
     for name, parameter in model.named_parameters():
         if "temporal" in name and ".out." in name:  # starts at zero, and nothing learns through zero
             torch.nn.init.normal_(parameter)
-    model(make_batch([5, 2, 3], dtype=torch.float64)).mask_logits.square().sum().backward()
+    batch = make_batch([5, 2, 3], dtype=torch.float64)
+    frames = torch.randn(3, 4, *batch.frames.shape[2:], dtype=torch.float64)  # clips; others see the first frame only
+    model(replace(batch, frames=frames, frame_valid=None)).mask_logits.square().sum().backward()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name
