@@ -134,6 +134,32 @@ class Evaluate:
 
 
 @dataclass
+class Score:
+    """Score the masks of any model, given as COCO-style JSON: oIoU, mIoU, P@K, and mAP as papers on A2D report it."""
+
+    truth: Path
+    """The true masks, laid out as MTTR's ground-truth file of A2D Sentences: one "image" per sample."""
+    predictions: Path
+    """A list of {image_id, category_id, segmentation, score}, masks as run lengths; any number per sample."""
+    protocol: Literal["mttr", "res", "lavt", "cmsa", "cris"] = "mttr"
+    """Whose way of counting ties and empty masks; mttr, of the video papers, also gives mAP."""
+    json: str | None = None
+    """Write the numbers as one JSON object to this file; - prints it and nothing else."""
+
+    def run(self) -> None:
+        """Score and print a table or JSON."""
+        from refseg.score import format_scores, score_files
+
+        results = score_files(self.truth, self.predictions, self.protocol)
+        if self.json == "-":
+            print(json.dumps(results))
+            return
+        print(format_scores(results))
+        if self.json:
+            _write_text(Path(self.json), json.dumps(results, indent=1) + "\n")
+
+
+@dataclass
 class Predict:
     """Find in any photo what an expression means, and save the photo with the mask drawn on it."""
 
@@ -273,6 +299,7 @@ Command = (
     | Annotated[Prepare, tyro.conf.subcommand("prepare")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[CheckData, tyro.conf.subcommand("check-data")]
     | Annotated[ConvertCmsaRelease, tyro.conf.subcommand("convert-cmsa-release")]

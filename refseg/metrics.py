@@ -5,6 +5,7 @@ Papers print "IoU" for different things, so every choice has a name here:
 * oIoU (overall, cumulative): the sum of all intersections over the sum of all unions; large referents weigh more.
 * mIoU (mean): the mean of the samples' IoU; every expression weighs the same.
 * P@K: the share of samples whose IoU reaches K; ``>=`` in image papers, ``>`` in the video papers.
+* mAP (video papers): COCO's average precision over *all* predictions, ranked by score over the whole data set.
 
 One expression is one sample, and masks are compared at the size of the picture on disk. Sources: the released
 test loops of CMSA (main_cmsa.py), LAVT (test.py), CRIS (engine.py) and MTTR (metrics.py). They differ in what an
@@ -14,16 +15,24 @@ exact tie, an empty mask and an epsilon do, and :class:`Convention` holds those 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field, replace
+from io import StringIO
+from typing import Any
 
 import numpy as np
 import torch
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from refseg.errors import RefsegError
 
 TENTHS = (5, 6, 7, 8, 9)  # the K of P@K as whole tenths: 0.7 has no exact float, 7 tenths of a union is a whole number
 COLUMNS = ("N", "oIoU", "mIoU", "P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9")  # as tables show them
+AP_COLUMNS = ("mAP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")  # in the order of COCOeval.stats
 
 
 @dataclass(frozen=True)
@@ -81,10 +90,12 @@ class Convention:
 
 
 RES = Convention("RES")  # ours; agrees with LAVT and the image papers after it
+LAVT = replace(RES, name="LAVT")
 CMSA = Convention("CMSA", empty_iou=None)  # the release divides by zero there
 MTTR = Convention("MTTR", ">", 1.0, eps_intersection=1e-6, eps_union=1e-6, float32=True)
 VIDEO = MTTR  # A2D Sentences and J-HMDB Sentences are reported this way since MTTR
 CRIS = Convention("CRIS", ">", 0.0, eps_union=1e-6)  # its "IoU" is mIoU
+CONVENTIONS = {convention.name.lower(): convention for convention in (RES, LAVT, CMSA, MTTR, CRIS)}
 
 
 def intersection_union(pred_mask: Tensor, mask: Tensor) -> tuple[int, int]:
@@ -181,3 +192,54 @@ def _scores(pairs: list[tuple[int, int]], convention: Convention) -> dict[str, f
     for tenths in TENTHS:
         scores[f"P@0.{tenths}"] = sum(convention.reaches(*pair, tenths) for pair in pairs) / count
     return scores
+
+
+def average_precision(
+    masks: Sequence[dict[str, Any]], predictions: Sequence[Sequence[tuple[float, dict[str, Any]]]]
+) -> dict[str, float | None]:
+    """COCO's average precision as the papers on A2D and J-HMDB Sentences report it since MTTR.
+
+    All predictions of all samples are ranked by their score, and precision is averaged over 101 values of recall. The
+    number of predictions matters: second guesses, with lower scores, usually raise it, so a paper must say how many
+    predictions there were. As in MTTR's ``evaluate_a2d_sentences`` this is pycocotools' ``COCOeval(iouType="segm")``
+    with ``useCats=0``: one category, and of every sample the 100 best-scored predictions.
+
+    Args:
+        masks: of every sample, as ``pycocotools.mask.encode`` gives them (``size`` [height, width] and ``counts``).
+            Only such: pycocotools' C code hangs on damaged run lengths.
+        predictions: of every sample any number of (score, mask of the same size). Equal scores are ranked by the order
+            of the samples.
+
+    Returns:
+        "mAP" (mean over the IoUs 0.5, 0.55, ..., 0.95), "AP50", "AP75", and "AP_small", "AP_medium", "AP_large": mAP
+        for referents of up to 32^2, 32^2 to 96^2, and from 96^2 pixels on; None where there is no such referent.
+    """
+    sizes = [mask["size"] for mask in masks]
+    flat = [(image, score, mask) for image, guesses in enumerate(predictions) for score, mask in guesses]
+    # Numbered from 1, for COCOeval takes the number 0 for "no match".
+    truth = [_annotation(number, number - 1, mask) for number, mask in enumerate(masks, start=1)]
+    found = [_annotation(number, image, mask) | {"score": score} for number, (image, score, mask) in enumerate(flat, 1)]
+    with redirect_stdout(StringIO()):  # COCOeval prints what it does
+        evaluation = COCOeval(_coco(sizes, truth), _coco(sizes, found), "segm")
+        evaluation.params.useCats = 0
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    stats = [float(value) for value in evaluation.stats[: len(AP_COLUMNS)]]
+    return {name: None if value < 0 else value for name, value in zip(AP_COLUMNS, stats)}
+
+
+def _annotation(number: int, image: int, mask: dict[str, Any]) -> dict[str, Any]:
+    area = float(coco_mask.area(mask))
+    return {"id": number, "image_id": image, "category_id": 1, "segmentation": mask, "area": area, "iscrowd": 0}
+
+
+def _coco(sizes: Sequence[Sequence[int]], annotations: list[dict[str, Any]]) -> COCO:
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image, "height": height, "width": width} for image, (height, width) in enumerate(sizes)],
+        "categories": [{"id": 1, "name": "referent"}],
+        "annotations": annotations,
+    }
+    coco.createIndex()
+    return coco

@@ -408,8 +408,7 @@ def _resume(
     if tensors is None or not record.keys() >= {"experiment", "progress"}:
         raise RefsegError(f"{folder} is a checkpoint that cannot be trained on: name another folder with --out.")
     changed = None
-    stored = record["experiment"]
-    stored = stored | {"data": {"flips": False, **stored["data"]}}  # a run begun before there were flips has none
+    stored = _with_new_fields(record["experiment"])
     if stored != recipe:
         changed = _first_difference(stored, recipe)
     elif loaded.tokenizer.words != tokenizer.words:
@@ -431,6 +430,13 @@ def _resume(
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
     return Progress(**record["progress"])
+
+
+def _with_new_fields(stored: Any) -> Any:
+    """A stored description, with the value that stands for "as it was" in fields that its run is older than."""
+    if isinstance(stored, dict) and isinstance(stored.get("data"), dict):
+        return stored | {"data": {"flips": False, **stored["data"]}}
+    return stored
 
 
 def _first_difference(old: Any, new: Any, where: str = "") -> str:

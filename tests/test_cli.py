@@ -22,6 +22,7 @@ COMMANDS = {
     "prepare": cli.Prepare,
     "train": cli.Train,
     "evaluate": cli.Evaluate,
+    "score": cli.Score,
     "predict": cli.Predict,
     "check-data": cli.CheckData,
     "convert-cmsa-release": cli.ConvertCmsaRelease,

@@ -19,7 +19,7 @@ LAYERS = [
     "types paths tokenizer machine",
     "datasets models losses metrics",
     "objectives checkpoint viz",
-    "evaluate presets explorer exercises",
+    "evaluate score presets explorer exercises",
     "predict pointing",  # both take evaluate's way from a model to a mask
     "train",
     "doctor tour convert wheelhouse",  # each is a command, so the command line stands above them

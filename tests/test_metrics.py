@@ -5,9 +5,20 @@ import json
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 
 from refseg.errors import RefsegError
-from refseg.metrics import CMSA, CRIS, MTTR, RES, Convention, SegmentationMeter, intersection_union
+from refseg.metrics import (
+    AP_COLUMNS,
+    CMSA,
+    CRIS,
+    MTTR,
+    RES,
+    Convention,
+    SegmentationMeter,
+    average_precision,
+    intersection_union,
+)
 
 
 def strip(*pixels: int, length: int = 13) -> torch.Tensor:
@@ -132,6 +143,37 @@ def test_nothing_scored_and_unknown_comparison_are_refused():
         Convention("odd", "=>")
 
 
+# ---- average precision -----------------------------------------------------------------------------------------
+
+
+def encoded(mask: torch.Tensor) -> dict:
+    return coco_mask.encode(np.asfortranarray(mask.numpy(), dtype=np.uint8))
+
+
+def test_average_precision_by_hand(capsys):
+    """Two samples, one found: precision 1 up to a recall of 1/2, which 51 of the 101 values 0, 0.01, ... reach."""
+    masks = [encoded(strip(0, 1, 2)), encoded(strip(5))]
+    right, wrong = (0.3, masks[0]), (0.9, encoded(strip(7)))
+    assert average_precision(masks, [[right], []])["mAP"] == pytest.approx(51 / 101)
+    behind = average_precision(masks, [[right], [wrong]])  # the wrong one is ranked first, so precision is 1/2
+    assert [behind[name] for name in AP_COLUMNS] == pytest.approx([51 / 202] * 4 + [None, None])
+    assert average_precision(masks, [[right], [(0.1, wrong[1])]])["mAP"] == pytest.approx(51 / 101)
+    both = average_precision(
+        masks, [[right], [wrong, (0.2, masks[1])]]
+    )  # precision 0, 1/2, 2/3: the best behind counts
+    assert both["AP50"] == pytest.approx(2 / 3)
+    assert average_precision(masks, [[], []])["mAP"] == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_average_precision_by_area():
+    """A thing of 1600 pixels is medium, and a small one is not asked for."""
+    big = torch.zeros(41, 43, dtype=torch.bool)
+    big[:40, :40] = True
+    scores = average_precision([encoded(big)], [[(0.5, encoded(big))]])
+    assert scores == pytest.approx(dict(zip(AP_COLUMNS, [1, 1, 1, None, 1, None])))
+
+
 # ---- the numbers of others -------------------------------------------------------------------------------------
 
 
@@ -203,3 +245,34 @@ def test_equals_mttr_exact_ties_in_float32_included(released, name):
     assert {k: round(ours[f"P@{k}"] * ours["N"]) for k in theirs["count_gt"]} == theirs["count_gt"]
     if "per_sample_iou_float32" in theirs:
         assert meter.ious == theirs["per_sample_iou_float32"]
+
+
+@pytest.mark.parametrize("name", ["base", "base_exact", "all_but_both_empty", "all"])
+@pytest.mark.parametrize("guesses", ["mttr_single", "mttr_multi"])
+def test_average_precision_equals_mttr(released, shared_dir, name, guesses):
+    numbers, pred, gt = released
+    theirs = numbers["results"][name][guesses]
+    arrays = np.load(shared_dir / "parity" / "metrics_masks_A.npz")
+    found = {index: [(float(arrays["score"][index]), pred[index])] for index in numbers["sets"][name]}
+    if guesses == "mttr_multi":
+        bits, offset = arrays["cand_bits"], arrays["cand_offset"]
+        for i, (index, score) in enumerate(zip(arrays["cand_pair"].tolist(), arrays["cand_score"].tolist())):
+            if index in found:
+                shape = gt[index].shape
+                flat = np.unpackbits(bits[offset[i] : offset[i + 1]], count=shape.numel())
+                found[index].append((score, torch.from_numpy(flat.reshape(shape).astype(bool))))
+    predictions = [[(score, encoded(mask)) for score, mask in own] for own in found.values()]
+    assert sum(map(len, predictions)) == theirs["n_predictions"]
+    ours = average_precision([encoded(gt[index]) for index in found], predictions)
+    wanted = [theirs[key] for key in ("mAP 0.5:0.95", "AP 0.5", "AP 0.75", *(f"AP 0.5:0.95 {size}" for size in "SML"))]
+    assert [-1 if ours[key] is None else ours[key] for key in AP_COLUMNS] == pytest.approx(wanted, abs=1e-6)
+
+    meter = SegmentationMeter(MTTR)
+    for index, own in found.items():
+        meter.update(sorted(own, key=lambda guess: guess[0])[-1][1], gt[index])
+    scores = meter.compute()
+    assert scores["oIoU"] == pytest.approx(theirs["overall_iou"], abs=1e-6)
+    assert scores["mIoU"] == pytest.approx(theirs["mean_iou"], abs=1e-6)
+    assert {k: scores[f"P@{k}"] for k in theirs["count_gt"]} == pytest.approx(
+        {k: theirs[f"P@{k}"] for k in theirs["count_gt"]}
+    )

@@ -29,8 +29,10 @@ from refseg.models.backbones import ResNet101BackboneConfig
 from refseg.models.mask_head import MaskHeadConfig
 from refseg.objectives import build_objective
 from refseg.presets import OptimConfig
+from refseg.tokenizer import WordVocabulary
 from refseg.train import (
     ShuffledBatches,
+    WithMirrorImages,
     build_data,
     build_optimizer,
     describe,
@@ -213,6 +215,55 @@ def test_two_kills_and_short_expressions_first(tiny_experiment, tmp_path, monkey
     fit(experiment, tmp_path / "cut")
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
     assert logged(tmp_path / "cut") == logged(tmp_path / "whole")
+
+
+def test_flips_go_on_as_they_would_have_been(tiny_experiment, whole, tmp_path, monkeypatch):
+    experiment = replace(tiny_experiment, data=replace(tiny_experiment.data, flips=True))
+    fit(experiment, tmp_path / "flipped")
+    interrupted(experiment, tmp_path / "cut", monkeypatch, 7)
+    fit(experiment, tmp_path / "cut")
+    assert_same_end(tmp_path / "flipped", tmp_path / "cut")
+    assert logged(tmp_path / "cut") == logged(tmp_path / "flipped")
+    assert logged(whole)[0]["loss"] != logged(tmp_path / "flipped")[0]["loss"]
+    with pytest.raises(RefsegError, match="data.flips was True, now False"):
+        fit(tiny_experiment, tmp_path / "cut")
+
+
+def test_a_run_from_before_there_were_flips_goes_on(tiny_experiment, whole, tmp_path):
+    path = whole / "last" / "config.json"
+    config = json.loads(path.read_text())
+    del config["record"]["experiment"]["data"]["flips"]
+    path.write_text(json.dumps(config))
+    assert fit(tiny_experiment, whole) == whole / "best"
+    with pytest.raises(RefsegError, match="data.flips was False, now True"):
+        fit(replace(tiny_experiment, data=replace(tiny_experiment.data, flips=True)), whole)
+
+
+def test_mirror_images_stand_behind_the_samples(tiny_experiment):
+    data = replace(tiny_experiment.data, flips=True, objects=True)
+    train_set, val_set, tokenizer = build_data(data)
+    both, count = WithMirrorImages(train_set), len(train_set)
+    index = next(i for i, text in enumerate(train_set.expressions) if "left" in text.split())
+    sample, mirrored = both[index], both[count + index]
+    assert len(both) == 2 * count and "right" in mirrored.expression.split() and mirrored.sample_id == sample.sample_id
+    for name in ("frames", "mask", "original_mask", "pixel_valid", "objects"):
+        assert torch.equal(getattr(mirrored, name), getattr(sample, name).flip(-1)), name
+    batch = Collate(tokenizer)([sample, mirrored, both[count + index], train_set[index]])
+    images, picture_of = batch.distinct_images()  # the backbone must not take one for the other
+    assert len(images) == 2 and picture_of.tolist() == [0, 1, 1, 0]
+    assert torch.equal(images[1], images[0].flip(-1))
+    assert not any("mirrored" in val_set[i].facts for i in range(len(val_set)))  # only training is mirrored
+
+
+def test_the_vocabulary_knows_the_words_of_the_mirror_images(tiny_experiment, monkeypatch):
+    plain = replace(tiny_experiment.data, min_word_count=1)
+    real = WordVocabulary.build
+    monkeypatch.setattr(
+        module.WordVocabulary, "build", lambda texts, *args: real([t for t in texts if "rightmost" not in t], *args)
+    )
+    (_, _, words), (_, _, more) = build_data(plain), build_data(replace(plain, flips=True))
+    assert "leftmost" in words.ids and "rightmost" not in words.ids
+    assert more.words == [*words.words, "rightmost"]
 
 
 def test_the_stream_of_random_numbers_goes_on(tiny_experiment, tmp_path, monkeypatch):
@@ -430,9 +481,9 @@ IMAGE_IDS = [image for image in range(11) for _ in range(image % 5 + 1)]  # 1 to
 LENGTHS = [1 + (7 * index) % 11 for index in range(len(IMAGE_IDS))]
 
 
-def batches(first_step=0, rank=0, world=1, image_ids=IMAGE_IDS, lengths=LENGTHS, **optim):
+def batches(first_step=0, rank=0, world=1, image_ids=IMAGE_IDS, lengths=LENGTHS, flips=False, **optim):
     config = OptimConfig(**{"steps": 23, "batch_size": 6, "expressions_per_image": 3, **optim})
-    sampler = ShuffledBatches(image_ids, lengths, config, first_step, rank, world)
+    sampler = ShuffledBatches(image_ids, lengths, config, first_step, rank, world, flips)
     found = list(sampler)
     assert len(found) == len(sampler)
     return found
@@ -469,11 +520,28 @@ def test_the_order_is_a_function_of_seed_and_step():
     assert batches() != batches(seed=1)
 
 
+@pytest.mark.parametrize("flips", [False, True])
 @pytest.mark.parametrize("short_steps", [0, 7, 23, 800])
 @pytest.mark.parametrize("first_step", [0, 1, 5, 7, 8, 22, 23])
-def test_a_resumed_order_is_the_tail(first_step, short_steps):
-    options = {"short_steps": short_steps}
+def test_a_resumed_order_is_the_tail(first_step, short_steps, flips):
+    options = {"short_steps": short_steps, "flips": flips}
     assert batches(first_step, **options) == batches(**options)[first_step:]
+
+
+def test_flips_mirror_half_of_the_pictures_of_an_epoch_and_keep_the_order():
+    count = len(IMAGE_IDS)
+    options = {"steps": 31 * 20, "batch_size": 1, "expressions_per_image": 5}  # 20 epochs, no picture in two groups
+    plain, flipped = ([batch[0] for batch in batches(flips=flips, **options)] for flips in (False, True))
+    assert [index % count for index in flipped] == plain and max(plain) < count <= max(flipped) < 2 * count
+    epochs = [flipped[start : start + count] for start in range(0, len(flipped), count)]
+    mirrored = [{(IMAGE_IDS[index % count], index >= count) for index in epoch} for epoch in epochs]
+    assert all(len(pictures) == 11 for pictures in mirrored)  # a picture's samples are mirrored together
+    assert len({frozenset(pictures) for pictures in mirrored}) == 20  # others every epoch
+    shares = [sum(dict(pictures)[image] for pictures in mirrored) / 20 for image in range(11)]
+    assert 0.4 < sum(shares) / 11 < 0.6 and 0.1 < min(shares) and max(shares) < 0.9
+    assert batches(flips=True, seed=1) != batches(flips=True)
+    halves = [batches(flips=True, rank=rank, world=2) for rank in (0, 1)]
+    assert [a + b for a, b in zip(*halves)] == batches(flips=True)
 
 
 def test_short_expressions_come_first():

@@ -268,16 +268,30 @@ def _piece_mask(piece: Any, size: tuple[int, int], owner: str) -> np.ndarray:
 
 
 def _run_length_mask(piece: dict[str, Any], size: tuple[int, int], owner: str) -> np.ndarray:
-    """Decoded here and not by pycocotools, whose C code hangs or corrupts memory when fed damaged run lengths."""
-    if list(piece.get("size", ())) != list(size):
+    if not is_of_size(piece, size):
         raise RefsegError(
             f"{owner} is a mask of size {piece.get('size')} (height, width) but its picture is of {list(size)}: "
             f"put the original picture there."
         )
-    counts = piece.get("counts")
+    mask = decode_run_lengths(piece.get("counts"), size)
+    if mask is None:
+        raise RefsegError(f"{owner} has run lengths that do not add up to its picture: fetch the file anew.")
+    return mask
+
+
+def is_of_size(piece: dict[str, Any], size: tuple[int, int]) -> bool:
+    """Whether a run-length dict says that it is of ``size``, (height, width)."""
+    return isinstance(piece.get("size"), (list, tuple)) and list(piece["size"]) == list(size)
+
+
+def decode_run_lengths(counts: Any, size: tuple[int, int]) -> np.ndarray | None:
+    """COCO's ``counts``, compressed or a list of numbers, as bool [height,width]; None if they do not fill ``size``.
+
+    Decoded here and not by pycocotools, whose C code hangs or corrupts memory when fed damaged run lengths.
+    """
     lengths = counts if isinstance(counts, list) else decompress_run_lengths(counts)
     if any(not isinstance(n, int) or n < 0 for n in lengths) or sum(lengths) != size[0] * size[1]:
-        raise RefsegError(f"{owner} has run lengths that do not add up to its picture: fetch the file anew.")
+        return None
     pixels = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)  # background first, down the columns
     return pixels.reshape(size[1], size[0]).T
 

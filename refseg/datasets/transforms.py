@@ -7,7 +7,7 @@ The picture, its mask, its object map and ``pixel_valid`` always change together
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -77,14 +77,23 @@ class Normalize:
 
 
 class HorizontalFlip:
-    """The mirror image, with "left" and "right" exchanged in the expression.
+    """The mirror image of all frames, with "left" and "right" exchanged in the expression: for training only.
 
-    The original mask is mirrored too: the sample is then one of a mirrored picture, and is scored as such. ``facts``
-    stay as they were.
+    Nothing is drawn at random here. The original mask is mirrored too: the sample is then one of a mirrored picture,
+    and would be scored as such. ``facts`` stay as they were, but for ``facts["mirrored"]``, which only a mirror image
+    has: it shows another picture than the sample it was made of, and a batch may hold both.
+
+    Args:
+        class_names: of the data set, if its samples have ``object_classes``: a class like "moving left" becomes that of
+            the mirror image.
     """
 
+    def __init__(self, class_names: Mapping[str, Sequence[str]] | None = None):
+        self.class_names = class_names or {}
+
     def __call__(self, sample: RefSample) -> RefSample:
-        valid, objects = sample.pixel_valid, sample.objects
+        valid, objects, classes = sample.pixel_valid, sample.objects, sample.object_classes
+        facts = {name: fact for name, fact in sample.facts.items() if name != "mirrored"}
         return replace(
             sample,
             frames=sample.frames.flip(-1),
@@ -92,8 +101,19 @@ class HorizontalFlip:
             original_mask=sample.original_mask.flip(-1),
             pixel_valid=None if valid is None else valid.flip(-1),
             objects=None if objects is None else objects.flip(-1),
+            object_classes=None if classes is None else self._mirrored_classes(classes),
             expression=swap_left_right(sample.expression),
+            facts=facts if sample.facts.get("mirrored") else {**facts, "mirrored": True},
         )
+
+    def _mirrored_classes(self, classes: Tensor) -> Tensor:
+        """[K+1,A] class numbers, each attribute's counted from 1."""
+        classes = classes.clone()
+        for column, names in enumerate(self.class_names.values()):
+            number = {name: index for index, name in enumerate(names, start=1)}
+            new = [0, *(number.get(swap_left_right(name), number[name]) for name in names)]
+            classes[:, column] = torch.tensor(new)[classes[:, column]]
+        return classes
 
 
 def build_transform(size: int) -> Compose:
@@ -203,6 +223,10 @@ _SIDE = re.compile(r"\b(left|right)(?=(?:most|wards?|hand(?:ed|er)?|side)?\b)", 
 
 def swap_left_right(expression: str) -> str:
     """``expression`` as it would be said of the mirror image; "bright" and "leftover" stay.
+
+    Whole words are exchanged, all at once, also before -most, -ward(s), -hand(ed) and -side. What they mean is not
+    looked at: "all right" becomes "all left", "the man who left" one "who right"; compounds like "topleft" stay.
+    Swapping twice gives the expression back if its words are in small letters, in capitals, or capitalised.
 
     >>> swap_left_right("Leftmost cup, right of the bright left-hand plate")
     'Rightmost cup, left of the bright right-hand plate'

@@ -184,6 +184,9 @@ def test_there_and_back_is_nearly_the_same_mask(height, width):
         ("going leftward, lefthand side", "going rightward, righthand side"),
         ("the leftover upright copyright", "the leftover upright copyright"),
         ("left of the one right of it", "right of the one left of it"),
+        ("car moving left, then Right", "car moving right, then Left"),
+        ("turned all the way to the LEFTMOST side", "turned all the way to the RIGHTMOST side"),
+        ("a left-handed boy, topleft, lefty", "a right-handed boy, topleft, lefty"),
     ],
 )
 def test_swap_left_right(said, mirrored):
@@ -198,3 +201,46 @@ def test_flip_mirrors_everything_and_twice_is_nothing():
     again = HorizontalFlip()(flipped)
     assert torch.equal(again.frames, sample.frames) and torch.equal(again.mask, sample.mask)
     assert torch.equal(again.pixel_valid, sample.pixel_valid) and again.expression == sample.expression
+
+
+def test_the_flip_swaps_class_names_too_and_says_that_it_is_a_mirror_image():
+    names = {"shape": ("star", "box", "disc"), "motion": ("still", "moving left", "up", "moving right")}
+    sample = make_sample(3, 5, frames=2)
+    sample.objects = torch.arange(15, dtype=torch.uint8).view(3, 5) % 3
+    sample.object_classes = torch.tensor([[0, 0], [3, 2], [1, 4]])
+    sample.facts = {"image_id": 7}
+    before = sample.object_classes.clone()
+    flipped = HorizontalFlip(names)(sample)
+    assert flipped.object_classes.tolist() == [[0, 0], [3, 4], [1, 2]] and flipped.objects[0].tolist() == [
+        1,
+        0,
+        2,
+        1,
+        0,
+    ]
+    assert torch.equal(flipped.frames, sample.frames.flip(-1))  # both frames of the clip
+    assert flipped.facts == {"image_id": 7, "mirrored": True} and sample.facts == {"image_id": 7}
+    again = HorizontalFlip(names)(flipped)
+    assert again.facts == sample.facts and torch.equal(again.object_classes, before)
+    assert torch.equal(sample.object_classes, before) and torch.equal(again.objects, sample.objects)
+    assert torch.equal(HorizontalFlip()(sample).object_classes, before)  # no names, nothing to swap
+
+
+@pytest.mark.parametrize("expression", ["the left thing", "leftmost thing", "thing on the RIGHT", "right-hand thing"])
+def test_the_flipped_words_mean_the_flipped_mask(expression):
+    """Two things side by side: who reads the words and looks at the pixels finds the mask, before and after."""
+
+    def meant(sample):
+        things = (sample.frames[0, 0] > 0).nonzero()[:, 1]
+        column = things.min() if "left" in sample.expression.lower() else things.max()
+        found = torch.zeros_like(sample.mask)
+        found[:, column] = sample.frames[0, 0, :, column] > 0
+        return found
+
+    sample = make_sample(3, 11, expression=expression)
+    sample.frames[:] = 0
+    sample.frames[..., 1, 2], sample.frames[..., 2, 7] = 255, 255
+    sample.mask = sample.original_mask = meant(sample)
+    flipped = HorizontalFlip()(sample)
+    assert flipped.mask.sum() == 1 and not torch.equal(flipped.mask, sample.mask)
+    assert torch.equal(flipped.mask, meant(flipped)) and torch.equal(flipped.original_mask, flipped.mask)
