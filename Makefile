@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tour test test-quick test-slow test-floor bench lab notebooks student lint clean
+.PHONY: help tour test test-quick test-slow test-floor bench lab notebooks student mutations lint clean
 
 # Name an interpreter here if the search below finds the wrong one: make test PYTHON=/path/to/python3
 PYTHON ?=
@@ -48,6 +48,9 @@ lab: $(READY) ## open the notebooks in JupyterLab
 
 notebooks: $(READY) ## run all lessons again and store their outputs and times (one: make notebooks LESSON=04)
 	@.venv/bin/python notebooks/build.py execute $(LESSON)
+
+mutations: $(READY) ## break refseg line by line in a copy and record which tests and cells notice (half an hour)
+	@.venv/bin/python tests/mutations.py
 
 student: $(READY) ## the lessons without solutions, to work in: build/student
 	@.venv/bin/python notebooks/build.py student

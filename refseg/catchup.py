@@ -165,7 +165,7 @@ def _found(check: Callable[[Path, Path], Iterator[Finding]], path: Path, folder:
 
 def _build_script() -> ModuleType:
     """``notebooks/build.py``, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location("refseg_notebooks_build", NOTEBOOKS / "build.py")
+    spec = importlib.util.spec_from_file_location("refseg_notebooks_build", PROJECT / "notebooks" / "build.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
