@@ -191,7 +191,7 @@ class CheckData:
     """Count a data set on disk beside the official numbers, and say which file is missing and where to get it."""
 
     name: DataSetName
-    """refcoco, refcoco+, refcocog, referit or refshapes."""
+    """refcoco, refcoco+, refcocog, referit, refshapes, a2d or jhmdb."""
     split: str | None = None
     """One split, or all of them."""
     root: Path | None = None
@@ -200,16 +200,16 @@ class CheckData:
     """Folder of its pictures, if they lie elsewhere."""
     split_by: str | None = None
     """Owner of the split: unc, umd, google, berkeley."""
+    num_frames: int = 1
+    """Of a2d and jhmdb: note the clips that are shorter than this window."""
 
     def run(self) -> None:
         """Print a report per split; exit status 1 if anything is missing or differs."""
-        from refseg.datasets.check import check_data
-        from refseg.datasets.refer import choose_split
+        from refseg.datasets.check import check_data, splits_of
 
-        benchmark, owner, _ = choose_split(self.name, self.split or "train", self.split_by)  # every owner has a train
         ok = True
-        for split in [self.split] if self.split else benchmark.splits[owner]:
-            report = check_data(self.name, split, self.root, self.image_root, self.split_by)
+        for split in [self.split] if self.split else splits_of(self.name, self.split_by):
+            report = check_data(self.name, split, self.root, self.image_root, self.split_by, self.num_frames)
             print(report)
             ok = ok and report.ok
             if report.found is None:  # the files of one split are those of all

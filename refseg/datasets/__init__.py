@@ -9,21 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from refseg.datasets.a2d import A2DDataset
 from refseg.datasets.check import DataReport, check_data
 from refseg.datasets.collate import Collate
 from refseg.datasets.images import read_image
+from refseg.datasets.jhmdb import JHMDBDataset
 from refseg.datasets.official import OFFICIAL, official_sizes
 from refseg.datasets.refer import BENCHMARKS, ReferDataset
 from refseg.datasets.transforms import Compose, HorizontalFlip, Letterbox, Normalize, build_transform, undo_letterbox
+from refseg.datasets.video import open_clip
 from refseg.types import RefSample
 
 __all__ = [
     "BENCHMARKS",
     "OFFICIAL",
+    "A2DDataset",
     "Collate",
     "Compose",
     "DataReport",
     "HorizontalFlip",
+    "JHMDBDataset",
     "Letterbox",
     "Normalize",
     "ReferDataset",
@@ -31,6 +36,7 @@ __all__ = [
     "build_transform",
     "check_data",
     "official_sizes",
+    "open_clip",
     "read_image",
     "undo_letterbox",
 ]

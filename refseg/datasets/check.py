@@ -1,6 +1,6 @@
 """``check-data``: is the benchmark on this disk the published one, are its pictures there, and where to get them.
 
-Pictures are only looked for, never opened.
+Pictures are only looked for, never opened. For data sets of clips see ``check_clips``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from refseg.datasets.check_clips import CLIP_SPLITS, ClipReport, check_clips
 from refseg.datasets.official import Sizes, official_sizes
 from refseg.datasets.refer import BENCHMARKS, ReferDataset, choose_split
 from refseg.errors import RefsegError
@@ -106,15 +107,18 @@ def check_data(
     root: str | Path | None = None,
     image_root: str | Path | None = None,
     split_by: str | None = None,
-) -> DataReport:
+    num_frames: int = 1,
+) -> DataReport | ClipReport:
     """Count what is on disk and set it beside the published sizes.
 
-    Args: as for ``ReferDataset``.
+    Args: as for ``ReferDataset``; ``num_frames`` as for ``check_clips``.
 
     Raises:
         RefsegError: there is no such data set or split. Missing and damaged files are reported, not raised.
     """
-    benchmark, split_by, _ = choose_split(name, split, split_by)
+    if name in CLIP_SPLITS:
+        return check_clips(name, split, root, image_root, num_frames)
+    benchmark, split_by, _ = choose_known_split(name, split, split_by)
     folder = Path(root) if root is not None else data_dir() / benchmark.folder
     report = DataReport(name, split_by, split, folder, official_sizes(name, split_by, split))
     try:
@@ -128,6 +132,25 @@ def check_data(
     report.missing = len(missing)
     report.first_missing = dataset.missing_image(missing[0]) if missing else ""
     return report
+
+
+def splits_of(name: str, split_by: str | None = None) -> tuple[str, ...]:
+    """The splits of a data set that ``check_data`` knows.
+
+    Raises:
+        RefsegError: there is no such data set, or nobody of that name has split it.
+    """
+    if name in CLIP_SPLITS:
+        return CLIP_SPLITS[name]
+    benchmark, owner, _ = choose_known_split(name, "train", split_by)  # every owner has a train
+    return tuple(benchmark.splits[owner])
+
+
+def choose_known_split(name: str, split: str, split_by: str | None) -> tuple:
+    """``refer.choose_split``, whose list of data sets is completed by those of clips."""
+    if name not in BENCHMARKS:
+        raise RefsegError(f"There is no data set {name!r}: choose one of {', '.join([*BENCHMARKS, *CLIP_SPLITS])}.")
+    return choose_split(name, split, split_by)
 
 
 def expected_tree(name: str, split_by: str) -> list[str]:

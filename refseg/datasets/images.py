@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +31,29 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
         RefsegError: no file there, no readable picture in it, or more than ``MAX_PIXELS`` pixels.
     """
     path = Path(path)
+    with _opened(path) as image:
+        return F.pil_to_tensor(_to_rgb(ImageOps.exif_transpose(image) if upright else image, path)).contiguous()
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) as the picture's header says; no pixel is decoded.
+
+    Raises:
+        RefsegError: as ``read_image``, for what the header shows.
+    """
+    with _opened(Path(path)) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The picture, opened by Pillow; whatever goes wrong with it inside becomes one sentence."""
     if not path.is_file():
         raise RefsegError(f"There is no picture at {path}: check the path or put the file there.")
     try:
         with Image.open(path) as image:
             _refuse_absurd_size(image.size, path)
-            return F.pil_to_tensor(_to_rgb(ImageOps.exif_transpose(image) if upright else image, path)).contiguous()
+            yield image
     except RefsegError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

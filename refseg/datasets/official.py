@@ -4,7 +4,8 @@ Images and refs: the TensorFlow Datasets page ``ref_coco`` and DerrickWang005/CR
 FlagEval (RefCOCO), clip-refcoco (train of RefCOCO and RefCOCO+), the sums in JierunChen/Ref-L4, MCN issue 7,
 varun-nagaraja/referring-expressions issue 2, and the files of Google's own release (RefCOCOg google val). ReferIt:
 counted in the query files of ronghanghu/text_objseg, less the pictures that the UNC release lacks.
-None stands for a number that no source we could read states.
+None stands for a number that no source we could read states. Clips: counted in the authors' own sentence files and in
+the lists of samples of mttr2021/MTTR and Dedeep007/LoSh (before its samples were thinned out), which agree.
 """
 
 from __future__ import annotations
@@ -63,3 +64,19 @@ OFFICIAL: dict[tuple[str, str], dict[str, Sizes]] = {
 def official_sizes(name: str, split_by: str, split: str) -> Sizes:
     """The published sizes; all None for a split of which nothing is published."""
     return OFFICIAL.get((name, split_by), {}).get(split, Sizes(None, None, None))
+
+
+class ClipSizes(NamedTuple):
+    """Distinct videos, sentences (one per video and instance), distinct annotated frames, and samples."""
+
+    videos: int | None
+    sentences: int | None
+    frames: int | None
+    samples: int | None
+
+
+# A2D-Sentences: 6,655 sentences, one of which is about an instance "1 (copy)" that no mask has.
+OFFICIAL_CLIPS: dict[str, dict[str, ClipSizes]] = {
+    "a2d": {"train": ClipSizes(3017, 5359, 9518, 15747), "test": ClipSizes(737, 1295, 2342, 3800)},
+    "jhmdb": {"test": ClipSizes(928, 928, 2784, 2784)},
+}
