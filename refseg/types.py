@@ -71,24 +71,19 @@ class RefBatch:
         return self.frames[rows, self.target_frame]
 
     def distinct_images(self) -> tuple[Tensor, Tensor]:
-        """Every picture once, [I,3,H,W], and which of them each sample shows, [B] with values below I.
+        """Every picture once, [I,3,H,W], and which of them each sample shows, [B] with values below I."""
+        first, picture_of = self.distinct_pictures()
+        return self.images[first], picture_of
+
+    def distinct_pictures(self) -> tuple[Tensor, Tensor]:
+        """The first sample of every picture (or clip), [I], and the number of each sample's picture, [B] below I.
 
         Several expressions of a batch often speak of one picture; a backbone needs to see it only once.
         """
-        first, picture_of = self._distinct_pictures()
-        return self.images[first], picture_of
-
-    def distinct_clips(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Every clip once: its frames [I,T,3,H,W], which are real [I,T], and which clip each sample shows, [B]."""
-        first, clip_of = self._distinct_pictures()
-        return self.frames[first], self.frame_valid[first], clip_of
-
-    def _distinct_pictures(self) -> tuple[list[int], Tensor]:
-        """The first sample of each picture, and the number of its picture for every sample, [B]."""
         number: dict[str, int] = {}
         picture_of = [number.setdefault(picture, len(number)) for picture in self.picture_ids]
         first = [picture_of.index(picture) for picture in range(len(number))]
-        return first, self.target_frame.new_tensor(picture_of)
+        return self.target_frame.new_tensor(first), self.target_frame.new_tensor(picture_of)
 
     def __len__(self) -> int:
         return len(self.expressions)

@@ -32,14 +32,16 @@ from torch import Tensor, nn
 from refseg.errors import RefsegError
 
 WAVES = 4  # wavelengths in ``waves``: 4, 8, 16 and 32 frames
+BACK, OWN, AHEAD = -1, WAVES, 1  # the sine of 8 frames falls and rises around the target, the cosine of 4 peaks there
+BEGINNINGS = [(wave, width) for width in (0.6, 1.2) for wave in (BACK, OWN, AHEAD)]
 
 
 @dataclass
 class CFSAConfig:
     """Width and heads; where the block stands; whether it knows places and times."""
 
-    dim: int = 64  # of queries, keys and values, all heads together
-    heads: int = 4
+    dim: int = 96  # of queries, keys and values, all heads together
+    heads: int = 12  # with offsets six kinds of them, see BEGINNINGS
     before_cmsa: bool = False  # on visual features before the words come in; else on CMSA outputs before the fusion
     offsets: bool = True  # heads prefer times and places, and tell where they looked
 
@@ -77,10 +79,12 @@ class CrossFrameSelfAttention(nn.Module):
         with torch.no_grad():
             self.key.weight.copy_(self.query.weight)
         if config.offsets:
-            self.log_width = nn.Parameter(torch.full((config.heads,), math.log(2.0)))  # in regions
+            kinds = [BEGINNINGS[head % len(BEGINNINGS)] for head in range(config.heads)]
+            self.log_width = nn.Parameter(torch.tensor([math.log(width) for _, width in kinds]))  # in regions
             self.time = nn.Parameter(torch.zeros(config.heads, 2 * WAVES))  # u_h
-            with torch.no_grad():  # the sine of 8 frames: below zero before the target, above behind it
-                self.time[0::2, 1], self.time[1::2, 1] = -4.0, 4.0
+            with torch.no_grad():
+                for head, (wave, _) in enumerate(kinds):
+                    self.time[head, abs(wave)] = math.copysign(4.0, wave)
 
     def forward(
         self, x: Tensor, target_frame: Tensor, frame_valid: Tensor, region_valid: Tensor | None = None

@@ -183,42 +183,62 @@ class CMSANet(nn.Module):
         if self.temporal is None:
             features = self.features(batch)
             return features, {}, self.fuse_words(features, words, words_valid, batch.pixel_valid)
-        clips = self.clip_features(batch)
-        features = {level: at_target(x, batch.target_frame) for level, x in clips.items()}
+        first, clip_of = batch.distinct_pictures()
+        clips = self.clip_features(batch.frames[first], batch.frame_valid[first])
+        features = {level: at_target(x, batch.target_frame[first])[clip_of] for level, x in clips.items()}
+        temporal = self._temporal(clips, words, words_valid, batch)
         if self.config.temporal.before_cmsa:
-            temporal = self.look_across({level: clips[level] for level in LEVELS}, batch)
             return features, temporal, self.fuse_words(temporal, words, words_valid, batch.pixel_valid)
-        temporal = self.look_across(self.fuse_words_in_clips(clips, words, words_valid, batch), batch)
         return features, temporal, temporal
 
-    def clip_features(self, batch: RefBatch) -> dict[str, Tensor]:
-        """The backbone's levels for every frame, {level: [B,T,C,h,w]}, zero in padded frames.
+    def clip_features(self, frames: Tensor, frame_valid: Tensor) -> dict[str, Tensor]:
+        """The backbone's levels for every frame, {level: [I,T,C,h,w]}, zero in padded frames.
 
-        Each distinct clip is looked at once, and padded frames never: they would count in a BatchNorm's statistics.
+        Padded frames are not looked at: they would count in a BatchNorm's statistics.
         """
-        frames, valid, clip_of = batch.distinct_clips()
-        return {level: onto_frames(x, valid)[clip_of] for level, x in self.backbone(frames[valid]).items()}
+        return {level: onto_frames(x, frame_valid) for level, x in self.backbone(frames[frame_valid]).items()}
 
-    def fuse_words_in_clips(
+    def _temporal(
         self, clips: dict[str, Tensor], words: Tensor, words_valid: Tensor, batch: RefBatch
     ) -> dict[str, Tensor]:
-        """``fuse_words`` in every real frame: {level: X [B,T,C,h,w]}, zero in padded frames."""
-        sample_of = batch.frame_valid.nonzero()[:, 0]
-        frames = {level: clips[level][batch.frame_valid] for level in LEVELS}
-        fused = self.fuse_words(frames, words[sample_of], words_valid[sample_of], batch.pixel_valid[sample_of])
-        return {level: onto_frames(x, batch.frame_valid) for level, x in fused.items()}
+        """What the temporal part gives for every sample, {level: [B,C,h,w]}; ``clips`` has each distinct one once."""
+        inputs = self._temporal_inputs(clips, words, words_valid, batch)
+        given = {level: self.temporal[level](*inputs[level]) for level in LEVELS}
+        if self.config.temporal.before_cmsa:
+            clip_of = batch.distinct_pictures()[1]
+            return {level: x[clip_of] for level, x in given.items()}
+        return given
 
-    def look_across(self, clips: dict[str, Tensor], batch: RefBatch) -> dict[str, Tensor]:
-        """The temporal part at every level: {level: [B,T,C,h,w]} -> {level: [B,C,h,w]}."""
-        return {level: self.temporal[level](*inputs) for level, inputs in _temporal_inputs(clips, batch).items()}
+    def _temporal_inputs(
+        self, clips: dict[str, Tensor], words: Tensor, words_valid: Tensor, batch: RefBatch
+    ) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """What the temporal part reads: features, target_frame, frame_valid, valid regions.
+
+        Before the words it reads each distinct clip once, [I,T,C,h,w]; behind them every sample, [B,T,C,h,w].
+        """
+        rows, clip_of = batch.distinct_pictures()
+        features = {level: clips[level] for level in LEVELS}
+        if not self.config.temporal.before_cmsa:
+            rows = torch.arange(len(batch.target_frame), device=rows.device)
+            sample_of = batch.frame_valid.nonzero()[:, 0]
+            frames = {level: x[clip_of][batch.frame_valid] for level, x in features.items()}
+            fused = self.fuse_words(frames, words[sample_of], words_valid[sample_of], batch.pixel_valid[sample_of])
+            features = {level: onto_frames(x, batch.frame_valid) for level, x in fused.items()}
+        where = batch.target_frame[rows], batch.frame_valid[rows]
+        return {
+            level: (x, *where, regions_with_pixels(batch.pixel_valid[rows], x.shape[-2:]))
+            for level, x in features.items()
+        }
 
     def frame_weights(self, batch: RefBatch) -> dict[str, Tensor]:
         """Where in time the target frame's regions look, {level: [B,heads,T,h,w]}; see ``CrossFrameSelfAttention``."""
-        clips = self.clip_features(batch)
-        if not self.config.temporal.before_cmsa:
-            clips = self.fuse_words_in_clips(clips, *self.text(batch.token_ids, batch.token_valid), batch)
-        inputs = _temporal_inputs({level: clips[level] for level in LEVELS}, batch)
-        return {level: self.temporal[level].frame_weights(*inputs[level]) for level in LEVELS}
+        first, clip_of = batch.distinct_pictures()
+        clips = self.clip_features(batch.frames[first], batch.frame_valid[first])
+        inputs = self._temporal_inputs(clips, *self.text(batch.token_ids, batch.token_valid), batch)
+        weights = {level: self.temporal[level].frame_weights(*inputs[level]) for level in LEVELS}
+        if self.config.temporal.before_cmsa:
+            return {level: x[clip_of] for level, x in weights.items()}
+        return weights
 
     def features(self, batch: RefBatch) -> dict[str, Tensor]:
         """The backbone's levels for every target frame, {level: [B,C,h,w]}; each distinct picture is looked at once."""
@@ -280,8 +300,9 @@ class CMSANet(nn.Module):
         words, words_valid = self.text(batch.token_ids, batch.token_valid)
         features = self.features(batch)
         if self.temporal is not None and self.config.temporal.before_cmsa:
-            clips = self.clip_features(batch)
-            features = self.look_across({level: clips[level] for level in LEVELS}, batch)
+            first, _ = batch.distinct_pictures()
+            clips = self.clip_features(batch.frames[first], batch.frame_valid[first])
+            features = self._temporal(clips, words, words_valid, batch)
         return self._cross_modal_inputs(features, words, words_valid, batch.pixel_valid)
 
     def _cross_modal_inputs(
@@ -301,14 +322,6 @@ def onto_frames(x: Tensor, frame_valid: Tensor) -> Tensor:
     frames = x.new_zeros(*frame_valid.shape, *x.shape[1:])
     frames[frame_valid] = x
     return frames
-
-
-def _temporal_inputs(clips: dict[str, Tensor], batch: RefBatch) -> dict[str, tuple[Tensor, ...]]:
-    """What the temporal part reads at each level: features, target_frame, frame_valid, valid regions."""
-    return {
-        level: (x, batch.target_frame, batch.frame_valid, regions_with_pixels(batch.pixel_valid, x.shape[-2:]))
-        for level, x in clips.items()
-    }
 
 
 def _xavier(module: nn.Module) -> None:

@@ -118,12 +118,12 @@ def test_the_rows_are_the_weights_that_forward_uses():
     torch.testing.assert_close(in_time[..., 1, 3], rows.sum((3, 4)))
 
 
-def test_heads_begin_by_looking_back_and_ahead():
-    torch.manual_seed(0)
-    attention = CrossFrameSelfAttention(C, CFSAConfig(dim=6, heads=2)).double()
+def test_heads_begin_by_looking_back_at_their_own_frame_and_ahead():
+    attention = CrossFrameSelfAttention(C, CFSAConfig(dim=12, heads=4)).double()
     weights = attention.frame_weights(0 * clip(), torch.tensor([1, 1]), every())  # nothing to see
-    back, ahead = weights[0, :, :, 0, 0]
-    assert back[0] > 0.9 and ahead[2] > 0.9
+    back, own, ahead, again = weights[0, :, :, 0, 0]
+    assert back[0] > 0.9 and own[1] > 0.9 and ahead[2] > 0.9 and again[0] > 0.9
+    assert attention.log_width.exp().tolist() == pytest.approx([0.6, 0.6, 0.6, 1.2])
 
 
 def test_the_mean_over_frames_by_hand():
