@@ -80,7 +80,7 @@ class Experiment:
     objective: SegmentationConfig = field(default_factory=SegmentationConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    begin_with: str | None = None  # a shipped checkpoint, or a folder, whose fitting weights are taken over at the start
+    begin_with: str | None = None  # a shipped checkpoint, or a folder: its fitting weights are where training begins
 
 
 def cmsa_refshapes() -> Experiment:

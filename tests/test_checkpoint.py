@@ -10,11 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from refseg import checkpoint
-from refseg.checkpoint import CONFIG, TRAINING, WEIGHTS, exists, load_checkpoint, save_checkpoint
+from refseg.checkpoint import CONFIG, TRAINING, WEIGHTS, begin_with, exists, load_checkpoint, save_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
 from refseg.errors import RefsegError
 from refseg.models import build_model
 from refseg.models.backbones import ResNet101BackboneConfig
+from refseg.models.cfsa import CFSAConfig
 from refseg.tokenizer import WordVocabulary
 
 WORDS = ["circle", "red", "the"]
@@ -47,6 +48,28 @@ def names(folder):
 
 def first_weight(model):
     return next(model.parameters())
+
+
+# ---- beginning with the weights of another ---------------------------------------------------------------------
+
+
+def test_weights_go_over_by_name_and_vectors_by_word(saved, model, tiny_experiment):
+    other = WordVocabulary(["moving", "the", "red"])
+    config = replace(tiny_experiment.model, vocabulary_size=len(other), temporal=CFSAConfig(dim=6, heads=2))
+    begun = build_model(config)
+    fresh = begun.text.table.weight.detach().clone()
+    left = begin_with(begun, other, saved)
+    given, own = model.state_dict(), begun.state_dict()
+    assert left and all(name.startswith("temporal.") for name in left)
+    assert all(torch.equal(own[name], given[name]) for name in given if name != "text.table.weight")
+    table = begun.text.table.weight
+    assert torch.equal(table[[0, 1, 3, 4]], model.text.table.weight[[0, 1, 4, 3]])  # <pad>, <unk>, the, red
+    assert torch.equal(table[2], fresh[2])  # "moving" is new
+
+
+def test_nothing_to_begin_with_is_an_error(saved, tokenizer):
+    with pytest.raises(RefsegError, match="No weight of .* fits this model"):
+        begin_with(torch.nn.Linear(3, 5), tokenizer, saved)
 
 
 # ---- there and back --------------------------------------------------------------------------------------------
