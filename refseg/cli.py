@@ -39,17 +39,22 @@ class Tour:
 
 @dataclass
 class Prepare:
-    """Make a data set ready: draws RefShapes (one minute, no download); for the others it says what to obtain."""
+    """Make a data set ready: draws RefShapes and RefShapes-Video (a minute each, no download); for the others it says
+    what to obtain."""
 
     name: DataSetName = "refshapes"
-    """refshapes, refcoco, refcoco+, refcocog or referit."""
+    """refshapes, refshapes_video, refcoco, refcoco+, refcocog, referit, a2d or jhmdb."""
 
     def run(self) -> None:
-        """Draw RefShapes, or report on the files of another data set."""
+        """Draw one of ours, or report on the files of another data set."""
         if self.name == "refshapes":
             from refseg.datasets.refshapes import ensure
 
             print(f"RefShapes is in {ensure()}.")
+        elif self.name == "refshapes_video":
+            from refseg.datasets.refshapes.video import ensure
+
+            print(f"RefShapes-Video is in {ensure()}.")
         else:
             CheckData(self.name).run()
 

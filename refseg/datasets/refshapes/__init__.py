@@ -8,9 +8,8 @@ number alone. The data card is data/README.md.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -20,6 +19,7 @@ from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
 from refseg.datasets.refshapes.language import KINDS, Form, Word, find_form, word_form
+from refseg.datasets.refshapes.once import draw_once
 from refseg.datasets.refshapes.scene import (
     ATTRIBUTES,
     HELD_OUT,
@@ -31,7 +31,6 @@ from refseg.datasets.refshapes.scene import (
     rasterise,
     visible_masks,
 )
-from refseg.errors import RefsegError
 from refseg.paths import data_dir
 
 VERSION = 3  # raise it when a change alters a single pixel or word: folders of another version are drawn anew
@@ -65,37 +64,11 @@ def ensure(root: Path | None = None, images: dict[str, int] | None = None, seed:
     """
     root = Path(root or data_dir() / "refshapes")
     marker = {"version": VERSION, "seed": seed, "images": images or IMAGES}
-    if _read_marker(root) == marker:
-        return root
-    if root.exists() and any(root.iterdir()) and not (root / _MARKER).exists():
-        raise RefsegError(f"{root} is in the way of RefShapes and not ours: move it, or set REFSEG_DATA elsewhere.")
-    partial = root.with_name(f"{root.name}.partial-{os.getpid()}")
-    try:
-        _write(partial, marker)
-        if _read_marker(root) == marker:  # another process was faster
-            return root
-        if root.exists():
-            shutil.rmtree(root)
-        partial.rename(root)
-    except OSError as error:
-        raise RefsegError(
-            f"RefShapes could not be written to {root} ({error.strerror}): it needs 250 MB; "
-            "make room, or set REFSEG_DATA to another folder."
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return root
-
-
-def _read_marker(root: Path) -> dict | None:
-    try:
-        return json.loads((root / _MARKER).read_text())
-    except (OSError, ValueError):
-        return None
+    return draw_once(root, _MARKER, marker, partial(_write, marker=marker), "RefShapes", 250)
 
 
 def _write(root: Path, marker: dict) -> None:
-    """Draw everything into ``root``; the marker comes last."""
+    """Draw everything into ``root`` but the marker."""
     (root / "images").mkdir(parents=True)
     numbered = [(split, index) for split, count in marker["images"].items() for index in range(count)]
     index = {"images": [], "annotations": [], "refs": []}
@@ -112,7 +85,6 @@ def _write(root: Path, marker: dict) -> None:
     }
     (root / "instances.json").write_text(json.dumps(instances, separators=(",", ":")))
     (root / "refs(refseg).json").write_text(json.dumps(index["refs"], separators=(",", ":")))
-    (root / _MARKER).write_text(json.dumps(marker))
 
 
 def scene_rng(seed: int, split: str, number: int) -> Random:

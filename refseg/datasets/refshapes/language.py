@@ -97,7 +97,7 @@ def _related(relation: str, candidates: set[int], anchor: int, things: Sequence[
     return {i for i in others if value(things[i]) < value(things[anchor])}
 
 
-def _clearly_ranked(axis: str, candidates: set[int], things: Sequence[Thing], places: int) -> bool:
+def clearly_ranked(axis: str, candidates: set[int], things: Sequence[Thing], places: int) -> bool:
     """No two of the first ``places`` + 1 candidates along ``axis`` could be confused by eye."""
     values = [_AXES[axis](things[i]) for i in _ranked(axis, candidates, things)][: places + 1]
     if axis in ("small", "large"):
@@ -172,7 +172,7 @@ def _find_position(things: Sequence[Thing], rng: Random) -> Form | None:
 
 def _find_most(axis: str, of: Form, things: Sequence[Thing]) -> Form | None:
     candidates = referents(of, things)
-    if len(candidates) < 2 or not _clearly_ranked(axis, candidates, things, places=1):
+    if len(candidates) < 2 or not clearly_ranked(axis, candidates, things, places=1):
         return None
     return {"most": axis, "of": of}
 
@@ -181,7 +181,7 @@ def _find_ordinal(things: Sequence[Thing], rng: Random) -> Form | None:
     of = _random_filter(_any(things, rng), things, rng, most=2)
     candidates = referents(of, things)
     axis, place = rng.choice(("left", "right", "top", "bottom")), rng.choice((2, 2, 3))
-    if len(candidates) < max(3, place) or not _clearly_ranked(axis, candidates, things, places=place):
+    if len(candidates) < max(3, place) or not clearly_ranked(axis, candidates, things, places=place):
         return None
     return {"nth": place, "from": axis, "of": of}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 
 import numpy as np
@@ -91,12 +92,12 @@ def rasterise(outline: list[float], height: int = SIDE, width: int = SIDE) -> np
     return coco_mask.decode(coco_mask.frPyObjects([outline], height, width))[..., 0].astype(bool)
 
 
-def visible_masks(things: list[Thing]) -> list[np.ndarray]:
-    """What of each thing is not hidden by the things in front of it, [SIDE, SIDE] bool each."""
-    covered = np.zeros((SIDE, SIDE), bool)
+def visible_masks(things: list[Thing], side: int = SIDE) -> list[np.ndarray]:
+    """What of each thing is not hidden by the things in front of it, [side, side] bool each."""
+    covered = np.zeros((side, side), bool)
     masks = []
     for thing in reversed(things):
-        mask = rasterise(thing.outline())
+        mask = rasterise(thing.outline(), side, side)
         masks.append(mask & ~covered)
         covered |= mask
     return masks[::-1]
@@ -165,65 +166,106 @@ def _visible_enough(things: list[Thing]) -> bool:
 
 # ---------------------------------------------------------------------------------------------------- painting
 
-_GRID_Y, _GRID_X = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
 _KNOTS = 7
-_SMOOTH = np.maximum(0, 1 - abs(np.linspace(0, _KNOTS - 1, SIDE)[:, None] - np.arange(_KNOTS))).astype(np.float32)
 _ZOOM = 4
 
 
+@cache
+def _grid(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x and y of every pixel, [side, side] each, and the matrix that blows _KNOTS values up to ``side`` of them."""
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32)
+    spread = np.maximum(0, 1 - abs(np.linspace(0, _KNOTS - 1, side)[:, None] - np.arange(_KNOTS))).astype(np.float32)
+    return x, y, spread
+
+
 def paint(things: list[Thing], seed: int) -> np.ndarray:
-    """The picture of a scene, [SIDE, SIDE, 3] uint8. ``seed`` decides background, shading and texture only.
+    """The picture of a scene, [SIDE, SIDE, 3] uint8. ``seed`` decides background, shading and texture only."""
+    return paint_clip([things], seed)[0]
 
-    RandomState, not default_rng: its stream is frozen between NumPy versions.
+
+def paint_clip(scenes: list[list[Thing]], seed: int, side: int = SIDE, noise: float = 4) -> list[np.ndarray]:
+    """The pictures of one scene at several moments, [side, side, 3] uint8 each.
+
+    Background and looks are those of the clip; only the noise is new in every picture.
+
+    Args:
+        scenes: the same things in the same order, wherever each is at that moment.
+        seed: decides background, shading, texture and noise.
+        side: height and width in pixels.
+        noise: grey levels either way that a pixel is off.
     """
-    rng = np.random.RandomState(seed)
-    picture = _background(rng)
-    for thing in things:
-        _paint_thing(picture, thing, rng)
-    picture += rng.uniform(-4, 4, (SIDE, SIDE, 1)).astype(np.float32)
-    return picture.clip(0, 255).round().astype(np.uint8)
+    rng = np.random.RandomState(seed)  # not default_rng: this stream is frozen between NumPy versions
+    background = _background(rng, side)
+    looks = [_draw_look(rng, thing) for thing in scenes[0]]
+    pictures = []
+    for things in scenes:
+        picture = background.copy()
+        for thing, look in zip(things, looks):
+            _paint_thing(picture, thing, look)
+        picture += rng.uniform(-noise, noise, (side, side, 1)).astype(np.float32)
+        pictures.append(picture.clip(0, 255).round().astype(np.uint8))
+    return pictures
 
 
-def _background(rng: np.random.RandomState) -> np.ndarray:
+def _background(rng: np.random.RandomState, side: int) -> np.ndarray:
     """Muted, never flat: a gradient between two greyish tones, soft clouds, and sometimes a faint grain."""
+    grid_x, grid_y, spread = _grid(side)
     tones = rng.uniform(85, 175, (2, 1)) + rng.uniform(-22, 22, (2, 3))
     angle = rng.uniform(0, 2 * np.pi)
-    ramp = np.cos(angle) * _GRID_X + np.sin(angle) * _GRID_Y
+    ramp = np.cos(angle) * grid_x + np.sin(angle) * grid_y
     ramp = ((ramp - ramp.min()) / (ramp.max() - ramp.min()))[..., None]
-    clouds = _SMOOTH @ rng.uniform(-1, 1, (_KNOTS, _KNOTS)).astype(np.float32) @ _SMOOTH.T
+    clouds = spread @ rng.uniform(-1, 1, (_KNOTS, _KNOTS)).astype(np.float32) @ spread.T
     picture = (1 - ramp) * tones[0] + ramp * tones[1] + rng.uniform(6, 22) * clouds[..., None]
     if rng.uniform() < 0.35:
         period, angle = rng.uniform(7, 16), rng.uniform(0, np.pi)
-        wave = np.sin(2 * np.pi / period * (np.cos(angle) * _GRID_X + np.sin(angle) * _GRID_Y))
+        wave = np.sin(2 * np.pi / period * (np.cos(angle) * grid_x + np.sin(angle) * grid_y))
         picture = picture + rng.uniform(3, 9) * wave[..., None]
     return picture.astype(np.float32)
 
 
-def _paint_thing(picture: np.ndarray, thing: Thing, rng: np.random.RandomState) -> None:
+@dataclass(frozen=True)
+class _Look:
+    """What chance decides about the paint of a thing."""
+
+    colour: np.ndarray
+    shade: float  # how much lighter or darker it gets over a radius downwards
+    angle: float  # of the texture, like phase
+    phase: np.ndarray
+
+
+def _draw_look(rng: np.random.RandomState, thing: Thing) -> _Look:
+    return _Look(
+        colour=np.array(COLOURS[thing.colour], np.float32) * rng.uniform(0.9, 1.08) + rng.uniform(-10, 10, 3),
+        shade=rng.uniform(-0.08, 0.08),
+        angle=rng.uniform(0, np.pi),  # drawn for every texture: one stream length
+        phase=rng.uniform(0, 2 * np.pi, 2),
+    )
+
+
+def _paint_thing(picture: np.ndarray, thing: Thing, look: _Look) -> None:
     """Blend one thing into the picture, its edge smoothed by painting at _ZOOM times the resolution."""
+    side = len(picture)
     points = np.array(thing.outline()).reshape(-1, 2)
     left, top = np.floor(points.min(0)).astype(int).clip(0)
-    right, bottom = np.ceil(points.max(0)).astype(int).clip(max=SIDE)
+    right, bottom = np.ceil(points.max(0)).astype(int).clip(max=side)
     height, width = bottom - top, right - left
     zoomed = ((points - (left, top)) * _ZOOM).ravel().tolist()
     cover = rasterise(zoomed, height * _ZOOM, width * _ZOOM).reshape(height, _ZOOM, width, _ZOOM).mean((1, 3))
 
-    colour = np.array(COLOURS[thing.colour], np.float32) * rng.uniform(0.9, 1.08) + rng.uniform(-10, 10, 3)
-    shade = 1 + rng.uniform(-0.08, 0.08) * (_GRID_Y[top:bottom, left:right] - thing.y) / thing.radius
-    tone = _texture(thing, rng, _GRID_X[top:bottom, left:right], _GRID_Y[top:bottom, left:right])[..., None]
-    body = colour * (1 - 0.5 * tone) * shade[..., None]  # the second tone is the darker one
+    x, y = (axis[top:bottom, left:right] for axis in _grid(side)[:2])
+    shade = 1 + look.shade * (y - thing.y) / thing.radius
+    body = look.colour * (1 - 0.5 * _texture(thing, look, x, y)[..., None]) * shade[..., None]  # its tone is darker
 
     patch = picture[top:bottom, left:right]
     patch += cover[..., None].astype(np.float32) * (body.astype(np.float32) - patch)
 
 
-def _texture(thing: Thing, rng: np.random.RandomState, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _texture(thing: Thing, look: _Look, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Share of the second tone at every pixel, 0..1."""
-    angle, phase = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi, 2)  # drawn for every texture: one stream length
     period = 5.2 if thing.size == "small" else 6.4
-    turn = angle if thing.texture == "striped" else 0.3 * angle - 0.5
-    u = 2 * np.pi / period * (np.cos(turn) * x + np.sin(turn) * y) + phase[0]
-    v = 2 * np.pi / period * (np.cos(turn) * y - np.sin(turn) * x) + phase[1]
+    turn = look.angle if thing.texture == "striped" else 0.3 * look.angle - 0.5
+    u = 2 * np.pi / period * (np.cos(turn) * x + np.sin(turn) * y) + look.phase[0]
+    v = 2 * np.pi / period * (np.cos(turn) * y - np.sin(turn) * x) + look.phase[1]
     if thing.texture == "striped":
         return (np.sin(u) * 2.5 + 0.5).clip(0, 1)
     if thing.texture == "dotted":
