@@ -7,8 +7,8 @@ what we would build from that sentence: every region p of the target frame atten
     q_p = W_q x_p,  k_tp' = W_k x_tp',  g_tp' = W_v x_tp'
     x^_p = x_p + MLP(sum_{t,p'} a_tp' g_tp'),   a = softmax_{t,p'}(q_p . k_tp' / sqrt(d)),
 
-several heads side by side. Unlike in CMSA, x_tp' is not a sum of a part of t and a part of p', so this softmax does
-not factorise; with one target frame it is linear in T all the same.
+several heads side by side, on features normalised per region (LayerNorm). Unlike in CMSA, x_tp' is not a sum of a part
+of t and a part of p', so this softmax does not factorise; with one target frame it is linear in T all the same.
 
 So far it cannot tell before from after, nor left from right: shuffle the frames and nothing changes. With ``offsets``
 each head also prefers some times and the neighbourhood of p, both learned,
@@ -65,6 +65,7 @@ class CrossFrameSelfAttention(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.offsets = config.offsets
+        self.norm = nn.LayerNorm(channels)
         self.query = nn.Linear(channels, config.dim)
         self.key = nn.Linear(channels, config.dim, bias=False)  # a bias would shift all scores of a query alike
         self.value = nn.Linear(channels, config.dim)
@@ -155,8 +156,8 @@ class CrossFrameSelfAttention(nn.Module):
         computes the preferences with the rest, and never a matrix of them.
         """
         B, T, _, h, w = x.shape
-        every = x.flatten(3).mT.flatten(1, 2)  # [B,T*R,C]
-        own = at_target(x, target_frame).flatten(2).mT  # [B,R,C]
+        normed = self.norm(x.flatten(3).mT)  # [B,T,R,C]
+        own, every = at_target(normed, target_frame), normed.flatten(1, 2)
         query, key, value = (
             linear(features).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for linear, features in ((self.query, own), (self.key, every), (self.value, every))

@@ -42,13 +42,16 @@ def test_equals_the_loops_over_frames_and_regions(offsets):
         keys = [(t, i, j) for t in range(T) for i in range(h) for j in range(w) if valid[b, t]]
         for i in range(h):
             for j in range(w):
-                own = x[b, TARGET[b], :, i, j]
+                own = attention.norm(x[b, TARGET[b], :, i, j])
                 heads = []
                 for number, head in enumerate((slice(0, 3), slice(3, 6))):
                     q = attention.query(own)[head]
                     scores, values = [], []
                     for t, row, column in keys:
-                        feature, offset = x[b, t, :, row, column], [row - i, column - j, t - TARGET[b].item()]
+                        feature, offset = (
+                            attention.norm(x[b, t, :, row, column]),
+                            [row - i, column - j, t - TARGET[b].item()],
+                        )
                         score = q @ attention.key(feature)[head] / math.sqrt(3)
                         value = attention.value(feature)[head]
                         if offsets:
@@ -59,7 +62,8 @@ def test_equals_the_loops_over_frames_and_regions(offsets):
                         scores.append(score)
                         values.append(value)
                     heads.append(torch.stack(scores).softmax(0) @ torch.stack(values))
-                torch.testing.assert_close(got[b, :, i, j], own + attention.out(torch.cat(heads)))
+                update = attention.out(torch.cat(heads))
+                torch.testing.assert_close(got[b, :, i, j], x[b, TARGET[b], :, i, j] + update)
 
 
 def test_at_the_start_the_target_frame_comes_out_as_it_went_in():
