@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tour test test-quick test-slow test-floor bench lab notebooks student mutations lint clean
+.PHONY: help tour test test-quick test-slow test-floor bench lab notebooks mutations student lint clean
 
 # Name an interpreter here if the search below finds the wrong one: make test PYTHON=/path/to/python3
 PYTHON ?=
