@@ -1,8 +1,8 @@
 """A checkpoint is a folder: ``model.safetensors`` and ``config.json``, nothing that could run code.
 
 ``config.json`` holds all that is needed to rebuild the model and to feed it: the model's config, the vocabulary, the
-input size, and for the record the experiment and its results. A checkpoint of a run that can be resumed has
-``training.safetensors`` (optimiser, random state) beside it.
+size of its input (in pixels, and in frames of a clip), and for the record the experiment and its results. A checkpoint
+of a run that can be resumed has ``training.safetensors`` (optimiser, random state) beside it.
 
 Writing is all or nothing. The new folder is completed under another name and then takes the place of the old one, so
 a kill or a full disk leaves the old checkpoint as it was.
@@ -41,6 +41,8 @@ class Loaded:
     image_size: int
     config: dict[str, Any]  # config.json as stored
     training: dict[str, Tensor] | None = None  # what save_checkpoint was given as ``training``
+    num_frames: int = 1  # of the clips it was trained on, and how far apart the frames were
+    frame_stride: int = 1
 
 
 def save_checkpoint(
@@ -49,12 +51,16 @@ def save_checkpoint(
     tokenizer: WordVocabulary,
     image_size: int,
     *,
+    num_frames: int = 1,
+    frame_stride: int = 1,
     record: dict[str, Any] | None = None,
     training: dict[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint; an older one in ``folder`` is replaced only when the new one is complete.
 
     Args:
+        image_size: pixels, of the side of the square that pictures are letterboxed to.
+        num_frames, frame_stride: the window of frames that the model is to be fed with, see ``A2DDataset``.
         record: JSON-able facts for the reader (experiment, results, step), stored under "record".
         training: named tensors needed to resume.
 
@@ -70,6 +76,8 @@ def save_checkpoint(
         "vocabulary": tokenizer.words[2:],
         "max_words": tokenizer.max_words,
         "image_size": image_size,
+        "num_frames": num_frames,
+        "frame_stride": frame_stride,
         "record": record or {},
     }
     partial, previous = _beside(folder, "partial"), _beside(folder, "previous")
@@ -127,7 +135,8 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Loaded:
             f"the two files come from different checkpoints; copy the whole folder again."
         ) from error
     training = _read_tensors(folder / TRAINING) if (folder / TRAINING).is_file() else None
-    return Loaded(model.to(device).eval(), tokenizer, config["image_size"], config, training)
+    window = config["num_frames"], config["frame_stride"]
+    return Loaded(model.to(device).eval(), tokenizer, config["image_size"], config, training, *window)
 
 
 def begin_with(model: nn.Module, tokenizer: WordVocabulary, folder: Path) -> list[str]:
@@ -184,7 +193,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{folder} has checkpoint format {config['format']}, this refseg {__version__} reads format {FORMAT}: "
             "install the version that wrote it."
         )
-    config.setdefault("tokenizer", WordVocabulary.__name__)  # the first checkpoints knew no other
+    config = _OF_THE_FIRST | config
     for field, sound in _FIELDS.items():
         if not sound(config.get(field)):
             raise RefsegError(f"{folder / CONFIG} is damaged (its field {field!r}): copy the checkpoint again.")
@@ -195,12 +204,16 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value > 0
 
 
+# What checkpoints that are older than the field mean: they knew no other.
+_OF_THE_FIRST = {"tokenizer": WordVocabulary.__name__, "num_frames": 1, "frame_stride": 1}
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "model": lambda value: isinstance(value, dict),
     "tokenizer": lambda value: isinstance(value, str) and value in TOKENIZERS,
     "vocabulary": lambda value: isinstance(value, list) and all(isinstance(word, str) for word in value),
     "max_words": _is_count,
     "image_size": _is_count,
+    "num_frames": lambda value: _is_count(value) and value % 2 == 1,
+    "frame_stride": _is_count,
     "record": lambda value: isinstance(value, dict),
 }
 

@@ -8,20 +8,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from refseg.checkpoint import load_checkpoint
-from refseg.datasets import Collate, ReferDataset, build_dataset, build_transform, undo_letterbox
+from refseg.datasets import CLIP_DATASETS, Collate, ReferDataset, build_dataset, build_transform, undo_letterbox
 from refseg.errors import RefsegError
 from refseg.machine import describe_machine, git_commit, versions
-from refseg.metrics import RES, Convention, SegmentationMeter
+from refseg.metrics import RES, VIDEO, Convention, SegmentationMeter, average_precision
 from refseg.paths import PROJECT
 from refseg.types import RefBatch, RefSample
 
@@ -66,6 +68,34 @@ def predict_masks(model: nn.Module, batch: RefBatch) -> list[Tensor]:
 # ---- scores ----------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class RankedMasks:
+    """What ``metrics.average_precision`` reads: one prediction per sample, ranked by the mean probability inside it.
+
+    The score is ours to choose and decides the ranking: a mask of which the model is sure all over comes first, an
+    empty one last.
+    """
+
+    masks: list[dict[str, Any]] = field(default_factory=list)  # run lengths, as pycocotools encodes them
+    predictions: list[list[tuple[float, dict[str, Any]]]] = field(default_factory=list)
+
+    def update(self, logits: Tensor, mask: Tensor) -> None:
+        """Add one sample: its mask logits and its true mask, both [height,width]."""
+        inside = logits[logits > MASK_THRESHOLD]
+        certainty = float(inside.sigmoid().mean()) if len(inside) else 0.0
+        self.masks.append(_run_lengths(mask))
+        self.predictions.append([(certainty, _run_lengths(logits > MASK_THRESHOLD))])
+
+    def compute(self) -> dict[str, Any]:
+        """See ``metrics.average_precision``; "n_predictions" is how many there were in all."""
+        count = sum(map(len, self.predictions))
+        return {**average_precision(self.masks, self.predictions), "n_predictions": count}
+
+
+def _run_lengths(mask: Tensor) -> dict[str, Any]:
+    return coco_mask.encode(np.asfortranarray(mask.cpu().numpy().astype(np.uint8)))
+
+
 def score(
     model: nn.Module,
     dataset: Dataset,
@@ -76,20 +106,31 @@ def score(
     device: str | torch.device | None = None,
     progress: bool = True,
     num_workers: int = 0,
+    ranked: RankedMasks | None = None,
+    moving: SegmentationMeter | None = None,
 ) -> SegmentationMeter:
     """A meter that has seen every sample in the order of ``dataset``; ``.ious`` has one number per sample.
 
     Several processes each score their part and ``merge`` their meters. Arguments as for :func:`evaluate`.
+
+    Args:
+        ranked: is given every mask too.
+        moving: is given the samples that say in ``facts["motion"]`` whether motion is asked for, as two groups.
     """
     device = device_of(model) if device is None else torch.device(device)
     meter = SegmentationMeter(convention)
     loader = DataLoader(dataset, batch_size, shuffle=False, num_workers=num_workers, collate_fn=Collate(tokenizer))
     with in_eval_mode(model.to(device)), tqdm(total=len(dataset), unit="sample", disable=not progress) as bar:
         for batch in loader:
-            for pred_mask, mask, facts in zip(
-                predict_masks(model, batch.to(device)), batch.original_masks, batch.facts, strict=True
-            ):
-                meter.update(pred_mask, mask, facts.get("kind"))
+            with torch.inference_mode():
+                predicted = predict_logits(model, batch.to(device))
+                for logits, mask, facts in zip(predicted, batch.original_masks, batch.facts, strict=True):
+                    pred_mask = (logits > MASK_THRESHOLD).cpu()
+                    meter.update(pred_mask, mask, facts.get("kind"))
+                    if moving is not None and "motion" in facts:
+                        moving.update(pred_mask, mask, "motion" if facts["motion"] else "static")
+                    if ranked is not None:
+                        ranked.update(logits, mask)
             bar.update(len(batch))
     return meter
 
@@ -105,6 +146,7 @@ def evaluate(
     progress: bool = True,
     expression_control: str | None = None,
     num_workers: int = 0,
+    rank: bool = False,
 ) -> dict[str, Any]:
     """oIoU, mIoU and P@K of ``model`` on all samples of ``dataset``.
 
@@ -115,16 +157,20 @@ def evaluate(
         device: default is where the model lies.
         progress: a bar on stderr.
         expression_control: a key of ``CONTROLS``: score with expressions that cannot tell the referent.
+        rank: average precision as well, of one prediction per sample, see :class:`RankedMasks`.
 
     Returns:
         JSON-able: "N", "oIoU", "mIoU", "P@0.5".., "convention", "at_threshold", "seconds"; "by_kind" with the same
-        scores per kind where ``sample.facts`` has one; with a control "expression_control" and "left_out".
+        scores per kind where ``sample.facts`` has one; "motion" and "static", those of the samples of which
+        ``facts["motion"]`` is true and false; with ``rank`` "mAP", "AP50".. and "n_predictions"; with a control
+        "expression_control" and "left_out".
 
     Raises:
         RefsegError: no sample, an unknown control, or a model that gives undefined values.
     """
     scored = dataset if expression_control is None else ControlledExpressions(dataset, expression_control)
     start = time.perf_counter()
+    moving, ranked = SegmentationMeter(convention), RankedMasks() if rank else None
     meter = score(
         model,
         scored,
@@ -134,10 +180,14 @@ def evaluate(
         device=device,
         progress=progress,
         num_workers=num_workers,
+        ranked=ranked,
+        moving=moving,
     )
     result: dict[str, Any] = meter.compute()
+    result |= ranked.compute() if ranked else {}
     result |= {"convention": convention.name, "at_threshold": convention.at_threshold}
     result["seconds"] = round(time.perf_counter() - start, 2)
+    result |= moving.by_group()
     if by_kind := meter.by_group():
         result["by_kind"] = by_kind
     if expression_control is not None:
@@ -158,6 +208,9 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Scores of a checkpoint on a split, with everything needed to say how they came about.
 
+    Data sets of clips are scored as papers on video do: with MTTR's convention, and with average precision. Clips are
+    read in windows of the checkpoint's ``num_frames``.
+
     Args:
         folder: the checkpoint.
         data, split, root, image_root, split_by: as for ``build_dataset``.
@@ -165,23 +218,26 @@ def evaluate_checkpoint(
         options: the further arguments of :func:`evaluate`.
 
     Returns:
-        What :func:`evaluate` returns, and "data", "split", "split_by", "checkpoint", "image_size", "parameters",
-        "seed" (of the training, None if not recorded), "commit", "versions", "machine".
+        What :func:`evaluate` returns, and "data", "split", "split_by", "checkpoint", "image_size", "num_frames",
+        "frame_stride", "parameters", "seed" (of the training, None if not recorded), "commit", "versions", "machine".
 
     Raises:
         RefsegError: no such checkpoint, data set or split; and see :func:`evaluate`.
     """
     loaded = load_checkpoint(Path(folder))
     device = _auto_device() if device is None else torch.device(device)
-    dataset = build_dataset(
-        data, split, build_transform(loaded.image_size), root=root, image_root=image_root, split_by=split_by
-    )
+    window = {"num_frames": loaded.num_frames, "frame_stride": loaded.frame_stride}
+    transform = build_transform(loaded.image_size)
+    dataset = build_dataset(data, split, transform, root=root, image_root=image_root, split_by=split_by, **window)
+    if data in CLIP_DATASETS:
+        options = {"convention": VIDEO, "rank": True} | options
     about = {
         "data": data,
         "split": split,
         "split_by": getattr(dataset, "split_by", split_by),
         "checkpoint": _short(Path(folder)),
         "image_size": loaded.image_size,
+        **window,
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
         "seed": _seed(loaded.config.get("record", {})),
         "commit": git_commit(),

@@ -41,7 +41,16 @@ class DataConfig:
     objects: bool = False  # training samples also say what every pixel shows (for the objective's "semantics")
     control: str | None = None  # None, or "blank": every expression is hidden, in training and validation
     workers: int = 0  # processes that read pictures; 0 reads in the training process
+    num_frames: int = 1  # of a clip: the window around the annotated frame, odd; pictures are clips of one frame
+    frame_stride: int = 1  # distance of the frames in the window
     flips: bool = False  # half of the training samples of every epoch are mirrored, left and right swapped in words too
+
+    def __post_init__(self):
+        if self.num_frames < 1 or self.num_frames % 2 == 0 or self.frame_stride < 1:
+            raise RefsegError(
+                f"A window of {self.num_frames} frames at a stride of {self.frame_stride} has no middle: num_frames "
+                f"must be odd, and both at least 1."
+            )
 
 
 @dataclass

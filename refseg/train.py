@@ -166,10 +166,9 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
 def build_data(config: DataConfig) -> tuple[Dataset, Dataset, WordVocabulary]:
     """Training set, validation set, and the vocabulary of the training expressions."""
     transform = build_transform(config.image_size)
-    train_set = build_dataset(
-        config.name, config.train_split, transform, split_by=config.split_by, objects=config.objects
-    )
-    val_set = build_dataset(config.name, config.val_split, transform, split_by=config.split_by)
+    shared = {"split_by": config.split_by, "num_frames": config.num_frames, "frame_stride": config.frame_stride}
+    train_set = build_dataset(config.name, config.train_split, transform, objects=config.objects, **shared)
+    val_set = build_dataset(config.name, config.val_split, transform, **shared)
     tokenizer = WordVocabulary.build(train_set.expressions, config.min_word_count, config.max_words)
     if config.flips:  # "leftmost" may be known where "rightmost" was never said
         mirrored = [swap_left_right(word) for word in tokenizer.words if word not in (PAD, UNK)]
@@ -232,8 +231,17 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
         if accelerator.is_main_process:
             record = {"experiment": recipe, "progress": asdict(state), "results": results}
             bare = accelerator.unwrap_model(model)
-            size = experiment.data.image_size
-            checkpoint.save_checkpoint(folder / name, bare, tokenizer, size, record=record, training=training)
+            data = experiment.data
+            checkpoint.save_checkpoint(
+                folder / name,
+                bare,
+                tokenizer,
+                data.image_size,
+                num_frames=data.num_frames,
+                frame_stride=data.frame_stride,
+                record=record,
+                training=training,
+            )
 
     with tqdm(total=config.steps, initial=state.step, desc="training", unit="step", disable=hidden) as bar:
         for batch in loader:
@@ -435,7 +443,7 @@ def _resume(
 def _with_new_fields(stored: Any) -> Any:
     """A stored description, with the value that stands for "as it was" in fields that its run is older than."""
     if isinstance(stored, dict) and isinstance(stored.get("data"), dict):
-        return stored | {"data": {"flips": False, **stored["data"]}}
+        return stored | {"data": {"flips": False, "num_frames": 1, "frame_stride": 1, **stored["data"]}}
     return stored
 
 

@@ -300,6 +300,17 @@ def test_a_config_of_something_else(saved, content):
     assert "is not the config of a refseg checkpoint" in refusal(saved)
 
 
+def test_the_window_comes_back_and_is_one_frame_where_nothing_is_said(tmp_path, saved, model, tokenizer):
+    save_checkpoint(tmp_path / "clips", model, tokenizer, 32, num_frames=5, frame_stride=3)
+    loaded = load_checkpoint(tmp_path / "clips")
+    assert (loaded.num_frames, loaded.frame_stride) == (5, 3)
+    config = json.loads((saved / CONFIG).read_text())
+    del config["num_frames"], config["frame_stride"]  # as before there were clips
+    (saved / CONFIG).write_text(json.dumps(config))
+    loaded = load_checkpoint(saved)
+    assert (loaded.num_frames, loaded.frame_stride) == (1, 1)
+
+
 def test_another_format_is_named_before_its_fields(saved):
     (saved / CONFIG).write_text('{"format": 2}')
     assert "has checkpoint format 2" in refusal(saved) and "reads format 1" in refusal(saved)
@@ -315,6 +326,9 @@ def test_another_format_is_named_before_its_fields(saved):
         ("max_words", 0),
         ("image_size", "32"),
         ("image_size", True),
+        ("num_frames", 4),
+        ("num_frames", "5"),
+        ("frame_stride", 0),
         ("record", []),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,12 +14,13 @@ from torch.utils.data import Dataset, Subset
 
 from refseg import evaluate as module
 from refseg.checkpoint import Loaded
-from refseg.datasets import Collate, ReferDataset, build_transform
+from refseg.datasets import CLIP_DATASETS, Collate, ReferDataset, build_transform
 from refseg.errors import RefsegError
 from refseg.evaluate import (
     CONTROLS,
     NEUTRAL,
     ControlledExpressions,
+    RankedMasks,
     evaluate,
     evaluate_checkpoint,
     other_expressions,
@@ -26,7 +28,7 @@ from refseg.evaluate import (
     score,
 )
 from refseg.machine import describe_machine, git_commit, versions
-from refseg.metrics import MTTR
+from refseg.metrics import MTTR, RES
 from refseg.tokenizer import UNK, WordVocabulary
 from refseg.types import Prediction, RefSample
 
@@ -245,7 +247,7 @@ def test_a_checkpoints_scores_say_how_they_came_about(monkeypatch, tmp_path):
         asked.update(data=data, split=split, size=transform.transforms[0].size, **where)
         return two_pictures(size=23)
 
-    loaded = Loaded(ColourFinder(), VOCABULARY, 23, {"record": record})
+    loaded = Loaded(ColourFinder(), VOCABULARY, 23, {"record": record}, num_frames=5, frame_stride=2)
     monkeypatch.setattr(module, "load_checkpoint", lambda folder: loaded)
     monkeypatch.setattr(module, "build_dataset", build_dataset)
     result = evaluate_checkpoint(
@@ -253,11 +255,60 @@ def test_a_checkpoints_scores_say_how_they_came_about(monkeypatch, tmp_path):
     )
     assert asked == {
         "data": "refcoco", "split": "testA", "size": 23, "root": tmp_path, "image_root": None, "split_by": "unc",
+        "num_frames": 5, "frame_stride": 2,
     }  # fmt: skip
     assert (result["data"], result["split"], result["split_by"], result["seed"]) == ("refcoco", "testA", "unc", 11)
+    assert (result["num_frames"], result["frame_stride"]) == (5, 2)
+    assert (result["convention"], "mAP" in result) == ("RES", False)
     assert result["checkpoint"] == "best"  # nobody's home folder in a results file
     assert result["N"] == 6 and result["machine"]["cores"] >= 1 and result["versions"]["torch"]
     assert str(tmp_path) not in json.dumps(result)
+
+
+@pytest.mark.parametrize("data", CLIP_DATASETS)
+def test_clips_are_scored_as_papers_on_video_do(monkeypatch, data):
+    loaded = Loaded(ColourFinder(), VOCABULARY, 23, {"record": {}}, num_frames=3)
+    monkeypatch.setattr(module, "load_checkpoint", lambda folder: loaded)
+    monkeypatch.setattr(module, "build_dataset", lambda *_, **options: two_pictures(size=options["num_frames"] + 20))
+    result = evaluate_checkpoint("here", data, "test", progress=False, device="cpu")
+    assert (result["convention"], result["at_threshold"], result["n_predictions"]) == ("MTTR", ">", 6)
+    assert 0 < result["mAP"] <= 1
+    chosen = evaluate_checkpoint("here", data, "test", progress=False, device="cpu", convention=RES, rank=False)
+    assert chosen["convention"] == "RES" and "mAP" not in chosen
+
+
+def test_a_surer_mask_is_ranked_higher():
+    """Of two samples one is found and one missed: mAP is 1/2 if the right one comes first, else 1/4."""
+    mask = torch.zeros(7, 11, dtype=torch.bool)
+    mask[1:4, 2:6] = True
+    right, wrong = torch.where(mask, 2.0, -1.0), torch.where(mask, -1.0, 1.0)
+    for logits, expected in (((right, wrong), 51 / 101), ((right / 4, wrong), 51 / 101 / 2)):
+        ranked = RankedMasks()
+        for guess in logits:
+            ranked.update(guess, mask)
+        scores = ranked.compute()
+        assert scores["mAP"] == pytest.approx(expected) and scores["n_predictions"] == 2
+        (sure, _), *_ = ranked.predictions[0]
+        assert sure == pytest.approx(float(logits[0].max().sigmoid()))
+    ranked.update(torch.full((7, 11), -5.0), mask)
+    assert ranked.predictions[-1][0][0] == 0.0 and ranked.compute()["n_predictions"] == 3
+
+
+def test_motion_and_static_samples_have_scores_of_their_own():
+    data = two_pictures(size=23)
+    whole = evaluate(ColourFinder(), data, VOCABULARY, progress=False)
+    assert "motion" not in whole and "static" not in whole
+
+    class Moving(Dataset):
+        def __len__(self):
+            return len(data)
+
+        def __getitem__(self, index):
+            return replace(data[index], facts={**data[index].facts, "motion": index < 2})
+
+    result = evaluate(ColourFinder(), Moving(), VOCABULARY, progress=False)
+    assert (result["motion"]["N"], result["static"]["N"]) == (2, 4)
+    assert 2 * result["motion"]["mIoU"] + 4 * result["static"]["mIoU"] == pytest.approx(6 * whole["mIoU"])
 
 
 def test_the_machine_is_described_without_its_name():

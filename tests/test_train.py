@@ -229,14 +229,17 @@ def test_flips_go_on_as_they_would_have_been(tiny_experiment, whole, tmp_path, m
         fit(tiny_experiment, tmp_path / "cut")
 
 
-def test_a_run_from_before_there_were_flips_goes_on(tiny_experiment, whole, tmp_path):
+def test_a_run_from_before_there_were_flips_and_clips_goes_on(tiny_experiment, whole, tmp_path):
     path = whole / "last" / "config.json"
     config = json.loads(path.read_text())
-    del config["record"]["experiment"]["data"]["flips"]
+    for field in ("flips", "num_frames", "frame_stride"):
+        del config["record"]["experiment"]["data"][field]
     path.write_text(json.dumps(config))
     assert fit(tiny_experiment, whole) == whole / "best"
     with pytest.raises(RefsegError, match="data.flips was False, now True"):
         fit(replace(tiny_experiment, data=replace(tiny_experiment.data, flips=True)), whole)
+    with pytest.raises(RefsegError, match="data.num_frames was 1, now 3"):
+        fit(replace(tiny_experiment, data=replace(tiny_experiment.data, num_frames=3)), whole)
 
 
 def test_mirror_images_stand_behind_the_samples(tiny_experiment):

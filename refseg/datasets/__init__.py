@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from refseg.datasets.a2d import A2DDataset
 from refseg.datasets.check import DataReport, check_data
@@ -17,11 +18,15 @@ from refseg.datasets.jhmdb import JHMDBDataset
 from refseg.datasets.official import OFFICIAL, official_sizes
 from refseg.datasets.refer import BENCHMARKS, ReferDataset
 from refseg.datasets.transforms import Compose, HorizontalFlip, Letterbox, Normalize, build_transform, undo_letterbox
-from refseg.datasets.video import open_clip
+from refseg.datasets.video import ClipDataset, open_clip
+from refseg.errors import RefsegError
 from refseg.types import RefSample
+
+CLIP_DATASETS = ("a2d", "jhmdb", "refshapes_video")  # names of data sets whose samples are clips, not pictures
 
 __all__ = [
     "BENCHMARKS",
+    "CLIP_DATASETS",
     "OFFICIAL",
     "A2DDataset",
     "Collate",
@@ -50,14 +55,31 @@ def build_dataset(
     image_root: str | Path | None = None,
     split_by: str | None = None,
     objects: bool = False,
-) -> ReferDataset:
-    """The data set of that name; RefShapes is drawn on first use and its pictures stay in memory once read.
+    num_frames: int = 1,
+    frame_stride: int = 1,
+) -> ReferDataset | ClipDataset:
+    """The data set of that name.
 
-    Args: as for ``ReferDataset``.
+    RefShapes and RefShapes-Video are drawn on first use, and their pictures stay in memory once read.
+
+    Args:
+        name: a key of ``BENCHMARKS`` or one of ``CLIP_DATASETS``.
+        num_frames, frame_stride: of the window around each annotated frame, see ``A2DDataset``; a picture is a clip of
+            one frame whatever they are.
+        split_by: of pictures only, who made the split.
+        The rest: as for ``ReferDataset``.
 
     Raises:
-        RefsegError: see ``ReferDataset``.
+        RefsegError: no such data set, an option that it does not have, and see ``ReferDataset``, ``A2DDataset`` and
+            ``JHMDBDataset``.
     """
+    if name in CLIP_DATASETS:
+        if split_by is not None:
+            raise RefsegError(f"{name} has one split and no split by {split_by!r}: leave split_by out.")
+        window = {"num_frames": num_frames, "frame_stride": frame_stride}
+        return _build_clips(name, split, root, transform=transform, image_root=image_root, objects=objects, **window)
+    if name not in BENCHMARKS:
+        raise RefsegError(f"There is no data set {name!r}: choose one of {', '.join([*BENCHMARKS, *CLIP_DATASETS])}.")
     if name == "refshapes" and root is None:
         from refseg.datasets.refshapes import ensure
 
@@ -72,3 +94,18 @@ def build_dataset(
         objects=objects,
         cache_images=name == "refshapes",
     )
+
+
+def _build_clips(
+    name: str, split: str, root: str | Path | None, objects: bool, **options: Any
+) -> A2DDataset | JHMDBDataset:
+    if name == "jhmdb":
+        if objects:
+            raise RefsegError("jhmdb does not know what every pixel shows: leave objects out.")
+        return JHMDBDataset(root, split, **options)
+    drawn = name == "refshapes_video"
+    if drawn and root is None:
+        from refseg.datasets.refshapes.video import ensure
+
+        root = ensure()
+    return A2DDataset(root, split, objects=objects, cache_images=drawn, name=name, **options)
