@@ -9,13 +9,16 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from refseg.errors import RefsegError
 from refseg.paths import checkpoints_dir, runs_dir
 from refseg.wheelhouse import CPU_INDEX
+
+if TYPE_CHECKING:
+    from refseg.predict import Predictor
 
 DataSetName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
 SHIPPED = checkpoints_dir() / "cmsa_refshapes"
@@ -95,12 +98,13 @@ class Train:
 
 @dataclass
 class Evaluate:
-    """Score a checkpoint on a split: oIoU, mIoU and P@K at the original resolution, every expression counted."""
+    """Score a checkpoint on a split: oIoU, mIoU and P@K at the original resolution, every expression counted; mAP for
+    clips."""
 
     checkpoint: Path = SHIPPED
     """Folder with model.safetensors and config.json."""
     data: str = "refshapes"
-    """Data set: refshapes, refcoco, refcoco+, refcocog or referit."""
+    """Data set: refshapes, refcoco, refcoco+, refcocog, referit, refshapes_video, a2d or jhmdb."""
     split: str = "val"
     """A wrong one lists the right ones."""
     root: Path | None = None
@@ -166,29 +170,52 @@ class Score:
 
 @dataclass
 class Predict:
-    """Find in any photo what an expression means, and save the photo with the mask drawn on it."""
+    """Find in any photo or clip what an expression means, and save it with the mask drawn on it."""
 
-    image: Path
-    """The photo: JPEG, PNG, ..."""
     expression: str
     """What to find, for instance "the red star left of the circle"."""
+    image: Path | None = None
+    """The photo: JPEG, PNG, ..."""
+    video: Path | None = None
+    """Instead of a photo a clip: a folder of numbered frames, or a video file such as an mp4 (needs PyAV)."""
     checkpoint: Path = SHIPPED
     """Folder with model.safetensors and config.json. The shipped one knows the words of RefShapes only."""
-    out: Path = Path("prediction.png")
-    """Where the picture with the mask goes."""
+    out: Path | None = None
+    """Where the picture with the mask goes, by default prediction.png; of a clip the folder, by default prediction, for
+    a mask per frame and a sheet that shows up to 24 of them. Stopped, the same command goes on where it was."""
 
     def run(self) -> None:
         """Predict and write the pictures."""
-        from refseg.predict import Predictor, save_prediction
+        from refseg.predict import Predictor
 
+        if (self.image is None) == (self.video is None):
+            raise RefsegError("Name either a photo with --image or a clip with --video.")
         predictor = Predictor(self.checkpoint)
+        tell = self._of_image if self.image is not None else self._of_video
+        told = tell(predictor)
+        tokenizer = predictor.loaded.tokenizer
+        if unknown := tokenizer.unknown(self.expression):
+            print(f"Not in the vocabulary: {', '.join(unknown)}", file=sys.stderr)
+        if tokenizer.max_words < len(tokenizer.split(self.expression)):
+            print(f"Only the first {tokenizer.max_words} words are read.", file=sys.stderr)
+        print(told)
+
+    def _of_image(self, predictor: Predictor) -> str:
+        from refseg.predict import save_prediction
+
+        out = self.out or Path("prediction.png")
         result = predictor.predict(self.image, self.expression)
-        save_prediction(result, self.out)
-        if result.unknown_words:
-            print(f"Not in the vocabulary: {', '.join(result.unknown_words)}", file=sys.stderr)
-        if len(result.words) < len(predictor.loaded.tokenizer.split(self.expression)):
-            print(f"Only the first {len(result.words)} words are read.", file=sys.stderr)
-        print(f"{int(result.pred_mask.sum())} of {result.pred_mask.numel()} pixels found; the picture is {self.out}.")
+        save_prediction(result, out)
+        return f"{int(result.pred_mask.sum())} of {result.pred_mask.numel()} pixels found; the picture is {out}."
+
+    def _of_video(self, predictor: Predictor) -> str:
+        from refseg.datasets import open_clip
+        from refseg.predict import save_clip
+
+        out = self.out or Path("prediction")
+        with open_clip(self.video) as clip:
+            masks, sheet = save_clip(predictor, clip, self.expression, out)
+        return f"{sheet.alt}\n{len(masks)} masks are in {masks[0].parent}; the sheet is {out / 'sheet.png'}."
 
 
 @dataclass
@@ -316,14 +343,18 @@ Command = (
 
 def format_results(results: dict) -> str:
     """The numbers of one evaluation as a small table, and per kind of expression where the data set tells."""
-    from refseg.metrics import COLUMNS
+    from refseg.metrics import AP_COLUMNS, COLUMNS
 
-    rows = {"all": results, **results.get("by_kind", {})}
+    parts = {name: results[name] for name in ("motion", "static") if name in results}
+    rows = {"all": results, **parts, **results.get("by_kind", {})}
     width = max(len(name) for name in rows)
     lines = [" " * width + "".join(f"{name:>8}" for name in COLUMNS)]
     for name, row in rows.items():
         cells = "".join(f"{row[c]:>8}" if c == "N" else f"{row[c]:>8.3f}" for c in COLUMNS)
         lines.append(f"{name:<{width}}{cells}")
+    if "mAP" in results:
+        found = ", ".join(f"{name} {results[name]:.3f}" for name in AP_COLUMNS if results[name] is not None)
+        lines.append(f"{found}, of {results['n_predictions']} predictions. P@K counts IoU {results['at_threshold']} K.")
     return "\n".join(lines)
 
 

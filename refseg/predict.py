@@ -1,30 +1,41 @@
-"""One picture, one expression, one answer; and the answer as a picture on disk.
+"""One picture or clip, one expression, one answer; and the answer as pictures on disk.
 
 The way from model to mask is ``evaluate.predict_logits``, the same that scores are taken from.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
+from tqdm.auto import tqdm
 
 from refseg.checkpoint import Loaded, load_checkpoint
 from refseg.datasets import Collate, build_transform, read_image, undo_letterbox
 from refseg.datasets.transforms import resize_mask
+from refseg.datasets.video import Clip, window
 from refseg.errors import RefsegError
 from refseg.evaluate import MASK_THRESHOLD, predict_logits
+from refseg.models.config import config_to_dict
 from refseg.types import RefBatch, RefSample
-from refseg.viz import overlay
+from refseg.viz import Picture, clip_figure, overlay, to_png_bytes
 
 MAP_SIDE = 640  # longest side of a word map; the attention grid is far coarser than that
 OVERLAY_SIDE = 2048  # longest side of the saved picture; the bare mask keeps the size of the photo
+SHEET_FRAMES, SHEET_SIDE = 24, 320  # frames of a clip that its sheet shows, and their longest side
+MASKS, SHEET, ABOUT = "masks", "sheet.png", "prediction.json"  # what save_clip writes into its folder
+_MARK = "refseg"  # the text in a mask's PNG that says which prediction it belongs to
 
 
 @dataclass
@@ -80,11 +91,52 @@ class Predictor:
             word_maps=self._word_maps(batch),
         )
 
+    @torch.inference_mode()
+    def predict_clip(self, clip: Clip, expression: str, frames: Iterable[int] | None = None) -> Iterator[Tensor]:
+        """Find what ``expression`` means in every frame of a clip, each in the middle of its window of frames.
+
+        The window is the one the network was trained with, shorter at the ends of the clip. Every frame is read once,
+        in order, and only those of one window are in memory, at the size that the network sees.
+
+        Args:
+            clip: see ``open_clip``.
+            frames: numbers from 0 of those to predict, in the order of the clip whatever theirs is; default all.
+
+        Yields:
+            The predicted mask [height,width] bool, one per frame.
+
+        Raises:
+            RefsegError: a broken frame, an expression without words, or a model that gives undefined values.
+            IndexError: a number in ``frames`` is not one of the clip's.
+        """
+        stride = self.loaded.frame_stride
+        reach = self.loaded.num_frames // 2 * stride
+        near: dict[int, RefSample] = {}
+        unread = 0
+        for index in sorted(set(range(len(clip)) if frames is None else frames)):
+            if not 0 <= index < len(clip):
+                raise IndexError(f"{clip.path} has {len(clip)} frames, there is no frame {index} (counted from 0).")
+            indices, target = window(len(clip), index, self.loaded.num_frames, stride)
+            near = {number: sample for number, sample in near.items() if number >= index - reach}
+            for number in range(max(unread, index - reach), indices[-1] + 1):
+                near[number] = self._sample(clip.frame(number), expression, f"frame {clip.frame_name(number)}")
+            unread = max(unread, indices[-1] + 1)
+            seen = torch.cat([near[number].frames for number in indices])
+            batch = self._collated(replace(near[index], frames=seen, target_frame=target)).to(self.device)
+            (logits,) = predict_logits(self.model, batch)
+            yield (logits > MASK_THRESHOLD).cpu()
+
     def _batch(self, picture: Tensor, expression: str) -> RefBatch:
+        return self._collated(self._sample(picture, expression, "picture"))
+
+    def _sample(self, picture: Tensor, expression: str, name: str) -> RefSample:
         size = tuple(picture.shape[-2:])
         nothing = torch.zeros(size, dtype=torch.bool)  # the truth is not known here
-        sample = RefSample(picture[None], nothing, expression, "picture", "predict", size, nothing)
-        return Collate(self.loaded.tokenizer)([build_transform(self.loaded.image_size)(sample)])
+        sample = RefSample(picture[None], nothing, expression, name, "predict", size, nothing)
+        return build_transform(self.loaded.image_size)(sample)
+
+    def _collated(self, sample: RefSample) -> RefBatch:
+        return Collate(self.loaded.tokenizer)([sample])
 
     def _word_maps(self, batch: RefBatch) -> dict[str, Tensor]:
         """Maps of the model, padding cut away, at most ``MAP_SIDE`` pixels large so that a big photo stays cheap."""
@@ -125,6 +177,127 @@ def save_prediction(result: PredictionResult, out_path: str | Path, *, with_mask
         files[out_path.with_name(f"{out_path.stem}_mask.png")] = Image.fromarray(bare)
     _write_together({path: lambda file, picture=picture: picture.save(file, "PNG") for path, picture in files.items()})
     return list(files)
+
+
+# ---- a clip on disk --------------------------------------------------------------------------------------------
+
+
+def save_clip(
+    predictor: Predictor, clip: Clip, expression: str, folder: str | Path, *, progress: bool = True
+) -> tuple[list[Path], Picture]:
+    """Predict every frame of a clip and write its mask; stopped at any moment, the same call goes on where it was.
+
+    ``folder/masks`` gets a PNG per frame, called like the frame, 255 where the referent is and 0 elsewhere, at the size
+    of the frames; ``folder/sheet.png`` shows up to ``SHEET_FRAMES`` of them and ``folder/prediction.json`` says what
+    they are of. A mask that is there is kept if it belongs to the same clip, network and expression (its PNG holds
+    a digest of the three), and else predicted anew.
+
+    Args:
+        folder: a new or empty one, or one that holds such a prediction of the same clip.
+        progress: show a bar.
+
+    Returns:
+        The files of the masks, and the sheet as a ``Picture`` with its alternative text.
+
+    Raises:
+        RefsegError: ``folder`` holds something else, or cannot be written; and see ``Predictor.predict_clip``.
+    """
+    folder = Path(folder)
+    predictor.loaded.tokenizer.encode(expression)  # before anything is written: it must have words
+    about = _about(predictor, clip, expression)
+    _begin(folder, about)
+    files = [folder / MASKS / f"{clip.frame_name(index)}.png" for index in range(len(clip))]
+    missing = [index for index, path in enumerate(files) if not _belongs(path, about["digest"], clip.size)]
+    mark = PngInfo()
+    mark.add_text(_MARK, about["digest"])
+    masks = predictor.predict_clip(clip, expression, missing)
+    done = len(files) - len(missing)
+    with tqdm(total=len(files), initial=done, desc="predicting", unit="frame", disable=not progress) as bar:
+        for index, mask in zip(missing, masks, strict=True):
+            picture = Image.fromarray(mask.to(torch.uint8).mul_(255).numpy())
+            _write_together({files[index]: lambda file, picture=picture: picture.save(file, "PNG", pnginfo=mark)})
+            bar.update()
+    sheet = _sheet(clip, files, expression)
+    _write_together({folder / SHEET: lambda file: file.write(to_png_bytes(sheet))})
+    return files, sheet
+
+
+def _about(predictor: Predictor, clip: Clip, expression: str) -> dict[str, Any]:
+    """What a prediction is of, and a digest of it; pictures of a clip count by name, size and time, not by content."""
+    loaded, network = predictor.loaded, hashlib.sha256()
+    feed = loaded.image_size, loaded.num_frames, loaded.frame_stride, loaded.tokenizer.words
+    network.update(repr((type(predictor.model).__name__, *feed, loaded.tokenizer.max_words)).encode())
+    if config := getattr(predictor.model, "config", None):
+        network.update(json.dumps(config_to_dict(config), sort_keys=True).encode())
+    for name, tensor in predictor.model.state_dict().items():
+        network.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    pictures = sorted(clip.path.iterdir()) if clip.path.is_dir() else [clip.path]
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in pictures if path.is_file()]
+    about = {
+        "clip": clip.path.name,
+        "frames": len(clip),
+        "size": list(clip.size),
+        "clip_digest": hashlib.sha256(repr(stats).encode()).hexdigest()[:16],
+        "expression": expression,
+        "network": network.hexdigest()[:16],
+    }
+    return about | {"digest": hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]}
+
+
+def _begin(folder: Path, about: dict[str, Any]) -> None:
+    """Make the folder, or find that it is one of ours about the same clip; then ``prediction.json`` tells ``about``."""
+    if folder.exists() and not folder.is_dir():
+        raise RefsegError(f"{folder} is a file: name a folder for the masks.")
+    try:
+        if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+            other = _other_clip(folder, about)
+            if other:
+                raise RefsegError(f"{folder} holds {other}: name another folder for the masks, or remove it.")
+        (folder / MASKS).mkdir(parents=True, exist_ok=True)
+        (folder / SHEET).unlink(missing_ok=True)  # else that of another expression would stand beside new masks
+    except OSError as error:
+        raise RefsegError(f"{folder} could not be made ({error.strerror}): name a folder you may write to.") from error
+    text = json.dumps(about, indent=1) + "\n"
+    _write_together({folder / ABOUT: lambda file: file.write(text.encode())})
+
+
+def _other_clip(folder: Path, about: dict[str, Any]) -> str:
+    """What a folder that is not empty holds, in words, if it is not a prediction about the same clip."""
+    try:
+        stored = json.loads((folder / ABOUT).read_bytes())
+        same = [stored[key] == about[key] for key in ("frames", "size", "clip_digest")]
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+        return f"other files and no readable {ABOUT}"
+    return "" if all(same) else "the masks of another clip"
+
+
+def _belongs(path: Path, digest: str, size: tuple[int, int]) -> bool:
+    """Whether the mask is there, whole, and one of the prediction with that digest."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            if picture.info.get(_MARK) != digest or picture.size != (size[1], size[0]):
+                return False
+            picture.load()
+            return True
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def _sheet(clip: Clip, files: list[Path], expression: str) -> Picture:
+    """Frames evenly chosen, the first and the last among them, with what their masks say."""
+    count = min(SHEET_FRAMES, len(files))
+    chosen = [round(n * (len(files) - 1) / max(1, count - 1)) for n in range(count)]
+    size = _within(clip.size, SHEET_SIDE)
+    frames, masks = [], []
+    for index in chosen:
+        with Image.open(files[index]) as picture:
+            mask = torch.from_numpy(np.array(picture) > 0)
+        frames.append(F.resize(clip.frame(index), list(size), antialias=True))
+        masks.append(resize_mask(mask, size))
+    return clip_figure(frames, [clip.frame_name(index) for index in chosen], masks, expression)
+
+
+# ---- small parts -----------------------------------------------------------------------------------------------
 
 
 def _checked(image: Tensor) -> Tensor:

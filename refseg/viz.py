@@ -15,6 +15,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,31 @@ def learning_curve(log_rows: Sequence[Mapping[str, Any]], over: str = "step") ->
         told[-1] += f", best {curves['validation mIoU'][:, 1].max():.3g}"
     last = max(points[-1, 0] for points in curves.values())
     return Picture(figure, f"Learning curve over {last:g} {_unit(over)}: {'; '.join(told)}.")
+
+
+def clip_figure(
+    frames: Sequence[Tensor], names: Sequence[str], pred_masks: Sequence[Tensor], expression: str
+) -> Picture:
+    """A sheet of frames of one clip, each with its predicted mask, and the expression as its title.
+
+    Args:
+        frames: N pictures of one size, see :func:`as_picture`; small ones, for all are in memory.
+        names: of the frames, drawn above them.
+        pred_masks: [H,W] bool each, at the size of the frames.
+
+    Raises:
+        RefsegError: see :func:`as_picture` and :func:`as_mask`.
+    """
+    pictures = [as_picture(frame) for frame in frames]
+    masks = [as_mask(mask, picture) for mask, picture in zip(pred_masks, pictures, strict=True)]
+    figure, axes = _panels(pictures[0], len(pictures), expression, columns=min(len(pictures), 6))
+    for axis, picture, name, mask in zip(axes, pictures, names, masks, strict=True):
+        _draw(axis, picture, name)
+        _mark(axis, mask, PREDICTION, "solid")
+    told = [(name, where(mask)) for name, mask in zip(names, masks)]
+    runs = [(place, [name for name, _ in run]) for place, run in groupby(told, key=lambda pair: pair[1])]
+    parts = [f"{run[0]}{f' to {run[-1]}' if len(run) > 1 else ''}: {place}" for place, run in runs]
+    return Picture(figure, f"{len(pictures)} frames with the prediction for “{expression}”. {'; '.join(parts)}.")
 
 
 def overlay(image: Tensor, pred_mask: Tensor) -> np.ndarray:

@@ -52,6 +52,10 @@ class Clip(ABC):
             RefsegError: it cannot be decoded or is of another size than the first one.
         """
 
+    def frame_name(self, index: int) -> str:
+        """What a file about that frame is called, without its ending: the frame's number from 1 with five digits."""
+        return f"{index + 1:05d}"
+
     def __iter__(self) -> Iterator[Tensor]:
         return (self.frame(index) for index in range(len(self)))
 
@@ -118,6 +122,10 @@ class FolderClip(Clip):
         picture = read_image(self._pictures[index])
         self._check_size(index, tuple(picture.shape[-2:]))
         return picture
+
+    def frame_name(self, index: int) -> str:
+        """As the picture is called."""
+        return self._pictures[index].stem
 
     def check(self) -> None:
         """See ``Clip.check``: reads the header of every picture."""
