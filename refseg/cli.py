@@ -42,8 +42,7 @@ class Tour:
 
 @dataclass
 class Prepare:
-    """Make a data set ready: draws RefShapes and RefShapes-Video (a minute each, no download); for the others it says
-    what to obtain."""
+    """Make a data set ready: draws RefShapes and RefShapes-Video (a minute each); says what to obtain for others."""
 
     name: DataSetName = "refshapes"
     """refshapes, refshapes_video, refcoco, refcoco+, refcocog, referit, a2d or jhmdb."""
@@ -98,8 +97,7 @@ class Train:
 
 @dataclass
 class Evaluate:
-    """Score a checkpoint on a split: oIoU, mIoU and P@K at the original resolution, every expression counted; mAP for
-    clips."""
+    """Score a checkpoint on a split: oIoU, mIoU, P@K, of clips mAP; at the original size, every expression counted."""
 
     checkpoint: Path = SHIPPED
     """Folder with model.safetensors and config.json."""
