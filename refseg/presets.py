@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from refseg.errors import RefsegError
+from refseg.models.cfsa import CFSAConfig, FrameMeanConfig
 from refseg.models.cmsa import ConcatenationMeanConfig
 from refseg.models.cmsa_net import CMSANetConfig
 from refseg.models.fusion_ablations import (
@@ -199,6 +200,56 @@ def _with_fusion(kind: type[AnyFusionConfig]) -> Experiment:
     return replace(experiment, model=replace(experiment.model, fusion=fusion))
 
 
+def cmsa_refshapes_video() -> Experiment:
+    """Video: cross-frame self-attention on CMSA features (our reconstruction), on clips where only motion decides.
+
+    Begins with the weights of the shipped image network. Not yet trained to the end by us.
+    """
+    return _on_video(CFSAConfig())
+
+
+def cmsa_refshapes_video_visual() -> Experiment:
+    """The alternative: frames are compared before the words come in."""
+    return _on_video(CFSAConfig(before_cmsa=True))
+
+
+def cmsa_refshapes_video_no_offsets() -> Experiment:
+    """Control: the plain operator, which cannot tell before from after."""
+    return _on_video(CFSAConfig(before_cmsa=True, offsets=False))
+
+
+def cmsa_refshapes_video_mean() -> Experiment:
+    """Control: the mean over the frames, without attention."""
+    return _on_video(FrameMeanConfig())
+
+
+def cmsa_refshapes_video_centre() -> Experiment:
+    """Control: the centre frame only."""
+    experiment = _on_video(None)
+    return replace(experiment, data=replace(experiment.data, num_frames=1))
+
+
+def _on_video(temporal: CFSAConfig | FrameMeanConfig | None) -> Experiment:
+    return Experiment(
+        replace(CMSANetConfig.lesson(VOCABULARY), temporal=temporal),
+        SegmentationConfig(semantics=2.0),
+        DataConfig("refshapes_video", image_size=64, objects=True, num_frames=3, frame_stride=2),
+        OptimConfig(steps=4000, learning_rate=3e-3, warmup_steps=100),
+        begin_with="cmsa_refshapes",
+    )
+
+
+def cmsa_a2d() -> Experiment:
+    """CMSA with CFSA (our reconstruction) at paper size on A2D-Sentences, five frames. Not yet run by us."""
+    experiment = cmsa_refcoco()
+    return replace(
+        experiment,
+        model=replace(experiment.model, temporal=CFSAConfig(dim=512, heads=8)),
+        data=replace(experiment.data, name="a2d", val_split="test", num_frames=5, frame_stride=2),
+        optim=replace(experiment.optim, batch_size=8),
+    )
+
+
 PRESETS: dict[str, Callable[[], Experiment]] = {
     "cmsa_refshapes": cmsa_refshapes,
     "cmsa_refshapes_blank": cmsa_refshapes_blank,
@@ -214,4 +265,10 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "cmsa_refshapes_fusion_deconv": cmsa_refshapes_fusion_deconv,
     "cmsa_refshapes_fusion_convlstm": cmsa_refshapes_fusion_convlstm,
     "cmsa_refshapes_fusion_release": cmsa_refshapes_fusion_release,
+    "cmsa_refshapes_video": cmsa_refshapes_video,
+    "cmsa_refshapes_video_visual": cmsa_refshapes_video_visual,
+    "cmsa_refshapes_video_no_offsets": cmsa_refshapes_video_no_offsets,
+    "cmsa_refshapes_video_mean": cmsa_refshapes_video_mean,
+    "cmsa_refshapes_video_centre": cmsa_refshapes_video_centre,
+    "cmsa_a2d": cmsa_a2d,
 }

@@ -1,0 +1,99 @@
+"""Does looking across frames pay? CFSA and its controls at one budget on RefShapes-Video, several seeds.
+
+    python benchmarks/video.py                             # trains what is missing, prints the table, writes the JSON
+    python benchmarks/video.py --only cmsa_refshapes_video_visual --seeds 1   # one training, say in a second terminal
+
+Every row has the same steps, batches and learning rate, and begins with the weights of the shipped image network.
+"motion" are the kinds of sentences that the centre frame cannot answer. Training goes on where it stopped; results go
+to data/results/video.json.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tyro
+
+from refseg.evaluate import evaluate_checkpoint
+from refseg.machine import describe_machine, git_commit, versions
+from refseg.paths import results_dir, runs_dir
+from refseg.presets import PRESETS
+from refseg.train import train
+
+ROWS = {
+    "centre frame only": "cmsa_refshapes_video_centre",
+    "mean over the frames, no attention": "cmsa_refshapes_video_mean",
+    "CFSA on visual features": "cmsa_refshapes_video_visual",
+    "CFSA on visual features, blind to time and place": "cmsa_refshapes_video_no_offsets",
+    "CFSA on CMSA features": "cmsa_refshapes_video",
+}
+
+
+@dataclass
+class Video:
+    """Train and score."""
+
+    steps: int = 3000
+    """Budget of every training."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One training each."""
+    only: str | None = None
+    """Train this preset and stop."""
+    split: str = "val"
+    """Where to score."""
+    out: Path = results_dir() / "video.json"
+
+    def run(self) -> None:
+        """Everything, or the trainings of one preset."""
+        presets = [self.only] if self.only else list(ROWS.values())
+        folders = {(preset, seed): self.train(preset, seed) for preset in presets for seed in self.seeds}
+        if self.only:
+            return
+        rows = {
+            name: {str(seed): self.score(folders[preset, seed]) for seed in self.seeds} for name, preset in ROWS.items()
+        }
+        about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
+        result = {"steps": self.steps, "split": self.split, **about, "rows": rows}
+        self.out.write_text(json.dumps(result, indent=1) + "\n")
+        print(table(result))
+
+    def train(self, preset: str, seed: int) -> Path:
+        """The folder of the last checkpoint: the same number of updates for all."""
+        experiment = PRESETS[preset]()
+        optim = replace(experiment.optim, steps=self.steps, seed=seed)
+        folder = runs_dir() / "video" / f"{preset}-{self.steps}-{seed}"
+        train(replace(experiment, optim=optim), folder, device="cpu")
+        return folder / "last"
+
+    def score(self, checkpoint: Path) -> dict:
+        """One evaluation, kept beside the checkpoint."""
+        kept = checkpoint.parent / f"{self.split}.json"
+        if not kept.exists():
+            kept.write_text(json.dumps(evaluate_checkpoint(checkpoint, "refshapes_video", self.split, device="cpu")))
+        return json.loads(kept.read_text())
+
+
+def table(result: dict) -> str:
+    """Mean and, over several seeds, the standard deviation of mIoU as a Markdown table."""
+    lines = [
+        "| mIoU | parameters | motion | static |",
+        "|---|---|---|---|",
+    ]
+    for name, by_seed in result["rows"].items():
+        scores = list(by_seed.values())
+        cells = [spread([score[group]["mIoU"] for score in scores]) for group in ("motion", "static")]
+        lines.append(f"| {name} | {scores[0]['parameters']:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    """``0.812 ± 0.010``, or the one value."""
+    mean = f"{statistics.mean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
+
+
+if __name__ == "__main__":
+    tyro.cli(Video).run()
