@@ -443,7 +443,8 @@ def _resume(
 def _with_new_fields(stored: Any) -> Any:
     """A stored description, with the value that stands for "as it was" in fields that its run is older than."""
     if isinstance(stored, dict) and isinstance(stored.get("data"), dict):
-        return stored | {"data": {"flips": False, "num_frames": 1, "frame_stride": 1, **stored["data"]}}
+        data = {"flips": False, "num_frames": 1, "frame_stride": 1, **stored["data"]}
+        return {"begin_with": None, **stored, "data": data}
     return stored
 
 
