@@ -282,6 +282,20 @@ class CrossModalSelfAttention(nn.Module):
         alpha = (scores_pp[:, query_region] + scores_np[:, query_word]).softmax(-1)
         return alpha, (scores_pn[:, query_region] + scores_nn[:, query_word]).softmax(-1)
 
+    def region_rows(
+        self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Where every query region looks: its ``attention_row`` averaged over the valid query words.
+
+        Returns:
+            alpha [B,R,R] and beta [B,R,L], query region before key; each row sums to one
+        """
+        scores_pp, scores_np, scores_pn, scores_nn = self.scores(
+            *multimodal_parts(pixels, words), token_valid, region_valid
+        )
+        alpha = word_averaged_weights(scores_pp, scores_np, token_valid)
+        return alpha, word_averaged_weights(scores_pn, scores_nn, token_valid)
+
     def joint_attention(
         self,
         pixels: Tensor,
@@ -345,6 +359,14 @@ class ConcatenationMean(nn.Module):
             RefsegError: always.
         """
         raise RefsegError("ConcatenationMean has no attention and so no attention row: use a model with CMSAConfig.")
+
+    def region_rows(self, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        """There are none.
+
+        Raises:
+            RefsegError: always.
+        """
+        raise RefsegError("ConcatenationMean has no attention and so no attention rows: use a model with CMSAConfig.")
 
     def joint_attention(self, *args, **kwargs) -> Tensor:
         """There is none.

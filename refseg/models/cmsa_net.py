@@ -268,6 +268,11 @@ class CMSANet(nn.Module):
         block = self.cross_modal[level]
         return block.attention_row(pixels, words, words_valid, query_region, query_word, region_valid)
 
+    def region_rows(self, batch: RefBatch) -> dict[str, tuple[Tensor, Tensor]]:
+        """Where each region looks: {level: (alpha [B,R,R], beta [B,R,L])}, see ``CrossModalSelfAttention.region_rows``."""
+        inputs = self._attention_inputs(batch)
+        return {level: self.cross_modal[level].region_rows(*inputs[level]) for level in LEVELS}
+
     def jointness(self, batch: RefBatch, query_regions: Sequence[int]) -> dict[str, Tensor]:
         """How far each level's attention is from a product of one over words and one over regions.
 

@@ -131,6 +131,25 @@ class ReleaseCrossModalSelfAttention(nn.Module):
             maps.append(spread(weights[:, None], cells.place_valid)[:, 0].sum(1))
         return torch.stack(maps, 1) * token_valid[:, :, None, None]
 
+    def region_rows(
+        self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Where every query region looks: its ``attention_row`` averaged over the valid query words.
+
+        One query word at a time, because the weights of one are a matrix [R,L,R].
+
+        Returns:
+            alpha [B,R,R] and beta [B,R,L], query region before key; each row sums to one
+        """
+        query, cells, _ = self.look(pixels, words, token_valid, region_valid)
+        shares = (token_valid / token_valid.sum(1, keepdim=True)).to(query.dtype)
+        alpha = beta = 0
+        for n in range(words.shape[1]):
+            joint = spread(cell_weights(query[:, n], cells), cells.place_valid).flatten(3)  # [B,R,L,R]
+            joint = joint * shares[:, n, None, None, None]
+            alpha, beta = alpha + joint.sum(2), beta + joint.sum(3)
+        return alpha, beta
+
     def joint_attention(
         self,
         pixels: Tensor,

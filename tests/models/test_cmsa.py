@@ -217,6 +217,8 @@ def test_concatenation_mean_has_no_maps():
         control.word_maps(None, None, None)
     with pytest.raises(RefsegError, match="no attention"):
         control.attention_row(None, None, None, 0, 0)
+    with pytest.raises(RefsegError, match="no attention"):
+        control.region_rows(None, None, None)
 
 
 def test_memory_never_grows_with_words_times_regions_squared():

@@ -57,6 +57,20 @@ def test_word_maps_and_gates_are_those_of_the_forward_pass(model, make_batch):
     assert torch.allclose(again["c4"][0], gates["c4"][0]) and torch.allclose(again["c5"][1], gates["c5"][1])
 
 
+@pytest.mark.parametrize("config", [LESSON, CMSANetConfig.release_lesson(11)], ids=["paper", "release"])
+def test_region_rows_are_the_mean_of_the_attention_rows_over_the_words(config, make_batch):
+    batch = make_batch([3, 2])
+    batch.pixel_valid[1, :, 24:] = False
+    model = build_model(config).eval()
+    with torch.inference_mode():
+        for level, (alpha, beta) in model.region_rows(batch).items():
+            assert alpha.shape == (2, 35, 35) and beta.shape == (2, 35, 3)
+            for b, words in enumerate((3, 2)):
+                rows = [model.attention_row(batch, level, query_region=9, query_word=n) for n in range(words)]
+                assert torch.allclose(alpha[b, 9], torch.stack([a[b] for a, _ in rows]).mean(0), atol=1e-6)
+                assert torch.allclose(beta[b, 9], torch.stack([e[b] for _, e in rows]).mean(0), atol=1e-6)
+
+
 def test_jointness_is_zero_in_the_papers_form_and_positive_in_the_releases(make_batch):
     """Two words make one cell in the release's form: such an expression has nothing to bind there either."""
     batch = make_batch([5, 2])
