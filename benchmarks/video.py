@@ -36,7 +36,7 @@ ROWS = {
 class Video:
     """Train and score."""
 
-    steps: int = 3000
+    steps: int = 1000
     """Budget of every training."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One training each."""

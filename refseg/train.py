@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from refseg import checkpoint
 from refseg.datasets import build_dataset
 from refseg.datasets.collate import Collate
+from refseg.datasets.seen import Look, SeenDataset
 from refseg.datasets.transforms import HorizontalFlip, build_transform, swap_left_right
 from refseg.errors import RefsegError
 from refseg.evaluate import ControlledExpressions, evaluate
@@ -222,7 +223,8 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     model, objective, optimizer = _prepare(accelerator, model, objective, optimizer)
 
     share = accelerator.process_index, accelerator.num_processes
-    loader = _loader(train_set, tokenizer, experiment, state.step, *share)
+    look = _frozen_backbone(accelerator.unwrap_model(model)) if experiment.data.keep_features else None
+    loader = _loader(train_set, tokenizer, experiment, state.step, *share, look=look)
     log = _Log(folder / "log.jsonl", state.step, accelerator.is_main_process)
     hidden = not progress or log.path is None
     resumed_at, started = state.seconds, time.perf_counter()
@@ -273,14 +275,34 @@ def _prepare(
     return model, accelerator.prepare(objective) if has_weights else objective.to(accelerator.device), optimizer
 
 
+def _frozen_backbone(model: nn.Module) -> Look:
+    """What the model's backbone sees in frames, wherever they lie.
+
+    Raises:
+        RefsegError: it still learns, so what it sees today is not what it will see tomorrow.
+    """
+    backbone = getattr(model, "backbone", None)
+    if backbone is None or not backbone.frozen:
+        raise RefsegError("keep_features needs a backbone that does not change: set frozen in its config, or leave it.")
+    return lambda frames: backbone(frames.to(next(backbone.parameters()).device))
+
+
 def _loader(
-    dataset: Dataset, tokenizer: WordVocabulary, experiment: Experiment, first_step: int, rank: int, world: int
+    dataset: Dataset,
+    tokenizer: WordVocabulary,
+    experiment: Experiment,
+    first_step: int,
+    rank: int,
+    world: int,
+    look: Look | None = None,
 ) -> DataLoader:
     lengths = [len(split_words(expression)) for expression in dataset.expressions]
     flips = experiment.data.flips
     batches = ShuffledBatches(dataset.image_ids, lengths, experiment.optim, first_step, rank, world, flips)
+    if flips:
+        dataset = WithMirrorImages(dataset)
     return DataLoader(
-        WithMirrorImages(dataset) if flips else dataset,
+        dataset if look is None else SeenDataset(dataset, look),
         batch_sampler=batches,
         collate_fn=Collate(tokenizer),
         num_workers=experiment.data.workers,
@@ -338,7 +360,8 @@ def seconds_per_step(experiment: Experiment, steps: int = 12, device: str | None
     accelerator = Accelerator(cpu=device == "cpu")
     train_set, _, tokenizer = build_data(experiment.data)
     model, objective, optimizer = _prepare(accelerator, *build_modules(experiment, train_set, tokenizer))
-    loader = _loader(train_set, tokenizer, replace(experiment, optim=config), 0, 0, 1)
+    look = _frozen_backbone(model) if experiment.data.keep_features else None
+    loader = _loader(train_set, tokenizer, replace(experiment, optim=config), 0, 0, 1, look)
     ends = [time.perf_counter()]
     for step, batch in enumerate(loader):
         train_step(model, objective, optimizer, batch, accelerator, step, config)
@@ -443,7 +466,7 @@ def _resume(
 def _with_new_fields(stored: Any) -> Any:
     """A stored description, with the value that stands for "as it was" in fields that its run is older than."""
     if isinstance(stored, dict) and isinstance(stored.get("data"), dict):
-        data = {"flips": False, "num_frames": 1, "frame_stride": 1, **stored["data"]}
+        data = {"flips": False, "num_frames": 1, "frame_stride": 1, "keep_features": False, **stored["data"]}
         return {"begin_with": None, **stored, "data": data}
     return stored
 

@@ -35,6 +35,8 @@ class RefSample:
     target_frame: int = 0  # which of the T frames the mask belongs to
     pixel_valid: Tensor | None = None  # [H,W] bool, False where a transform padded; None means all real
     facts: dict[str, Any] = field(default_factory=dict)  # what else the data set knows (RefShapes: kind, form, ...)
+    # What a frozen backbone sees in the frames, {level: [T,C,h,w]}, where it has looked before (``datasets.seen``):
+    features: dict[str, Tensor] | None = None
     # Only where the data set was asked for it:
     objects: Tensor | None = None  # [H,W] uint8, which object a pixel of the target frame shows, 0 for none
     object_classes: Tensor | None = None  # [K+1,A] int64, class of object 0..K by attribute; 0 is "no object"
@@ -57,6 +59,7 @@ class RefBatch:
     picture_ids: list[str]  # equal for samples that show the same target frame
     facts: list[dict[str, Any]]
     frame_valid: Tensor | None = None  # [B,T] bool, True = real frame; None means all are
+    features: dict[str, Tensor] | None = None  # {level: [B,T,C,h,w]}; None: the backbone has yet to look at the frames
     objects: Tensor | None = None  # [B,1,H,W] uint8, zero where padded; None if a sample came without
     object_classes: Tensor | None = None  # [B,K+1,A] int64, zero where padded
 
@@ -90,8 +93,10 @@ class RefBatch:
 
     def to(self, device) -> RefBatch:
         """The same batch with its tensors on ``device``; the original masks stay where they are."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
+        moved = {name: v.to(device, non_blocking=True) for name, v in vars(self).items() if isinstance(v, Tensor)}
+        if self.features is not None:
+            moved["features"] = {level: x.to(device, non_blocking=True) for level, x in self.features.items()}
+        return replace(self, **moved)
 
 
 @dataclass

@@ -229,6 +229,40 @@ def test_flips_go_on_as_they_would_have_been(tiny_experiment, whole, tmp_path, m
         fit(tiny_experiment, tmp_path / "cut")
 
 
+def with_kept_features(experiment, **data):
+    frozen = replace(experiment.model.backbone, frozen=True)
+    kept = replace(experiment.data, keep_features=True, **data)
+    return replace(experiment, model=replace(experiment.model, backbone=frozen), data=kept)
+
+
+def test_kept_features_train_like_the_pixels_and_leave_the_backbone(tiny_experiment, tmp_path):
+    experiment = with_kept_features(tiny_experiment)
+    fit(experiment, tmp_path / "kept")
+    fit(replace(experiment, data=replace(experiment.data, keep_features=False)), tmp_path / "looked")
+    kept, looked = ([row["loss"] for row in logged(tmp_path / name) if "loss" in row] for name in ("kept", "looked"))
+    assert kept == pytest.approx(looked, rel=2e-3)  # half precision
+    untrained = weights(tmp_path / "looked")[0]
+    backbone = {name: value for name, value in weights(tmp_path / "kept")[0].items() if name.startswith("backbone.")}
+    assert backbone and all(torch.equal(value, untrained[name]) for name, value in backbone.items())
+    assert torch.equal(backbone["backbone.stem.1.running_mean"], torch.zeros(4))  # its statistics stand, too
+
+
+def test_kept_features_go_on_as_they_would_have_been(tiny_experiment, tmp_path, monkeypatch):
+    experiment = with_kept_features(tiny_experiment, flips=True)
+    interrupted(experiment, tmp_path / "killed", monkeypatch, 7)
+    fit(experiment, tmp_path / "killed")
+    fit(experiment, tmp_path / "whole")
+    assert_same_end(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_features_of_a_backbone_that_learns_are_not_kept(tiny_experiment, tmp_path):
+    experiment = replace(tiny_experiment, data=replace(tiny_experiment.data, keep_features=True))
+    with pytest.raises(RefsegError, match="needs a backbone that does not change: set frozen in its config"):
+        fit(experiment, tmp_path)
+    with pytest.raises(RefsegError, match="set workers to 0"):
+        replace(experiment.data, workers=2)
+
+
 def test_a_run_from_before_there_were_flips_and_clips_goes_on(tiny_experiment, whole, tmp_path):
     path = whole / "last" / "config.json"
     config = json.loads(path.read_text())

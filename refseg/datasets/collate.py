@@ -50,8 +50,9 @@ class Collate:
             original_masks=[sample.original_mask for sample in samples],
             original_sizes=[sample.original_size for sample in samples],
             sample_ids=[sample.sample_id for sample in samples],
-            picture_ids=[_picture_id(sample) for sample in samples],
+            picture_ids=[picture_id(sample) for sample in samples],
             facts=[sample.facts for sample in samples],
+            features=_features(samples, count),
             **_objects(samples, height, width),
         )
 
@@ -71,7 +72,7 @@ def _check_frames(samples: Sequence[RefSample]) -> None:
             )
 
 
-def _picture_id(sample: RefSample) -> str:
+def picture_id(sample: RefSample) -> str:
     """What the data set calls the picture; a sample without such a name has a picture of its own."""
     if "image_id" not in sample.facts:
         return f"{sample.source}/{sample.sample_id}"
@@ -87,6 +88,13 @@ def _grow(tensor: Tensor, height: int, width: int) -> Tensor:
 def _longer(frames: Tensor, count: int) -> Tensor:
     """[T,...] with frames of zeros behind, [count,...]."""
     return pad(frames, (0, 0) * (frames.ndim - 1) + (0, count - len(frames)))
+
+
+def _features(samples: Sequence[RefSample], count: int) -> dict[str, Tensor] | None:
+    """``features`` of the batch, if every sample has them."""
+    if any(sample.features is None for sample in samples):
+        return None
+    return {level: torch.stack([_longer(s.features[level], count) for s in samples]) for level in samples[0].features}
 
 
 def _objects(samples: Sequence[RefSample], height: int, width: int) -> dict[str, Tensor]:

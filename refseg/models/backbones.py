@@ -24,6 +24,29 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # th
 DEEPLAB_MEAN = (104.00698793, 116.66876762, 122.67891434)  # blue, green, red
 
 
+class Backbone(nn.Module):
+    """What all backbones share: ``channels`` and ``strides`` by level, and whether they are ``frozen``.
+
+    A frozen backbone keeps its weights, and its BatchNorms stay in eval mode while the rest trains: paper-size training
+    runs at a batch of one or a few pictures, whose own statistics are noise, and fixed weights under moving statistics
+    would not be fixed features. The authors' release freezes both.
+    """
+
+    channels: dict[str, int]
+    strides: dict[str, int]
+    frozen: bool = False
+
+    def freeze(self) -> None:
+        """From now on nothing in it changes."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As usual, but a frozen backbone stays in eval mode."""
+        return super().train(mode and not self.frozen)
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions around a shortcut (He et al., CVPR 2016, Fig. 2), both dilated alike.
 
@@ -56,9 +79,10 @@ class SmallBackboneConfig:
 
     channels: tuple[int, int, int, int, int] = (32, 48, 80, 96, 96)  # stem, c2, c3, c4, c5
     blocks: tuple[int, int, int, int] = (1, 2, 1, 1)  # residual blocks of c2, c3, c4, c5
+    frozen: bool = False  # fixed weights and statistics, for training that begins with those of another network
 
 
-class SmallBackbone(nn.Module):
+class SmallBackbone(Backbone):
     """Stem at stride 2, c2 at stride 4, c3 at stride 8, then c4 and c5 at stride 8 with dilation 2 and 4.
 
     Args:
@@ -80,6 +104,8 @@ class SmallBackbone(nn.Module):
             rest = [ResidualBlock(width, width, 1, dilation) for _ in range(depth - 1)]
             self.stages[level] = nn.Sequential(first, *rest)
             channels_in = width
+        if config.frozen:
+            self.freeze()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """[B,3,H,W], normalised colours -> {level: [B,channels[level],H/stride,W/stride]}."""
@@ -100,7 +126,7 @@ class ResNet101BackboneConfig:
     layers: tuple[int, int, int, int] = (3, 4, 23, 3)  # bottleneck blocks per stage; (1, 1, 1, 1) for quick tests
 
 
-class ResNet101Backbone(nn.Module):
+class ResNet101Backbone(Backbone):
     """torchvision's ResNet-101 with dilation in place of the last two strides.
 
     The authors used DeepLab weights trained on COCO segmentation (release) whose pictures contain those of
@@ -117,24 +143,14 @@ class ResNet101Backbone(nn.Module):
         super().__init__()
         self.channels = {"c2": 256, "c3": 512, "c4": 1024, "c5": 2048}
         self.strides = dict(STRIDES)
-        self.frozen = config.frozen
         self.net = ResNet(
             Bottleneck, list(config.layers), num_classes=1, replace_stride_with_dilation=[False, True, True]
         )
         del self.net.fc, self.net.avgpool  # the classifier of ImageNet
         if config.weights is not None:
             _load_resnet(self.net, config.weights)
-        if self.frozen:
-            self.requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> ResNet101Backbone:
-        """As usual, but a frozen backbone keeps its BatchNorms in eval mode.
-
-        Paper-size training runs at a batch of one or a few pictures, whose own statistics are noise; the release
-        freezes them for the same reason. Fixed weights under moving statistics would not be fixed features.
-        """
-        return super().train(mode and not self.frozen)
+        if config.frozen:
+            self.freeze()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """[B,3,H,W], colours normalised as the weights expect -> {level: [B,channels[level],H/stride,W/stride]}."""

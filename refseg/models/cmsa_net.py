@@ -110,7 +110,8 @@ class CMSANetConfig:
 class CMSANet(nn.Module):
     """A picture or clip and an expression in, mask logits of the target frame out.
 
-    ``visual_channels`` has the widths of those entries of the trace that say what is seen where; an objective may ask.
+    ``visual_channels`` has the widths of those entries of the trace that say what is seen where and can still learn it;
+    an objective may ask.
 
     Args:
         config: the parts.
@@ -133,7 +134,9 @@ class CMSANet(nn.Module):
         if config.normalize_levels and isinstance(config.cross_modal, CMSAConfig):
             for name, parameter in self.cross_modal.named_parameters():  # BatchNorm takes away a constant before it
                 parameter.requires_grad_(not name.endswith(".out.bias"))
-        self.visual_channels = {f"backbone/{level}": self.backbone.channels[level] for level in LEVELS}
+        self.visual_channels = {}
+        if not self.backbone.frozen:
+            self.visual_channels |= {f"backbone/{level}": self.backbone.channels[level] for level in LEVELS}
         self.temporal = None
         if config.temporal is not None:
             width = {level: widths[level] if config.temporal.before_cmsa else config.fusion.dim for level in LEVELS}
@@ -184,19 +187,23 @@ class CMSANet(nn.Module):
             features = self.features(batch)
             return features, {}, self.fuse_words(features, words, words_valid, batch.pixel_valid)
         first, clip_of = batch.distinct_pictures()
-        clips = self.clip_features(batch.frames[first], batch.frame_valid[first])
+        clips = self.clip_features(batch)
         features = {level: at_target(x, batch.target_frame[first])[clip_of] for level, x in clips.items()}
         temporal = self._temporal(clips, words, words_valid, batch)
         if self.config.temporal.before_cmsa:
             return features, temporal, self.fuse_words(temporal, words, words_valid, batch.pixel_valid)
         return features, temporal, temporal
 
-    def clip_features(self, frames: Tensor, frame_valid: Tensor) -> dict[str, Tensor]:
-        """The backbone's levels for every frame, {level: [I,T,C,h,w]}, zero in padded frames.
+    def clip_features(self, batch: RefBatch) -> dict[str, Tensor]:
+        """The backbone's levels for every frame of each distinct clip, {level: [I,T,C,h,w]}, zero in padded frames.
 
         Padded frames are not looked at: they would count in a BatchNorm's statistics.
         """
-        return {level: onto_frames(x, frame_valid) for level, x in self.backbone(frames[frame_valid]).items()}
+        first, _ = batch.distinct_pictures()
+        if batch.features is not None:
+            return {level: x[first].float() for level, x in batch.features.items()}
+        frames, valid = batch.frames[first], batch.frame_valid[first]
+        return {level: onto_frames(x, valid) for level, x in self.backbone(frames[valid]).items()}
 
     def _temporal(
         self, clips: dict[str, Tensor], words: Tensor, words_valid: Tensor, batch: RefBatch
@@ -232,8 +239,8 @@ class CMSANet(nn.Module):
 
     def frame_weights(self, batch: RefBatch) -> dict[str, Tensor]:
         """Where in time the target frame's regions look, {level: [B,heads,T,h,w]}; see ``CrossFrameSelfAttention``."""
-        first, clip_of = batch.distinct_pictures()
-        clips = self.clip_features(batch.frames[first], batch.frame_valid[first])
+        clip_of = batch.distinct_pictures()[1]
+        clips = self.clip_features(batch)
         inputs = self._temporal_inputs(clips, *self.text(batch.token_ids, batch.token_valid), batch)
         weights = {level: self.temporal[level].frame_weights(*inputs[level]) for level in LEVELS}
         if self.config.temporal.before_cmsa:
@@ -242,6 +249,8 @@ class CMSANet(nn.Module):
 
     def features(self, batch: RefBatch) -> dict[str, Tensor]:
         """The backbone's levels for every target frame, {level: [B,C,h,w]}; each distinct picture is looked at once."""
+        if batch.features is not None:
+            return {level: at_target(x, batch.target_frame).float() for level, x in batch.features.items()}
         images, picture_of = batch.distinct_images()
         features = self.backbone(images)
         if len(images) == len(batch):
@@ -305,8 +314,7 @@ class CMSANet(nn.Module):
         words, words_valid = self.text(batch.token_ids, batch.token_valid)
         features = self.features(batch)
         if self.temporal is not None and self.config.temporal.before_cmsa:
-            first, _ = batch.distinct_pictures()
-            clips = self.clip_features(batch.frames[first], batch.frame_valid[first])
+            clips = self.clip_features(batch)
             features = self._temporal(clips, words, words_valid, batch)
         return self._cross_modal_inputs(features, words, words_valid, batch.pixel_valid)
 

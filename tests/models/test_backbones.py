@@ -50,8 +50,16 @@ def test_blocks_of_a_stage_are_counted():
     assert two - one == 2 * 9 * width * width + 4 * width  # two convolutions, two BatchNorms
 
 
-def test_frozen_backbone_has_no_gradient_and_fixed_statistics_in_training():
-    backbone = ResNet101Backbone(ResNet101BackboneConfig(layers=TINY, frozen=True)).train()
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        lambda: ResNet101Backbone(ResNet101BackboneConfig(layers=TINY, frozen=True)),
+        lambda: SmallBackbone(SmallBackboneConfig((2, 3, 5, 7, 11), frozen=True)),
+    ],
+    ids=["resnet", "small"],
+)
+def test_frozen_backbone_has_no_gradient_and_fixed_statistics_in_training(backbone):
+    backbone = backbone().train()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     backbone(torch.randn(2, 3, 32, 32))
     assert not any(p.requires_grad for p in backbone.parameters())
