@@ -39,9 +39,10 @@ test-slow: $(READY) ## the tests that take longer, trainings and notebooks among
 test-floor: $(FLOOR) ## the quick tests with the oldest versions that pyproject.toml allows
 	@.venv-floor/bin/python -m pytest
 
-bench: $(READY) ## what the fast CMSA buys: time, memory, error, into data/results (keep the machine quiet, 15 minutes)
+bench: $(READY) ## speed, memory and error of CMSA and CFSA, into data/results (keep the machine quiet, 20 minutes)
 	@.venv/bin/python benchmarks/cmsa.py --sweep
 	@.venv/bin/python benchmarks/network.py
+	@.venv/bin/python benchmarks/cfsa.py
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	@.venv/bin/python -m jupyterlab notebooks

@@ -23,6 +23,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -205,14 +206,19 @@ def _peak_mb(point: Point, form: str, threads: int) -> float:
     small = replace(point, positions=16, words=2)
     run(small, form, *make(small, form), True)
     block, inputs = make(point, form)
-    if point.device == "cuda":
+    return high_water_mb(lambda: run(point, form, block, inputs, True), point.device)
+
+
+def high_water_mb(work: Callable[[], None], device: str) -> float:
+    """Megabytes that ``work`` needs beyond what is in use before it."""
+    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run(point, form, block, inputs, True)
+        work()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     before = _status("VmRSS")
-    run(point, form, block, inputs, True)
+    work()
     return (_status("VmHWM") - before) / 2**10
 
 

@@ -92,3 +92,28 @@ def test_the_pointing_benchmark(monkeypatch, tiny_refshapes, tiny_checkpoint, tm
                 row["N"] > 5 and f"| c5 | all | {row['N']} | {row['pointing']:.3f} | {row['chance']:.3f} |" in printed
             )
     assert result["ablation"]["expressions"] == 3 and "| shape |" in printed
+
+
+def test_both_forms_of_attention_across_frames_compute_the_same(monkeypatch):
+    cfsa = load("cfsa", monkeypatch)
+    block, clip = cfsa.make(cfsa.Size(side=3, dim=10, heads=5), frames=7)
+    torch.nn.init.normal_(block.out[-1].weight)  # it starts as if it were not there
+    fused, explicit = (cfsa.run(form, block, clip, backward=False) for form in cfsa.FORMS)
+    assert (fused - clip[:, 3]).abs().max() > 0.1
+    assert torch.allclose(fused, explicit, atol=1e-5)
+
+
+def test_how_far_from_a_line(monkeypatch):
+    cfsa = load("cfsa", monkeypatch)
+    assert cfsa.off_line([1, 2, 4, 8], [3.0, 5.0, 9.0, 17.0]) < 1e-9
+    assert cfsa.off_line([1, 2, 4, 8], [1.0, 4.0, 16.0, 64.0]) > 0.3
+
+
+def test_time_against_frames(monkeypatch, tmp_path, capsys):
+    cfsa = load("cfsa", monkeypatch)
+    monkeypatch.setattr(cfsa, "results_dir", lambda: tmp_path)
+    cfsa.Bench(frames=(1, 3), side=2, dim=6, heads=2, rounds=1, memory=False).run()
+    result = json.loads((tmp_path / "cfsa_speed.json").read_text())
+    assert (tmp_path / "cfsa_speed.png").stat().st_size > 1000
+    assert set(result["forms"]) == {"fused", "explicit"} and set(result["forms"]["fused"]) == {"1", "3"}
+    assert "| 3 |" in capsys.readouterr().out
