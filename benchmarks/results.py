@@ -1,11 +1,11 @@
-"""Score the shipped checkpoint on all splits of RefShapes and write the tables of README.md and of its model card.
+"""Score the shipped checkpoints on all splits and write the tables of README.md and of the model cards.
 
     python benchmarks/results.py              # scores first, then the tables
     python benchmarks/results.py --no-score   # the tables only, from the JSON files that are there
 
-Writes data/results/cmsa_refshapes.json. The table of the controls comes from data/results/controls.json, those of speed
-from cmsa_speed.json and cmsa_network.json (``benchmarks/controls.py`` and ``make bench`` make them). Scores are taken
-on the CPU.
+Writes data/results/NAME.json for every checkpoint NAME. The tables of the controls, of video and of speed come from the
+JSON files there that ``benchmarks/controls.py``, ``benchmarks/video.py`` and ``make bench`` make. Scores are taken on
+the CPU.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import textwrap
 from pathlib import Path
 
 import tyro
+from cfsa import table as by_frames
 from controls import SPLITS, table
+from video import table as by_sight
 
 from refseg.evaluate import evaluate_checkpoint
 from refseg.metrics import COLUMNS
@@ -31,6 +33,10 @@ FORMS = {
 }
 
 
+VIDEO_SPLITS = ("val", "test")
+KINDS = ("direction", "turn", "stop", "still", "size", "pass", "attribute", "position")
+
+
 def main(score: bool = True) -> None:
     """Score, store, and rewrite the blocks between the marks in README.md.
 
@@ -39,6 +45,7 @@ def main(score: bool = True) -> None:
     """
     if score:
         score_shipped()
+        score_shipped_video()
     parts = [shipped(read("cmsa_refshapes"))]
     if controls := read("controls"):
         parts.append(by_control(controls))
@@ -49,6 +56,12 @@ def main(score: bool = True) -> None:
         if network := read("cmsa_network"):
             text += "\n\n" + profile(network)
         write_block(PROJECT / "README.md", "speed", text)
+    if videos := read("video"):
+        shipped_scores = shipped_video(read("cmsa_refshapes_video"))
+        write_block(checkpoints_dir() / "cmsa_refshapes_video" / "README.md", "results", shipped_scores)
+        write_block(PROJECT / "README.md", "video", "\n\n".join([video(videos), shipped_scores]))
+    if frames := read("cfsa_speed"):
+        write_block(PROJECT / "README.md", "frames", against_frames(frames))
 
 
 def read(name: str) -> dict | None:
@@ -68,6 +81,13 @@ def score_shipped() -> None:
     (results_dir() / "cmsa_refshapes.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
+def score_shipped_video() -> None:
+    """Both splits of RefShapes-Video."""
+    checkpoint = checkpoints_dir() / "cmsa_refshapes_video"
+    results = {split: evaluate_checkpoint(checkpoint, "refshapes_video", split, device="cpu") for split in VIDEO_SPLITS}
+    (results_dir() / "cmsa_refshapes_video.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
 def shipped(results: dict) -> str:
     """The Markdown table of the shipped checkpoint."""
     lines = ["| shipped checkpoint | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]
@@ -78,6 +98,43 @@ def shipped(results: dict) -> str:
     notes = f"{about['parameters']:,} parameters, seed {about['seed']}, one run. {where(about)} "
     notes += "In the last two rows every expression is hidden (blank) or that of another object of its picture (other)."
     return "\n".join(lines) + "\n\n" + "\n".join(textwrap.wrap(notes, 118))
+
+
+def shipped_video(results: dict) -> str:
+    """The Markdown tables of the shipped network for clips: overall, and mIoU by the kind of sentence."""
+    columns = ("N", "oIoU", "mIoU", "P@0.5", "P@0.9", "mAP")
+    lines = [f"| shipped checkpoint | {' | '.join(columns)} | mIoU, motion | mIoU, others |"]
+    lines.append("|---" * (len(columns) + 3) + "|")
+    for split, row in results.items():
+        cells = [f"{row[c]:,}" if c == "N" else f"{row[c]:.3f}" for c in columns]
+        cells += [f"{row[group]['mIoU']:.3f}" for group in ("motion", "static")]
+        lines.append(f"| {split} | {' | '.join(cells)} |")
+    lines += ["", f"| mIoU | {' | '.join(KINDS)} |", "|---" * (len(KINDS) + 1) + "|"]
+    for split, row in results.items():
+        lines.append(f"| {split} | " + " | ".join(f"{row['by_kind'][kind]['mIoU']:.2f}" for kind in KINDS) + " |")
+    about = results["val"]
+    notes = f"{about['parameters']:,} parameters, {about['num_frames']} frames, seed {about['seed']}, one run. "
+    notes += f"By the convention of papers on video (P@K counts IoU > K; mAP of one mask per sample). {where(about)}"
+    return "\n".join([*lines, "", *textwrap.wrap(notes, 118)])
+
+
+def video(result: dict) -> str:
+    """The Markdown table of CFSA and its controls."""
+    notes = (
+        f"Each trained for {result['steps']:,} steps of 48 sentences from the shipped image network with its backbone "
+        f"fixed; scored on {result['split']}, mean and standard deviation over the seeds. {where(result)}"
+    )
+    return "\n".join([by_sight(result), "", *textwrap.wrap(notes, 118)])
+
+
+def against_frames(result: dict) -> str:
+    """The Markdown table of what frames cost."""
+    size = result["size"]
+    notes = (
+        f"One target frame, {size['side']} x {size['side']} regions, width {size['dim']}, {size['heads']} heads. No T "
+        f"is more than {100 * result['off_line']:.0f} % off the straight line through all of them. {where(result)}"
+    )
+    return "\n".join([by_frames(result), "", *textwrap.wrap(notes, 118)])
 
 
 def by_control(controls: dict) -> str:

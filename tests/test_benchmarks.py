@@ -117,3 +117,23 @@ def test_time_against_frames(monkeypatch, tmp_path, capsys):
     assert (tmp_path / "cfsa_speed.png").stat().st_size > 1000
     assert set(result["forms"]) == {"fused", "explicit"} and set(result["forms"]["fused"]) == {"1", "3"}
     assert "| 3 |" in capsys.readouterr().out
+
+
+def test_the_table_of_video_by_hand(monkeypatch):
+    video = load("video", monkeypatch)
+    score = {"parameters": 1234, "static": {"mIoU": 0.5}}
+    rows = {"all": {"0": score | {"motion": {"mIoU": 0.1}}, "1": score | {"motion": {"mIoU": 0.3}}}}
+    rows["one"] = {"0": score | {"motion": {"mIoU": 0.25}}}
+    assert video.table({"rows": rows}).splitlines()[2:] == [
+        "| all | 2 | 1,234 | 0.200 ± 0.141 | 0.500 ± 0.000 |",
+        "| one | 1 | 1,234 | 0.250 | 0.500 |",
+    ]
+
+
+def test_every_row_of_video_is_a_preset_of_one_budget(monkeypatch):
+    """Same batches, steps and learning rate, and the same beginning."""
+    video = load("video", monkeypatch)
+    experiments = [video.PRESETS[preset]() for preset in video.ROWS.values()]
+    assert all(e.optim == experiments[0].optim for e in experiments)
+    assert {e.begin_with for e in experiments} == {"cmsa_refshapes"}
+    assert all(e.model.backbone.frozen for e in experiments)
