@@ -18,7 +18,8 @@ from refseg.datasets.video import ClipDataset, ClipRow
 from refseg.errors import RefsegError
 from refseg.paths import data_dir
 
-CLIP_SPLITS = {"a2d": ("train", "test"), "jhmdb": ("test",)}
+CLIP_SPLITS = {"a2d": ("train", "test"), "jhmdb": ("test",), "refshapes_video": ("train", "val", "test")}
+_FOLDERS = {"a2d": "a2d_sentences", "jhmdb": "jhmdb_sentences", "refshapes_video": "refshapes_video"}
 
 # What the projects' own pages and READMEs name; not probed here.
 WHERE_CLIPS = {
@@ -31,6 +32,7 @@ WHERE_CLIPS = {
         "sentences: https://kgavrilyuk.github.io/publication/actor_action/",
         "list of frames: github.com/mttr2021/MTTR, datasets/jhmdb_sentences/jhmdb_sentences_samples_metadata.json",
     ),
+    "refshapes_video": ("nowhere: the kit draws it, refseg prepare refshapes_video",),
 }
 _TREES = {
     "a2d": (
@@ -45,6 +47,12 @@ _TREES = {
         "jhmdb_sentences/jhmdb_sentences_samples_metadata.json",
         "jhmdb_sentences/Rename_Images/ACTION/VIDEO/00001.png",
         "jhmdb_sentences/puppet_mask/ACTION/VIDEO/puppet_mask.mat",
+    ),
+    "refshapes_video": (
+        "refshapes_video/Release/videoset.csv",
+        "refshapes_video/Release/frames/VIDEO/00001.png, ...",
+        "refshapes_video/text_annotations/a2d_annotation.txt",
+        "refshapes_video/text_annotations/a2d_annotation_with_instances/VIDEO/00003.h5",
     ),
 }
 
@@ -112,7 +120,7 @@ def check_clips(
     """Count what is on disk and set it beside the published sizes; look at every clip and every file of masks.
 
     Args:
-        name: "a2d" or "jhmdb".
+        name: "a2d", "jhmdb" or "refshapes_video".
         split: as for the data set.
         root: as for the data set.
         image_root: as for the data set.
@@ -123,11 +131,13 @@ def check_clips(
     """
     if split not in CLIP_SPLITS[name]:
         raise RefsegError(f"{name} has no split {split!r}: choose one of {', '.join(CLIP_SPLITS[name])}.")
-    folder = Path(root) if root is not None else data_dir() / f"{name}_sentences"
-    report = ClipReport(name, split, folder, OFFICIAL_CLIPS[name][split])
-    build = {"a2d": _LenientA2D, "jhmdb": _LenientJHMDB}[name]
+    folder = Path(root) if root is not None else data_dir() / _FOLDERS[name]
+    report = ClipReport(name, split, folder, OFFICIAL_CLIPS.get(name, {}).get(split, ClipSizes(*[None] * 4)))
     try:
-        dataset = build(root, split, num_frames=num_frames, image_root=image_root)
+        if name == "jhmdb":
+            dataset = _LenientJHMDB(folder, split, num_frames=num_frames, image_root=image_root)
+        else:
+            dataset = _LenientA2D(folder, split, num_frames=num_frames, image_root=image_root, name=name)
     except RefsegError as error:
         report.problem = str(error)
         return report

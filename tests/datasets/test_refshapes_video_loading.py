@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -122,6 +123,21 @@ def test_options_that_clips_do_not_have(here, tmp_path):
     for wrong in ({"num_frames": 4}, {"num_frames": -1}, {"frame_stride": 0}):
         with pytest.raises(RefsegError, match="has no middle"):
             DataConfig(**wrong)
+
+
+def test_check_data_counts_what_was_drawn_and_finds_what_is_broken(here, data_dir, tmp_path, refseg):
+    status, out, _ = refseg("check-data", "refshapes_video")
+    assert status == 0
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("refshapes_video")] == [
+        "train",
+        "val",
+        "test",
+    ]
+    copy = shutil.copytree(data_dir / "refshapes_video", tmp_path / "copy")
+    (copy / "Release" / "frames" / "val00000" / "00003.png").unlink()
+    status, out, _ = refseg("check-data", "refshapes_video", "--split", "val", "--root", copy)
+    assert status == 1 and "[FAIL] 1 clips are broken" in out and "val00000" in out
+    assert "refseg prepare refshapes_video" in out
 
 
 # ---- from training to masks ------------------------------------------------------------------------------------
