@@ -31,3 +31,15 @@ def dice_loss(mask_logits: Tensor, mask: Tensor, pixel_valid: Tensor, smooth: fl
     truth = mask & pixel_valid
     both = (prob * truth).sum((1, 2, 3))
     return (1 - (2 * both + smooth) / (prob.sum((1, 2, 3)) + truth.sum((1, 2, 3)) + smooth)).mean()
+
+
+def map_loss(maps: Tensor, wanted: Tensor) -> Tensor:
+    """Minus the log of the share of a map's weight that lies where it should, mean over the maps that are asked.
+
+    Args:
+        maps: [...,h,w], not negative, each sums to one.
+        wanted: bool of the same shape; a map with no True is not asked. None asked: zero.
+    """
+    asked = wanted.flatten(-2).any(-1)
+    share = (maps.float() * wanted).sum((-2, -1)).clamp(min=1e-6)
+    return -(share.log() * asked).sum() / asked.sum().clamp(min=1)

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from refseg.datasets import Collate
-from refseg.datasets.refshapes.language import WORD_KINDS, word_kinds
+from refseg.datasets.refshapes.language import WORD_KINDS, content_words, word_kinds
 from refseg.errors import RefsegError
 from refseg.evaluate import device_of, in_eval_mode, predict_masks
 from refseg.metrics import RES, intersection_union
@@ -135,9 +135,8 @@ def _content_words(batch: RefBatch, tokenizer: Any) -> Iterator[tuple[int, int, 
     """(sample, position, word, kind, annotations) of every word that is true of something."""
     for b, (expression, facts) in enumerate(zip(batch.expressions, batch.facts, strict=True)):
         words = tokenizer.split(expression)[: tokenizer.max_words]
-        for position, (word, kind, true_of) in enumerate(zip(words, word_kinds(words), facts["word_objects"])):
-            if kind and true_of:
-                yield b, position, word, kind, true_of
+        for position, word, kind, true_of in content_words(words, facts["word_objects"]):
+            yield b, position, word, kind, true_of
 
 
 def pointing_scores(

@@ -22,7 +22,7 @@ from refseg.models.fusion_ablations import (
 from refseg.models.gmlf import AnyFusionConfig, ReleaseGMLFConfig
 from refseg.models.mask_head import SkipMaskHeadConfig
 from refseg.models.text_encoders import SentenceVectorConfig
-from refseg.objectives import SegmentationConfig
+from refseg.objectives import SegmentationConfig, TaughtMapsConfig
 from refseg.tokenizer import MAX_WORDS
 
 VOCABULARY = 0  # stands for the number of words until training has counted them
@@ -131,6 +131,19 @@ def cmsa_refshapes_sentence() -> Experiment:
 def cmsa_release_refshapes() -> Experiment:
     """Attention and fusion as the authors' release computes them, in place of the paper's equations."""
     return replace(cmsa_refshapes(), model=CMSANetConfig.release_lesson(VOCABULARY))
+
+
+def cmsa_refshapes_taught_maps() -> Experiment:
+    """The shipped network goes on, and every word is shown where it should look; the backbone stays as it is."""
+    experiment = cmsa_refshapes()
+    return replace(
+        experiment,
+        model=replace(experiment.model, backbone=SmallBackboneConfig(frozen=True)),
+        objective=TaughtMapsConfig(),
+        data=replace(experiment.data, keep_features=True),
+        optim=OptimConfig(steps=1000, learning_rate=2e-3, warmup_steps=50, eval_every=500),
+        begin_with="cmsa_refshapes",
+    )
 
 
 def cmsa_refshapes_near_head() -> Experiment:
@@ -266,6 +279,7 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "cmsa_refshapes_blank": cmsa_refshapes_blank,
     "cmsa_refshapes_no_attention": cmsa_refshapes_no_attention,
     "cmsa_refshapes_sentence": cmsa_refshapes_sentence,
+    "cmsa_refshapes_taught_maps": cmsa_refshapes_taught_maps,
     "cmsa_refshapes_near_head": cmsa_refshapes_near_head,
     "cmsa_refshapes_near_head_no_attention": cmsa_refshapes_near_head_no_attention,
     "cmsa_release_refshapes": cmsa_release_refshapes,

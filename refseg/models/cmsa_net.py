@@ -266,9 +266,13 @@ class CMSANet(nn.Module):
             fused[level] = torch.relu(self.common_width[level](self.cross_modal[level](*inputs)))
         return fused
 
-    def word_maps(self, batch: RefBatch) -> dict[str, Tensor]:
-        """Where each word looks at each level: {level: [B,L,h,w]}, see ``CrossModalSelfAttention.word_maps``."""
-        inputs = self._attention_inputs(batch)
+    def word_maps(self, batch: RefBatch, trace: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Where each word looks at each level: {level: [B,L,h,w]}, see ``CrossModalSelfAttention.word_maps``.
+
+        Args:
+            trace: of this batch's prediction, if there is one: nothing is then computed a second time.
+        """
+        inputs = self._attention_inputs(batch, trace)
         return {level: self.cross_modal[level].word_maps(*inputs[level]) for level in LEVELS}
 
     def attention_row(self, batch: RefBatch, level: str, query_region: int, query_word: int) -> tuple[Tensor, Tensor]:
@@ -278,7 +282,10 @@ class CMSANet(nn.Module):
         return block.attention_row(pixels, words, words_valid, query_region, query_word, region_valid)
 
     def region_rows(self, batch: RefBatch) -> dict[str, tuple[Tensor, Tensor]]:
-        """Where each region looks: {level: (alpha [B,R,R], beta [B,R,L])}, see ``CrossModalSelfAttention.region_rows``."""
+        """Where each region looks: {level: (alpha [B,R,R], beta [B,R,L])}.
+
+        See ``CrossModalSelfAttention.region_rows``.
+        """
         inputs = self._attention_inputs(batch)
         return {level: self.cross_modal[level].region_rows(*inputs[level]) for level in LEVELS}
 
@@ -310,10 +317,16 @@ class CMSANet(nn.Module):
         words, words_valid = self.text(batch.token_ids, batch.token_valid)
         return self.fusion.gates(self._levels(batch, words, words_valid)[2])
 
-    def _attention_inputs(self, batch: RefBatch) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def _attention_inputs(
+        self, batch: RefBatch, trace: dict[str, Tensor] | None = None
+    ) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        in_time = self.temporal is not None and self.config.temporal.before_cmsa
+        if trace is not None:
+            features = {level: trace[f"{'temporal' if in_time else 'backbone'}/{level}"] for level in LEVELS}
+            return self._cross_modal_inputs(features, trace["words"], trace["words_valid"], batch.pixel_valid)
         words, words_valid = self.text(batch.token_ids, batch.token_valid)
         features = self.features(batch)
-        if self.temporal is not None and self.config.temporal.before_cmsa:
+        if in_time:
             clips = self.clip_features(batch)
             features = self._temporal(clips, words, words_valid, batch)
         return self._cross_modal_inputs(features, words, words_valid, batch.pixel_valid)

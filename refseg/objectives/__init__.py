@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from torch import nn
 
 from refseg.objectives.segmentation import Segmentation, SegmentationConfig
+from refseg.objectives.taught_maps import TaughtMaps, TaughtMapsConfig
 
-OBJECTIVES = {SegmentationConfig: Segmentation}
+OBJECTIVES = {SegmentationConfig: Segmentation, TaughtMapsConfig: TaughtMaps}
 
 
 def build_objective(

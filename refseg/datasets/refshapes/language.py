@@ -20,7 +20,7 @@ against which word maps are scored.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -345,6 +345,20 @@ def word_kinds(words: Sequence[str]) -> list[str | None]:
         "relation" if word in ("left", "right") and after == "of" else kinds.get(word)
         for word, after in zip(words, [*words[1:], ""])
     ]
+
+
+def content_words(
+    words: Sequence[str], word_objects: Sequence[Sequence[int] | None]
+) -> Iterator[tuple[int, str, str, Sequence[int]]]:
+    """(position, word, kind, annotations) of every word of an expression that is true of something by itself.
+
+    Args:
+        words: of the expression, perhaps fewer than it has.
+        word_objects: the fact of that name, see ``datasets.refshapes``.
+    """
+    for position, (word, kind, true_of) in enumerate(zip(words, word_kinds(words), word_objects)):
+        if kind and true_of:
+            yield position, word, kind, true_of
 
 
 @cache
