@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DataSetName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
 SHIPPED = checkpoints_dir() / "cmsa_refshapes"
+SHIPPED_VIDEO = checkpoints_dir() / "cmsa_refshapes_video"
 
 
 @dataclass
@@ -99,8 +100,8 @@ class Train:
 class Evaluate:
     """Score a checkpoint on a split: oIoU, mIoU, P@K, of clips mAP; at the original size, every expression counted."""
 
-    checkpoint: Path = SHIPPED
-    """Folder with model.safetensors and config.json."""
+    checkpoint: Path | None = None
+    """Folder with model.safetensors and config.json. Default: the shipped one, for pictures or for clips."""
     data: str = "refshapes"
     """Data set: refshapes, refcoco, refcoco+, refcocog, referit, refshapes_video, a2d or jhmdb."""
     split: str = "val"
@@ -120,10 +121,11 @@ class Evaluate:
 
     def run(self) -> None:
         """Score and print a table or JSON."""
+        from refseg.datasets import CLIP_DATASETS
         from refseg.evaluate import evaluate_checkpoint
 
         results = evaluate_checkpoint(
-            self.checkpoint,
+            self.checkpoint or (SHIPPED_VIDEO if self.data in CLIP_DATASETS else SHIPPED),
             self.data,
             self.split,
             root=self.root,
@@ -176,8 +178,9 @@ class Predict:
     """The photo: JPEG, PNG, ..."""
     video: Path | None = None
     """Instead of a photo a clip: a folder of numbered frames, or a video file such as an mp4 (needs PyAV)."""
-    checkpoint: Path = SHIPPED
-    """Folder with model.safetensors and config.json. The shipped one knows the words of RefShapes only."""
+    checkpoint: Path | None = None
+    """Folder with model.safetensors and config.json. The shipped ones, for photos and for clips, know the words of
+    RefShapes and RefShapes-Video only."""
     out: Path | None = None
     """Where the picture with the mask goes, by default prediction.png; of a clip the folder, by default prediction, for
     a mask per frame and a sheet that shows up to 24 of them. Stopped, the same command goes on where it was."""
@@ -188,7 +191,7 @@ class Predict:
 
         if (self.image is None) == (self.video is None):
             raise RefsegError("Name either a photo with --image or a clip with --video.")
-        predictor = Predictor(self.checkpoint)
+        predictor = Predictor(self.checkpoint or (SHIPPED_VIDEO if self.video is not None else SHIPPED))
         tell = self._of_image if self.image is not None else self._of_video
         told = tell(predictor)
         tokenizer = predictor.loaded.tokenizer
