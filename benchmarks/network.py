@@ -2,8 +2,9 @@
 
     python benchmarks/network.py                  # CPU, batch 1: the share of CMSA and GMLF in a step
     python benchmarks/network.py --device cuda    # images per second and the largest batch, literal against ours
+    python benchmarks/network.py --frames 5       # the network for clips (preset cmsa_a2d) instead; on a GPU its rate
 
-Writes data/results/cmsa_network.json (with the device in its name on a GPU).
+Writes data/results/cmsa_network.json (with the frames and, on a GPU, the device in its name).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import tyro
@@ -25,19 +26,20 @@ from refseg.models import build_model
 from refseg.models.cmsa_net import LEVELS, CMSANet, CMSANetConfig, regions_with_pixels
 from refseg.objectives import SegmentationConfig, build_objective
 from refseg.paths import results_dir
+from refseg.presets import PRESETS
 from refseg.types import RefBatch
 
 VOCABULARY = 12_112  # of the authors' release
 
 
-def make_batch(samples: int, size: int, words: int) -> RefBatch:
-    """Random pictures, words and masks; nothing is padded."""
+def make_batch(samples: int, size: int, words: int, frames: int = 1) -> RefBatch:
+    """Random pictures or clips, words and masks; nothing is padded, the middle frame is the target."""
     ids = torch.randint(2, VOCABULARY, (samples, words))
     mask = torch.rand(samples, 1, size, size) > 0.9
     names = [str(number) for number in range(samples)]
     return RefBatch(
-        frames=torch.randn(samples, 1, 3, size, size),
-        target_frame=torch.zeros(samples, dtype=torch.int64),
+        frames=torch.randn(samples, frames, 3, size, size),
+        target_frame=torch.full((samples,), frames // 2),
         token_ids=ids,
         token_valid=torch.ones_like(ids, dtype=torch.bool),
         mask=mask,
@@ -120,47 +122,56 @@ class Network:
     """Side of the pictures."""
     words: int = 20
     """Words per expression."""
+    frames: int = 1
+    """Frames per clip; more than one takes the network for clips."""
     rounds: int = 3
     """Timed rounds."""
 
     def run(self) -> None:
         """Measure, print, write."""
         torch.manual_seed(0)
-        model = build_model(CMSANetConfig.paper(VOCABULARY)).to(self.device).train()
+        config = CMSANetConfig.paper(VOCABULARY) if self.frames == 1 else PRESETS["cmsa_a2d"]().model
+        model = build_model(replace(config, vocabulary_size=VOCABULARY)).to(self.device).train()
         result = self.shares(model) if self.device == "cpu" else {"training": self.rates(model)}
         about = {"machine": describe_machine(self.device), "versions": versions(), "commit": git_commit()}
-        path = results_dir() / ("cmsa_network.json" if self.device == "cpu" else f"cmsa_network_{self.device}.json")
-        path.write_text(json.dumps({"size": self.size, "words": self.words, **result, **about}, indent=1) + "\n")
+        clips = {} if self.frames == 1 else {"frames": self.frames}
+        name = "cmsa_network" + f"_{self.frames}_frames" * bool(clips) + f"_{self.device}" * (self.device != "cpu")
+        path = results_dir() / f"{name}.json"
+        path.write_text(
+            json.dumps({"size": self.size, "words": self.words, **clips, **result, **about}, indent=1) + "\n"
+        )
         print(json.dumps(result, indent=1))
         print(f"Written: {path}")
 
     def shares(self, model: CMSANet) -> dict:
-        """Seconds of a training step at batch 1, everything trained, and of its CMSA and GMLF parts."""
-        batch = make_batch(1, self.size, self.words)
-        work = {"training step": training_step(model, batch, None), **parts(model, batch)}
+        """Seconds of a training step at batch 1, everything trained, and of CMSA and GMLF; of clips the first."""
+        batch = make_batch(1, self.size, self.words, self.frames)
+        step = {"training step": training_step(model, batch, None)}
+        if self.frames > 1:
+            return {"seconds": seconds(step, self.rounds, self.device)}
+        work = {**step, **parts(model, batch)}
         found = seconds(work, self.rounds, self.device)
         share = sum(value for name, value in found.items() if name != "training step") / found["training step"]
         return {"seconds": found, "share of CMSA and GMLF": share}
 
     def rates(self, model: CMSANet) -> dict:
-        """Images per second and the largest batch (a power of two) that fits, ours and literal, in bfloat16."""
+        """Samples per second by batch and the largest (a power of two) that fits, bfloat16; of pictures literal too."""
         found = {}
-        for form in ("ours", "literal"):
+        for form in ("ours", "literal") if self.frames == 1 else ("ours",):
             if form == "literal":
                 make_literal(model)
             rows, samples = {}, 1
             while samples <= 512:
                 try:
-                    step = training_step(
-                        model, make_batch(samples, self.size, self.words).to(self.device), torch.bfloat16
-                    )
+                    batch = make_batch(samples, self.size, self.words, self.frames).to(self.device)
+                    step = training_step(model, batch, torch.bfloat16)
                     rows[samples] = samples / seconds({"step": step}, self.rounds, self.device)["step"]
                 except torch.cuda.OutOfMemoryError:
                     break
                 finally:
                     torch.cuda.empty_cache()
                 samples *= 2
-            found[form] = {"images per second by batch": rows, "largest batch": max(rows, default=0)}
+            found[form] = {"samples per second by batch": rows, "largest batch": max(rows, default=0)}
         return found
 
 

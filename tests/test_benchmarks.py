@@ -68,6 +68,16 @@ def test_the_profile_of_the_network_finds_its_parts(monkeypatch, tmp_path, capsy
     assert 0 < result["share of CMSA and GMLF"] < 1.5
 
 
+def test_the_network_for_clips_is_timed_as_a_whole(monkeypatch, tmp_path, capsys):
+    network = load("network", monkeypatch)
+    monkeypatch.setattr(network, "results_dir", lambda: tmp_path)
+    experiment = network.PRESETS["cmsa_refshapes_video"]()
+    monkeypatch.setitem(network.PRESETS, "cmsa_a2d", lambda: experiment)
+    network.Network(size=48, words=3, frames=5, rounds=1).run()
+    result = json.loads((tmp_path / "cmsa_network_5_frames.json").read_text())
+    assert result["frames"] == 5 and list(result["seconds"]) == ["training step"]
+
+
 def test_the_literal_network_is_the_same_network(monkeypatch):
     network = load("network", monkeypatch)
     torch.manual_seed(0)
