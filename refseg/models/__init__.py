@@ -8,8 +8,9 @@ from torch import nn
 
 from refseg.errors import RefsegError
 from refseg.models.cmsa_net import CMSANet, CMSANetConfig
+from refseg.models.magnet import MagNet, MagNetConfig
 
-MODELS: dict[type, type[nn.Module]] = {CMSANetConfig: CMSANet}
+MODELS: dict[type, type[nn.Module]] = {CMSANetConfig: CMSANet, MagNetConfig: MagNet}
 
 
 def build_model(config: object, fetch_weights: bool = True) -> nn.Module:
@@ -17,7 +18,7 @@ def build_model(config: object, fetch_weights: bool = True) -> nn.Module:
 
     Args:
         config: an instance of one of the classes in ``MODELS``.
-        fetch_weights: False leaves the backbone's pretrained weights away, because a checkpoint follows that
+        fetch_weights: False leaves the pretrained weights of backbone and text away, because a checkpoint follows that
             holds them all: loading it then needs neither the network nor the original file.
 
     Raises:
@@ -26,6 +27,8 @@ def build_model(config: object, fetch_weights: bool = True) -> nn.Module:
     if type(config) not in MODELS:
         known = ", ".join(kind.__name__ for kind in MODELS)
         raise RefsegError(f"No model belongs to a {type(config).__name__}: build_model takes one of {known}.")
-    if not fetch_weights and getattr(config.backbone, "weights", None) is not None:
-        config = replace(config, backbone=replace(config.backbone, weights=None))
+    for name in ("backbone", "text"):
+        part = getattr(config, name)
+        if not fetch_weights and getattr(part, "weights", None) is not None:
+            config = replace(config, **{name: replace(part, weights=None)})
     return MODELS[type(config)](config)

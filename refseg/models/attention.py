@@ -83,3 +83,24 @@ def spatial_coordinates(
     x_min, x_max, y_min, y_max = x[:, :-1], x[:, 1:], y[:-1], y[1:]
     ones = torch.ones_like(x_min)
     return torch.stack([x_min, y_min, x_max, y_max, (x_min + x_max) / 2, (y_min + y_max) / 2, ones / w, ones / h])
+
+
+def sine_positions(
+    h: int, w: int, channels: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Where every region lies as sines and cosines of many wavelengths, [C,h,w]: the rows first, then the columns.
+
+    DETR's, normalised: the last row and column are at 2 pi (Carion et al., ECCV 2020; MagNet's decoders use it).
+
+    Args:
+        channels: C, a multiple of 4.
+    """
+    half = channels // 2
+    wavelengths = 10000 ** (2 * (torch.arange(half, device=device) // 2) / half)
+    halves = []
+    for side in (h, w):
+        places = torch.arange(1, side + 1, device=device) / (side + 1e-6) * 2 * torch.pi
+        angles = places[:, None] / wavelengths
+        halves.append(torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=2).flatten(1).T.to(dtype))
+    rows, columns = halves
+    return torch.cat([rows[:, :, None].expand(half, h, w), columns[:, None].expand(half, h, w)])

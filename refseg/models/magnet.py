@@ -1,0 +1,159 @@
+"""MagNet: words and pixels aligned at every stage, one query that finds the mask (Chng et al., CVPR 2024).
+
+The authors released the network and its weights, and no training code. ``MagNetConfig.paper`` is that network, with the
+words' side of the alignment corrected (see ``cross_modal_alignment``); ``MagNetConfig.release`` computes what the
+release computes, defects included, for weights converted from it. What it is trained with, Mask Grounding and an
+alignment loss, is ``objectives.mask_grounding``, a reconstruction.
+
+Left out, because no mask depends on it: after the last stage the words' side of the alignment and the gates, and
+what ``mask2former_decoder`` names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from refseg.models.attention import masked_mean
+from refseg.models.backbones import LEVELS
+from refseg.models.cmsa_net import regions_with_pixels
+from refseg.models.cross_modal_alignment import CAMConfig, PyramidAlignment, ResidualGate, WordAlignment
+from refseg.models.deformable_pixel_decoder import DeformableConfig, DeformablePixelDecoder
+from refseg.models.halving_backbone import HalvingBackbone, HalvingBackboneConfig
+from refseg.models.mask2former_decoder import Mask2FormerDecoder, MaskDecoderConfig
+from refseg.models.staged_text import STAGED_TEXTS, BertWordsConfig, TransformerWordsConfig
+from refseg.models.swin import SwinBackbone, SwinConfig
+from refseg.types import Prediction, RefBatch
+
+BERT_PIECES = 30522  # of bert-base-uncased
+RELEASED_WORDS = 20  # token positions in the release, the padding among them
+STAGED_BACKBONES = {HalvingBackboneConfig: HalvingBackbone, SwinConfig: SwinBackbone}
+
+
+@dataclass
+class MagNetConfig:
+    """Which part stands in which place; the class of each part's config chooses the part."""
+
+    vocabulary_size: int
+    backbone: HalvingBackboneConfig | SwinConfig
+    text: TransformerWordsConfig | BertWordsConfig
+    alignment: CAMConfig
+    pixel_decoder: DeformableConfig
+    decoder: MaskDecoderConfig
+
+    @classmethod
+    def lesson(cls, vocabulary_size: int) -> MagNetConfig:
+        """About a million parameters: trains from scratch at 96 px on two CPU cores."""
+        return cls(
+            vocabulary_size,
+            HalvingBackboneConfig(),
+            TransformerWordsConfig(),
+            CAMConfig(expansion=1),
+            DeformableConfig(dim=48, levels=3, layers=1, heads=4, points=2, inner=96, groups=8),
+            MaskDecoderConfig(layers=3, heads=4, inner=96, upsampling=2),
+        )
+
+    @classmethod
+    def paper(
+        cls, vocabulary_size: int = BERT_PIECES, swin_weights: str | None = None, bert_weights: str | None = None
+    ) -> MagNetConfig:
+        """Swin-B and BERT-base at the released widths, for 480 px and 20 word pieces.
+
+        Args:
+            vocabulary_size: number of word pieces.
+            swin_weights, bert_weights: see ``SwinConfig`` and ``BertWordsConfig``; None begins at random.
+        """
+        return cls(
+            vocabulary_size,
+            SwinConfig(weights=swin_weights),
+            BertWordsConfig(weights=bert_weights),
+            CAMConfig(),
+            DeformableConfig(),
+            MaskDecoderConfig(),
+        )
+
+    @classmethod
+    def release(cls, vocabulary_size: int = BERT_PIECES) -> MagNetConfig:
+        """What the authors' release computes, for weights that ``refseg convert-magnet-release`` reads."""
+        return replace(cls.paper(vocabulary_size), alignment=CAMConfig(released_words=True))
+
+
+class MagNet(nn.Module):
+    """A picture and an expression in, mask logits out.
+
+    ``visual_channels`` has the widths of those entries of the trace that say what is seen where, ``trace_channels`` the
+    widths of those that an objective may read.
+
+    Args:
+        config: the parts.
+    """
+
+    def __init__(self, config: MagNetConfig):
+        super().__init__()
+        self.config = config
+        self.backbone = STAGED_BACKBONES[type(config.backbone)](config.backbone)
+        self.text = STAGED_TEXTS[type(config.text)](config.text, config.vocabulary_size)
+        widths, words = self.backbone.channels, self.text.channels
+        self.align_pixels = nn.ModuleDict(
+            {level: PyramidAlignment(widths[level], words, config.alignment) for level in LEVELS}
+        )
+        self.gates = nn.ModuleDict({level: ResidualGate(widths[level], nn.GELU()) for level in LEVELS[:-1]})
+        both_ways = LEVELS[:-1] if config.alignment.pixels_to_words else ()
+        self.align_words = nn.ModuleDict(
+            {level: WordAlignment(words, widths[level], config.alignment) for level in both_ways}
+        )
+        coarse_to_fine = LEVELS[::-1]
+        self.pixel_decoder = DeformablePixelDecoder(
+            {level: widths[level] for level in coarse_to_fine}, config.pixel_decoder
+        )
+        self.decoder = Mask2FormerDecoder(config.pixel_decoder.dim, coarse_to_fine[:-1], config.decoder)
+        self.visual_channels = {f"backbone/{level}": widths[level] for level in LEVELS}
+        self.trace_channels = {"words": words, "sentence": words, "pixels": config.pixel_decoder.dim}
+        self.trace_channels |= {f"fused/{level}": widths[level] for level in LEVELS}
+
+    def forward(self, batch: RefBatch) -> Prediction:
+        """Both encoders, stage by stage and aligned, then the two decoders.
+
+        Returns:
+            mask_logits [B,1,h',w'] and the trace: words [B,L,C], words_valid [B,L], sentence [B,C], pixels [B,D,h,w] of
+            the finest level; by level backbone/c2 .. c5 (what the stage gives) and fused/c2 .. c5 (with the words in
+            it), all [B,C,h,w]; masks/0, masks/1, ... [B,1,h',w'], the logits before each of the decoder's layers
+        """
+        words, words_valid, trace = self.encode(batch)
+        pixels, levels = self.pixel_decoder({level: trace[f"fused/{level}"] for level in LEVELS})
+        *earlier, mask_logits = self.decoder(pixels, levels)
+        trace |= {"words": words, "words_valid": words_valid, "pixels": pixels}
+        trace["sentence"] = masked_mean(words, words_valid[..., None], dim=1)
+        trace |= {f"masks/{step}": logits for step, logits in enumerate(earlier)}
+        return Prediction(mask_logits, trace)
+
+    def encode(self, batch: RefBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Words [B,L,C], zero where padded, words_valid [B,L], and backbone/* and fused/* of the trace.
+
+        A picture of several samples goes through the first stage once: before it there are no words.
+        """
+        token_ids, valid = self._tokens(batch)
+        images, picture_of = batch.distinct_images()
+        x, words, trace = self.backbone.stem(images), self.text.embed(token_ids), {}
+        for stage, level in enumerate(LEVELS):
+            x, words = self.backbone.stages[level](x), self.text.stages[stage](words, valid)
+            x = x[picture_of] if stage == 0 else x
+            fused, residual = self.align_pixels[level](x, words, valid)
+            trace |= {f"backbone/{level}": x, f"fused/{level}": fused}
+            if level in self.gates:  # else there is no next stage
+                words = self._look(level, words, valid, x, batch.pixel_valid)
+                x = self.gates[level](x.movedim(1, -1), residual.movedim(1, -1)).movedim(-1, 1)
+        return words * valid[..., None], valid, trace
+
+    def _look(self, level: str, words: Tensor, valid: Tensor, x: Tensor, pixel_valid: Tensor) -> Tensor:
+        """The words after they have looked at a level, if the config has them look."""
+        if level not in self.align_words:
+            return words
+        return self.align_words[level](words, valid, x, regions_with_pixels(pixel_valid, x.shape[-2:]))
+
+    def _tokens(self, batch: RefBatch) -> tuple[Tensor, Tensor]:
+        """Ids and validity [B,L]; in the release's form with its padding to 20 positions, because that counts there."""
+        longer = RELEASED_WORDS - batch.token_ids.shape[1] if self.config.alignment.released_words else 0
+        return F.pad(batch.token_ids, (0, longer)), F.pad(batch.token_valid, (0, longer))
