@@ -19,9 +19,9 @@ LAYERS = [
     "types paths tokenizer machine",
     "datasets models losses metrics",
     "objectives checkpoint viz",
-    "evaluate score presets explorer exercises",
+    "evaluate score presets exercises",
     "predict pointing",  # both take evaluate's way from a model to a mask
-    "train",
+    "train explorer",
     "doctor tour convert wheelhouse",  # each is a command, so the command line stands above them
     "catchup",  # shows what the doctor finds
     "cli",

@@ -1,0 +1,88 @@
+"""One self-contained page: pictures, readings, style and script in one HTML file that asks for nothing else."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from refseg.errors import RefsegError
+
+HERE = Path(__file__).parent
+
+
+def write(path: Path, content: dict[str, Any], view: dict[str, Any], title: str = "", **texts: str) -> Path:
+    """Write the page of an explorer, complete or not at all.
+
+    Args:
+        content, view: as the widget has them; ``content["live"]`` False.
+        texts: "introduction" and "closing", HTML above and below the explorer.
+
+    Raises:
+        RefsegError: the file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(render(content, view, title, **texts), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RefsegError(
+            f"{path} could not be written ({error.strerror}): name a file in a folder that is there."
+        ) from error
+    return path
+
+
+def render(
+    content: dict[str, Any], view: dict[str, Any], title: str = "", introduction: str = "", closing: str = ""
+) -> str:
+    """The page as text."""
+    title = title or f"“{view['expression']}” in the word-region explorer"
+    return _TEMPLATE.format(
+        title=html.escape(title),
+        heading=html.escape(title),
+        introduction=introduction,
+        closing=closing,
+        style=(HERE / "explorer.css").read_text(encoding="utf-8"),
+        content=_script_json(content),
+        view=_script_json(view),
+        script=(HERE / "explorer.js").read_text(encoding="utf-8"),
+    )
+
+
+def _script_json(value: Any) -> str:
+    """JSON that cannot end the <script> it stands in."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+_TEMPLATE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<style>
+{style}
+</style>
+</head>
+<body class="rx-page">
+<main>
+<h1>{heading}</h1>
+{introduction}
+<div id="explorer"></div>
+<noscript>This page draws its maps with JavaScript, which is switched off here.</noscript>
+{closing}
+</main>
+<script type="application/json" id="content">{content}</script>
+<script type="application/json" id="view">{view}</script>
+<script type="module">
+{script}
+const read = (id) => JSON.parse(document.getElementById(id).textContent);
+render({{ model: new StillModel(read("content"), read("view")), el: document.getElementById("explorer") }});
+</script>
+</body>
+</html>
+"""
