@@ -73,7 +73,7 @@ def save_checkpoint(
         "refseg": __version__,
         "model": config_to_dict(model.config),
         "tokenizer": type(tokenizer).__name__,
-        "vocabulary": tokenizer.words[2:],
+        "vocabulary": tokenizer.vocabulary,
         "max_words": tokenizer.max_words,
         "image_size": image_size,
         "num_frames": num_frames,

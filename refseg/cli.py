@@ -273,6 +273,27 @@ class ConvertCmsaRelease:
 
 
 @dataclass
+class ConvertMagnetRelease:
+    """Turn a checkpoint of the authors' MagNet release into one of ours; nothing in it is run."""
+
+    checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
+    """The released file."""
+    out: Path
+    """Folder of the new checkpoint."""
+    vocabulary: str = "bert-base-uncased"
+    """The word pieces: a vocab.txt, a folder, or a model of the Hugging Face hub, which is fetched once."""
+
+    def run(self) -> None:
+        """Convert and say what was not used."""
+        from refseg.convert import convert_magnet_release
+
+        conversion = convert_magnet_release(self.checkpoint, self.vocabulary, self.out)
+        print(f"{conversion.converted} tensors are now the network in {self.out}.")
+        if conversion.unused:
+            print(f"Not used: {', '.join(conversion.unused)}", file=sys.stderr)
+
+
+@dataclass
 class Doctor:
     """Look whether everything is there that the lessons need; each [FAIL] says the command that mends it."""
 
@@ -336,6 +357,7 @@ Command = (
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[CheckData, tyro.conf.subcommand("check-data")]
     | Annotated[ConvertCmsaRelease, tyro.conf.subcommand("convert-cmsa-release")]
+    | Annotated[ConvertMagnetRelease, tyro.conf.subcommand("convert-magnet-release")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Catchup, tyro.conf.subcommand("catchup")]
     | Annotated[Wheelhouse, tyro.conf.subcommand("wheelhouse")]

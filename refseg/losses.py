@@ -5,6 +5,7 @@ Both mask losses count real pixels only (``pixel_valid``), so that letterboxing 
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -43,3 +44,58 @@ def map_loss(maps: Tensor, wanted: Tensor) -> Tensor:
     asked = wanted.flatten(-2).any(-1)
     share = (maps.float() * wanted).sum((-2, -1)).clamp(min=1e-6)
     return -(share.log() * asked).sum() / asked.sum().clamp(min=1)
+
+
+def hidden_word_loss(logits: Tensor, words: Tensor) -> Tensor:
+    """Cross-entropy of the words that were hidden, mean over all of them; zero, with a gradient of zero, for none.
+
+    Args:
+        logits: [N,V], one row per hidden word.
+        words: [N] int64, what they were.
+    """
+    return F.cross_entropy(logits, words, reduction="sum") / max(1, len(words))
+
+
+def pixel_to_text_loss(
+    referent: Tensor, others: Tensor, text: Tensor, in_referent: Tensor, in_others: Tensor, temperature: float
+) -> Tensor:
+    """InfoNCE of the text with the pixels: each pixel of the referent should be nearer to it than all other pixels.
+
+    Args:
+        referent: [B,P,D], pixels of the referent, of length one.
+        others: [B,Q,D], other pixels of the same picture, of length one.
+        text: [B,D], of length one.
+        in_referent: [B,P] bool, which of the first there are.
+        in_others: [B,Q] bool, which of the second.
+        temperature: what similarities are divided by.
+
+    Returns:
+        mean over the referent's pixels, then over the pictures that have both kinds; zero if none has
+    """
+    near, far = (torch.einsum("bpd,bd->bp", pixels, text) / temperature for pixels in (referent, others))
+    return _info_nce(near, far[:, None].expand(-1, near.shape[1], -1), in_referent, in_others)
+
+
+def pixel_to_pixel_loss(
+    referent: Tensor, others: Tensor, in_referent: Tensor, in_others: Tensor, temperature: float
+) -> Tensor:
+    """InfoNCE among pixels: each is nearer to the mean of its own kind than to every pixel of the other kind.
+
+    Both kinds in turn take the part of the first; the arguments are those of ``pixel_to_text_loss``.
+    """
+    kinds = (referent, in_referent), (others, in_others)
+    loss = 0.0
+    for (own, in_own), (other, in_other) in (kinds, kinds[::-1]):
+        mean = F.normalize((own * in_own[..., None]).sum(1), dim=-1, eps=1e-6)
+        near = torch.einsum("bpd,bd->bp", own, mean) / temperature
+        loss = loss + _info_nce(near, own @ other.mT / temperature, in_own, in_other)
+    return loss
+
+
+def _info_nce(near: Tensor, far: Tensor, counted: Tensor, allowed: Tensor) -> Tensor:
+    """near [B,P], the positives; far [B,P,Q], the negatives; counted [B,P] and allowed [B,Q] say which there are."""
+    counted = counted & allowed.any(1, keepdim=True)
+    far = far.masked_fill(~allowed[:, None], torch.finfo(far.dtype).min)
+    terms = torch.logaddexp(near, far.logsumexp(-1)) - near
+    per_picture = (terms * counted).sum(1) / counted.sum(1).clamp(min=1)
+    return per_picture.sum() / counted.any(1).sum().clamp(min=1)

@@ -39,6 +39,7 @@ class DataConfig:
     image_size: int = 96  # pictures are letterboxed to a square of this side, in pixels
     max_words: int = MAX_WORDS
     min_word_count: int = 1  # rarer words of the training expressions become <unk>
+    pieces: str | None = None  # in place of these words the pieces of a pretrained tokenizer, see ``WordPieces``
     val_samples: int | None = 800  # validation during training looks at this many samples, spread over the split
     objects: bool = False  # training samples also say what every pixel shows (for the objective's "semantics")
     control: str | None = None  # None, or "blank": every expression is hidden, in training and validation

@@ -61,6 +61,21 @@ class WordVocabulary:
     def __len__(self) -> int:
         return len(self.words)
 
+    @property
+    def vocabulary(self) -> list[str]:
+        """What the class is built from, for a checkpoint."""
+        return self.words[2:]
+
+    @property
+    def hidden_id(self) -> int:
+        """Stands for a word that is hidden: some word, but which is not known."""
+        return self.ids[UNK]
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids that are no words."""
+        return self.ids[PAD], self.ids[UNK]
+
     def split(self, expression: str) -> list[str]:
         """The words of ``expression``, before any cut: see ``split_words``."""
         return split_words(expression)
@@ -128,4 +143,86 @@ class ReleaseVocabulary(WordVocabulary):
         return cls(list(lines), max_words), [_RELEASE_PAD, _RELEASE_UNK, *lines.values()]
 
 
-TOKENIZERS = {kind.__name__: kind for kind in (WordVocabulary, ReleaseVocabulary)}  # what a checkpoint may name
+class WordPieces(WordVocabulary):
+    """The tokenizer of a pretrained BERT: words, and rarer ones in pieces, between [CLS] and [SEP]; lower case.
+
+    It is the one of transformers, which must be installed (``pip install "refseg[paper]"``).
+
+    Args:
+        words: all pieces in the order of their ids, those in brackets among them.
+        max_words: positions, [CLS] and [SEP] among them; longer expressions lose pieces before [SEP].
+
+    Raises:
+        RefsegError: transformers is missing, or the list is no vocabulary of BERT.
+    """
+
+    def __init__(self, words: Sequence[str], max_words: int = MAX_WORDS):
+        try:
+            from transformers import BertTokenizer
+        except ImportError:
+            raise RefsegError('Word pieces need transformers: pip install "refseg[paper]" brings it.') from None
+        self.words, self.max_words = list(words), max_words
+        self.ids = {word: index for index, word in enumerate(self.words)}
+        missing = [word for word in _PIECES_IN_BRACKETS if word not in self.ids]
+        if missing or len(self.ids) != len(self.words):
+            what = f"lacks {', '.join(missing)}" if missing else "lists a piece twice"
+            raise RefsegError(f"The vocabulary of word pieces {what}: give the vocab.txt of a BERT.")
+        self._tokenizer = BertTokenizer(vocab=dict(self.ids), do_lower_case=True)
+
+    @classmethod
+    def from_pretrained(cls, name: str, max_words: int = MAX_WORDS) -> WordPieces:
+        """That of a model of the Hugging Face hub ("bert-base-uncased", fetched once), of a folder, or of a vocab.txt.
+
+        Raises:
+            RefsegError: it could not be had.
+        """
+        if Path(name).is_file():
+            return cls(Path(name).read_text(encoding="utf-8").splitlines(), max_words)
+        try:
+            from transformers import BertTokenizer
+
+            ids = BertTokenizer.from_pretrained(name).get_vocab()
+        except Exception as error:  # whatever transformers, the hub or the network have to say
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RefsegError(
+                f"The tokenizer {name!r} could not be had ({reason}): name a model of the hub, a folder or a vocab.txt."
+            ) from error
+        return cls(sorted(ids, key=ids.get), max_words)
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """All pieces."""
+        return self.words
+
+    @property
+    def hidden_id(self) -> int:
+        """BERT's own [MASK]."""
+        return self.ids["[MASK]"]
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of what is in brackets."""
+        return tuple(index for word, index in self.ids.items() if word.startswith("[") and word.endswith("]"))
+
+    def split(self, expression: str) -> list[str]:
+        """All pieces, before any cut, [CLS] and [SEP] among them."""
+        return ["[CLS]", *self._tokenizer.tokenize(expression), "[SEP]"]
+
+    def encode(self, expression: str) -> list[int]:
+        """Token ids of the pieces, at most ``max_words``, [SEP] the last.
+
+        Raises:
+            RefsegError: the expression has no word in it.
+        """
+        pieces = self.split(expression)[1:-1][: self.max_words - 2]
+        if not pieces:
+            raise RefsegError(f"The expression {expression!r} has no word in it: say what to find, e.g. 'the red car'.")
+        return [self.ids[piece] for piece in ["[CLS]", *pieces, "[SEP]"]]
+
+    def unknown(self, expression: str) -> list[str]:
+        """The words of ``expression`` that cannot be put together from pieces."""
+        return [word for word in split_words(expression) if "[UNK]" in self._tokenizer.tokenize(word)]
+
+
+_PIECES_IN_BRACKETS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+TOKENIZERS = {kind.__name__: kind for kind in (WordVocabulary, ReleaseVocabulary, WordPieces)}  # for checkpoints

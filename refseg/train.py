@@ -36,7 +36,7 @@ from refseg.models.config import config_to_dict
 from refseg.objectives import build_objective
 from refseg.paths import checkpoints_dir
 from refseg.presets import DataConfig, Experiment, OptimConfig
-from refseg.tokenizer import PAD, UNK, WordVocabulary, split_words
+from refseg.tokenizer import PAD, UNK, WordPieces, WordVocabulary, split_words
 from refseg.types import RefSample
 
 
@@ -170,11 +170,7 @@ def build_data(config: DataConfig) -> tuple[Dataset, Dataset, WordVocabulary]:
     shared = {"split_by": config.split_by, "num_frames": config.num_frames, "frame_stride": config.frame_stride}
     train_set = build_dataset(config.name, config.train_split, transform, objects=config.objects, **shared)
     val_set = build_dataset(config.name, config.val_split, transform, **shared)
-    tokenizer = WordVocabulary.build(train_set.expressions, config.min_word_count, config.max_words)
-    if config.flips:  # "leftmost" may be known where "rightmost" was never said
-        mirrored = [swap_left_right(word) for word in tokenizer.words if word not in (PAD, UNK)]
-        unsaid = [word for word in mirrored if word not in tokenizer.ids]
-        tokenizer = WordVocabulary([*tokenizer.words[2:], *unsaid], config.max_words)
+    tokenizer = build_tokenizer(config, train_set.expressions)
     if config.val_samples and config.val_samples < len(val_set):
         stride = len(val_set) / config.val_samples
         val_set = Subset(val_set, [int(i * stride) for i in range(config.val_samples)])
@@ -182,6 +178,18 @@ def build_data(config: DataConfig) -> tuple[Dataset, Dataset, WordVocabulary]:
         train_set = ControlledExpressions(train_set, config.control)
         val_set = ControlledExpressions(val_set, config.control)
     return train_set, val_set, tokenizer
+
+
+def build_tokenizer(config: DataConfig, expressions: Sequence[str]) -> WordVocabulary:
+    """The words of the training expressions, or the pretrained pieces that the config names."""
+    if config.pieces is not None:
+        return WordPieces.from_pretrained(config.pieces, config.max_words)
+    tokenizer = WordVocabulary.build(expressions, config.min_word_count, config.max_words)
+    if config.flips:  # "leftmost" may be known where "rightmost" was never said
+        mirrored = [swap_left_right(word) for word in tokenizer.words if word not in (PAD, UNK)]
+        unsaid = [word for word in mirrored if word not in tokenizer.ids]
+        tokenizer = WordVocabulary([*tokenizer.words[2:], *unsaid], config.max_words)
+    return tokenizer
 
 
 def build_modules(
@@ -194,7 +202,7 @@ def build_modules(
         folder = shipped if checkpoint.exists(shipped) else Path(experiment.begin_with)
         checkpoint.begin_with(model, tokenizer, folder)
     classes = [len(names) for names in train_set.class_names.values()]
-    objective = build_objective(experiment.objective, model, classes)
+    objective = build_objective(experiment.objective, model, classes, tokenizer)
     return model, objective, build_optimizer(nn.ModuleList([model, objective]), experiment.optim)
 
 
@@ -466,7 +474,8 @@ def _resume(
 def _with_new_fields(stored: Any) -> Any:
     """A stored description, with the value that stands for "as it was" in fields that its run is older than."""
     if isinstance(stored, dict) and isinstance(stored.get("data"), dict):
-        data = {"flips": False, "num_frames": 1, "frame_stride": 1, "keep_features": False, **stored["data"]}
+        older = {"flips": False, "num_frames": 1, "frame_stride": 1, "keep_features": False, "pieces": None}
+        data = older | stored["data"]
         return {"begin_with": None, **stored, "data": data}
     return stored
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "predict": cli.Predict,
     "check-data": cli.CheckData,
     "convert-cmsa-release": cli.ConvertCmsaRelease,
+    "convert-magnet-release": cli.ConvertMagnetRelease,
     "doctor": cli.Doctor,
     "catchup": cli.Catchup,
     "wheelhouse": cli.Wheelhouse,
@@ -34,6 +35,7 @@ POSITIONAL = {
     ("prepare", "name"),
     ("check-data", "name"),
     ("convert-cmsa-release", "checkpoint"),
+    ("convert-magnet-release", "checkpoint"),
     ("catchup", "lesson"),
     ("wheelhouse", "folder"),
 }

@@ -258,6 +258,37 @@ class CrossModalSelfAttention(nn.Module):
             maps.append(masked_mean(alpha, queries, dim=1))
         return (torch.stack(maps, 1) * token_valid[..., None]).unflatten(2, pixels.shape[-2:])
 
+    def pooled_words(
+        self,
+        pixels: Tensor,
+        words: Tensor,
+        token_valid: Tensor,
+        region_valid: Tensor | None,
+        shares: Tensor,
+    ) -> Tensor:
+        """What each word makes of the regions: Eq. 2-3 without the mean over words, but with one over query regions.
+
+        One softmax over the regions per word, so for training only.
+
+        Args:
+            pixels, words, token_valid, region_valid: as for ``forward``.
+            shares: [B,R], how much each query region counts; sums to one.
+
+        Returns:
+            [B,L,Cv+Cl+8]
+        """
+        parts = v, e, s = multimodal_parts(pixels, words)
+        scores_pp, scores_np, scores_pn, scores_nn = self.scores(*parts, token_valid, region_valid)
+        value_p, value_n = project_parts(self.value, *parts)
+        pooled_v, pooled_s = torch.einsum("br,brc->bc", shares, v), shares @ s
+        read = []
+        for n in range(words.shape[1]):
+            alpha = torch.einsum("br,brk->bk", shares, (scores_pp + scores_np[:, n, None]).softmax(-1))
+            beta = torch.einsum("br,brl->bl", shares, (scores_pn + scores_nn[:, n, None]).softmax(-1))
+            read.append(torch.einsum("bk,bkd->bd", alpha, value_p) + torch.einsum("bl,bld->bd", beta, value_n))
+        f = torch.cat([_to_words(pooled_v, e), e, _to_words(pooled_s, e)], dim=-1)
+        return self.out(torch.stack(read, 1)) + f
+
     def attention_row(
         self,
         pixels: Tensor,
@@ -319,6 +350,11 @@ class CrossModalSelfAttention(nn.Module):
             alpha, beta = self.attention_row(pixels, words, token_valid, region, word, region_valid)
             rows.append(beta[:, :, None] * alpha[:, None])
         return torch.stack(rows, 1)
+
+
+def _to_words(vector: Tensor, words: Tensor) -> Tensor:
+    """The same vector [B,C] for every word, [B,L,C]."""
+    return vector[:, None].expand(-1, words.shape[1], -1)
 
 
 @dataclass

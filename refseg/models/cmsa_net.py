@@ -111,7 +111,7 @@ class CMSANet(nn.Module):
     """A picture or clip and an expression in, mask logits of the target frame out.
 
     ``visual_channels`` has the widths of those entries of the trace that say what is seen where and can still learn it;
-    an objective may ask.
+    an objective may ask. ``trace_channels`` has the widths of what else an objective may read, ``pooled_words`` too.
 
     Args:
         config: the parts.
@@ -137,6 +137,10 @@ class CMSANet(nn.Module):
         self.visual_channels = {}
         if not self.backbone.frozen:
             self.visual_channels |= {f"backbone/{level}": self.backbone.channels[level] for level in LEVELS}
+        words = self.text.channels
+        self.trace_channels = {"words": words, "sentence": words, "pixels": config.fusion.dim}
+        if hasattr(self.cross_modal["c5"], "pooled_words"):
+            self.trace_channels["pooled_words"] = self.cross_modal["c5"].channels
         self.temporal = None
         if config.temporal is not None:
             width = {level: widths[level] if config.temporal.before_cmsa else config.fusion.dim for level in LEVELS}
@@ -311,6 +315,19 @@ class CMSANet(nn.Module):
             per_word = mutual_information(joint).unflatten(1, (L, S)).mean(2)
             information[level] = masked_mean(per_word, words_valid, dim=1)
         return information
+
+    def pooled_words(self, batch: RefBatch, trace: dict[str, Tensor], mask: Tensor) -> Tensor:
+        """What each word makes of the referent's regions at C5, before the mean over words: [B,L,C].
+
+        Args:
+            trace: of this batch's prediction.
+            mask: [B,1,H,W] bool; where it is empty, all real regions count.
+        """
+        pixels, words, words_valid, region_valid = self._attention_inputs(batch, trace)["c5"]
+        shares = F.adaptive_avg_pool2d(mask.to(pixels.dtype), pixels.shape[-2:])[:, 0]
+        shares = torch.where(mask.flatten(1).any(1)[:, None, None], shares, region_valid.to(shares.dtype)).flatten(1)
+        shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-6)
+        return self.cross_modal["c5"].pooled_words(pixels, words, words_valid, region_valid, shares)
 
     def gates(self, batch: RefBatch) -> dict[str, tuple[Tensor, Tensor]]:
         """Memory and reset gate of each level, see the fusion's: [B,1,h,w] each, [B,C,h,w] in the release."""

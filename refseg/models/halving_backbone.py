@@ -26,6 +26,8 @@ class HalvingBackbone(nn.Module):
         config: widths, depths and strides.
     """
 
+    frozen = False  # it always learns
+
     def __init__(self, config: HalvingBackboneConfig):
         super().__init__()
         width, *widths = config.channels

@@ -83,8 +83,8 @@ class MagNetConfig:
 class MagNet(nn.Module):
     """A picture and an expression in, mask logits out.
 
-    ``visual_channels`` has the widths of those entries of the trace that say what is seen where, ``trace_channels`` the
-    widths of those that an objective may read.
+    ``visual_channels`` has the widths of those entries of the trace that say what is seen where and can still learn it;
+    an objective may ask. ``trace_channels`` has the widths of what else an objective may read.
 
     Args:
         config: the parts.
@@ -109,7 +109,9 @@ class MagNet(nn.Module):
             {level: widths[level] for level in coarse_to_fine}, config.pixel_decoder
         )
         self.decoder = Mask2FormerDecoder(config.pixel_decoder.dim, coarse_to_fine[:-1], config.decoder)
-        self.visual_channels = {f"backbone/{level}": widths[level] for level in LEVELS}
+        self.visual_channels = {}
+        if not self.backbone.frozen:
+            self.visual_channels = {f"backbone/{level}": widths[level] for level in LEVELS}
         self.trace_channels = {"words": words, "sentence": words, "pixels": config.pixel_decoder.dim}
         self.trace_channels |= {f"fused/{level}": widths[level] for level in LEVELS}
 

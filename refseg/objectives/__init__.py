@@ -9,14 +9,25 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from refseg.objectives.mask_grounding import MaskGrounding, MaskGroundingConfig
 from refseg.objectives.segmentation import Segmentation, SegmentationConfig
 from refseg.objectives.taught_maps import TaughtMaps, TaughtMapsConfig
+from refseg.tokenizer import WordVocabulary
 
-OBJECTIVES = {SegmentationConfig: Segmentation, TaughtMapsConfig: TaughtMaps}
+OBJECTIVES = {
+    SegmentationConfig: Segmentation,
+    TaughtMapsConfig: TaughtMaps,
+    MaskGroundingConfig: MaskGrounding,
+}
 
 
 def build_objective(
-    config: SegmentationConfig, model: nn.Module | None = None, classes: Sequence[int] = ()
+    config: SegmentationConfig,
+    model: nn.Module | None = None,
+    classes: Sequence[int] = (),
+    tokenizer: WordVocabulary | None = None,
 ) -> nn.Module:
-    """The objective whose config this is; see its class for when it needs ``model`` and ``classes``."""
-    return OBJECTIVES[type(config)](config, model, classes)
+    """The objective whose config this is; see its class for when it needs ``model``, ``classes`` and ``tokenizer``."""
+    kind = OBJECTIVES[type(config)]
+    words = {"tokenizer": tokenizer} if kind.reads_words else {}
+    return kind(config, model, classes, **words)

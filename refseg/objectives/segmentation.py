@@ -45,6 +45,8 @@ class Segmentation(nn.Module):
         RefsegError: ``semantics`` without a model or classes.
     """
 
+    reads_words = False  # whether the tokenizer is wanted too, see ``build_objective``
+
     def __init__(self, config: SegmentationConfig, model: nn.Module | None = None, classes: Sequence[int] = ()):
         super().__init__()
         self.weights = {"bce": config.bce, "dice": config.dice}
@@ -60,12 +62,7 @@ class Segmentation(nn.Module):
     def forward(self, model: nn.Module, batch: RefBatch) -> tuple[Prediction, dict[str, Tensor]]:
         """The model's prediction as it is, and "bce", "dice" and perhaps "semantics", scalars and not yet weighted."""
         prediction = model(batch)
-        size = batch.mask.shape[-2:]
-        logits = F.interpolate(prediction.mask_logits.float(), size, mode="bilinear", align_corners=False)
-        losses = {
-            "bce": binary_cross_entropy(logits, batch.mask, batch.pixel_valid),
-            "dice": dice_loss(logits, batch.mask, batch.pixel_valid),
-        }
+        losses = mask_losses(prediction.mask_logits, batch)
         if self.classifiers:
             losses["semantics"] = self._semantics(prediction.trace, batch)
         return prediction, losses
@@ -80,6 +77,21 @@ class Segmentation(nn.Module):
             for logits, wanted in zip(answers, truths[x.shape[-2:]].unbind(1), strict=True):
                 terms.append(F.cross_entropy(logits.float(), wanted, ignore_index=IGNORED))
         return sum(terms) / len(terms)
+
+
+def mask_losses(mask_logits: Tensor, batch: RefBatch) -> dict[str, Tensor]:
+    """The terms "bce" and "dice" of [B,1,h,w] at the size of the network's input."""
+    size = batch.mask.shape[-2:]
+    logits = F.interpolate(mask_logits.float(), size, mode="bilinear", align_corners=False)
+    truth = batch.mask, batch.pixel_valid
+    return {"bce": binary_cross_entropy(logits, *truth), "dice": dice_loss(logits, *truth)}
+
+
+def mean_over_steps(prediction: Prediction, batch: RefBatch) -> dict[str, Tensor]:
+    """Both terms as means over the masks of all steps: trace["masks/0"], ... and the last (deep supervision)."""
+    steps = [logits for name, logits in prediction.trace.items() if name.startswith("masks/")]
+    losses = [mask_losses(logits, batch) for logits in [*steps, prediction.mask_logits]]
+    return {name: sum(step[name] for step in losses) / len(losses) for name in losses[0]}
 
 
 def region_classes(batch: RefBatch, grid: tuple[int, int]) -> Tensor:

@@ -9,6 +9,7 @@ from torch import nn
 from refseg.errors import RefsegError
 from refseg.objectives import OBJECTIVES, SegmentationConfig, build_objective
 from refseg.objectives.segmentation import IGNORED, region_classes
+from refseg.tokenizer import WordVocabulary
 from refseg.types import Prediction, RefBatch
 
 B, H, W = 2, 12, 20
@@ -94,7 +95,7 @@ def test_half_precision_logits_are_compared_in_full():
 
 def test_every_config_has_its_objective():
     for config, objective in OBJECTIVES.items():
-        assert isinstance(build_objective(config()), objective)
+        assert isinstance(build_objective(config(), Seeing(), tokenizer=WordVocabulary(["red"])), objective)
 
 
 # ---- semantics: what every region shows --------------------------------------------------------------------------
@@ -106,6 +107,7 @@ class Seeing(Constant):
     def __init__(self):
         super().__init__(0.0, stride=4)
         self.visual_channels = {"backbone/c3": 5, "backbone/c4": 7, "temporal/c5": 11}
+        self.trace_channels = {"words": 3, "sentence": 3, "pixels": 5}
 
     def forward(self, batch):
         return Prediction(self.logits, {name: torch.ones(B, C, 3, 5) for name, C in self.visual_channels.items()})
