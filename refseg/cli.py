@@ -43,13 +43,17 @@ class Tour:
 
 @dataclass
 class Prepare:
-    """Make a data set ready: draws RefShapes and RefShapes-Video (a minute each); says what to obtain for others."""
+    """Make a data set ready: draws ours, downloads and counts those of others, says what to obtain by hand."""
 
     name: DataSetName = "refshapes"
     """refshapes, refshapes_video, refcoco, refcoco+, refcocog, referit, a2d or jhmdb."""
+    pictures: bool = True
+    """With --no-pictures texts and masks only: the pictures of RefCOCO are 13 GB."""
+    parquet: Path | None = None
+    """Of refcoco, refcoco+ and refcocog: a folder of parquet files to make the annotations of, as jxu124 has them."""
 
     def run(self) -> None:
-        """Draw one of ours, or report on the files of another data set."""
+        """Draw one of ours; or obtain another one, exit status 1 if something is missing or differs."""
         if self.name == "refshapes":
             from refseg.datasets.refshapes import ensure
 
@@ -59,7 +63,10 @@ class Prepare:
 
             print(f"RefShapes-Video is in {ensure()}.")
         else:
-            CheckData(self.name).run()
+            from refseg.datasets.prepare import prepare
+
+            if not prepare(self.name, pictures=self.pictures, parquet=self.parquet):
+                raise SystemExit(1)
 
 
 @dataclass

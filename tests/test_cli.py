@@ -217,12 +217,20 @@ def test_prepare_draws_and_check_data_counts_every_split(refseg, tiny_refshapes)
     assert status == 0 and "sentences      28" in out and "all 7 pictures are there" in out
 
 
-@pytest.mark.parametrize("command", ["check-data", "prepare"])
-def test_data_that_is_not_there_is_told_once_and_where_to_get_it(refseg, command, tmp_path, monkeypatch):
+def test_data_that_is_not_there_is_told_once_and_where_to_get_it(refseg, tmp_path, monkeypatch):
     monkeypatch.setenv("REFSEG_DATA", str(tmp_path))
-    status, out, _ = refseg(command, "refcoco")
+    status, out, _ = refseg("check-data", "refcoco")
     assert status == 1 and out.count("[FAIL]") == 1
     assert "refcoco/instances.json" in out and "web.archive.org" in out
+
+
+def test_prepare_passes_its_options_on_and_fails_if_something_is_missing(refseg, monkeypatch, tmp_path):
+    called = []
+    monkeypatch.setattr("refseg.datasets.prepare.prepare", lambda name, **options: called.append((name, options)))
+    status, _, _ = refseg("prepare", "refcoco+", "--no-pictures", "--parquet", tmp_path)
+    assert status == 1 and called == [("refcoco+", {"pictures": False, "parquet": tmp_path})]
+    monkeypatch.setattr("refseg.datasets.prepare.prepare", lambda name, **options: True)
+    assert refseg("prepare", "jhmdb")[0] == 0
 
 
 def test_tour_passes_its_options_on(refseg, monkeypatch, tmp_path):

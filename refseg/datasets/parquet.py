@@ -1,0 +1,134 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg from parquet files: the annotations without the pictures, in one small download.
+
+The layout is that of the data sets jxu124/refcoco, refcocoplus and refcocog on the Hugging Face hub: one row per ref
+with the columns of REFER's pickles, and ``raw_anns`` and ``raw_image_info``, which are the annotation and the picture
+record of instances.json as JSON text. What is written is the REFER layout, so ``refer.ReferDataset`` reads it like the
+original. It holds only the objects that are referred to, and no names of categories.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from refseg.datasets.refer import BENCHMARKS
+from refseg.errors import RefsegError
+
+SPLITS = {
+    "refcoco": {"train": "train", "validation": "val", "test": "testA", "testB": "testB"},
+    "refcoco+": {"train": "train", "validation": "val", "test": "testA", "testB": "testB"},
+    "refcocog": {"train": "train", "validation": "val", "test": "test"},
+}
+_OF_REF = ("sent_ids", "file_name", "ann_id", "ref_id", "image_id", "sentences", "category_id")
+_FILE = re.compile(r"(\w+)-(\d{5})-of-(\d{5})(?:-\w+)?\.parquet")
+_ROWS = 1000  # converted at a time
+
+
+def convert_parquet(name: str, source: Path, folder: Path) -> None:
+    """Write ``instances.json`` and ``refs(OWNER).json`` of what the parquet files in ``source`` hold.
+
+    Args:
+        name: "refcoco", "refcoco+" or "refcocog", whose owners here are unc, unc and umd.
+        source: a folder; the files may lie below it, and are called SPLIT-00000-of-00001.parquet.
+        folder: an existing one.
+
+    Raises:
+        RefsegError: pyarrow is not installed; no such files, a split or a part of one is missing, or what they hold
+            is of another layout or contradicts itself.
+    """
+    if name not in SPLITS:
+        raise RefsegError(f"{name} is not known as parquet files but only: {', '.join(SPLITS)}.")
+    refs: list[dict] = []
+    records: dict[str, dict[Any, dict]] = {"annotations": {}, "images": {}}
+    for split, paths in _files_of(name, source).items():
+        for path in paths:
+            for row in tqdm(_rows(path), total=_count(path), desc=path.name, unit="ref"):
+                refs.append(_ref(row, split, path))
+                _keep(records["annotations"], row["raw_anns"], row["ann_id"], path)
+                _keep(records["images"], row["raw_image_info"], row["image_id"], path)
+    instances = {"info": {"description": f"referred objects of {name}, from parquet files"}}
+    instances |= {what: list(found.values()) for what, found in records.items()}
+    owner = BENCHMARKS[name].default_split_by
+    (folder / f"refs({owner}).json").write_text(json.dumps(refs))
+    (folder / "instances.json").write_text(json.dumps(instances))
+
+
+def _files_of(name: str, source: Path) -> dict[str, list[Path]]:
+    """The files of every split, by our name of it."""
+    found: dict[str, dict[int, Path]] = {split: {} for split in SPLITS[name].values()}
+    wanted: dict[str, int] = {}
+    for path in sorted(source.rglob("*.parquet")):
+        parts = _FILE.fullmatch(path.name)
+        if parts is None or parts[1] not in SPLITS[name]:
+            continue
+        split, number = SPLITS[name][parts[1]], int(parts[2])
+        if number in found[split]:  # the hub's history holds several states of one file
+            other = found[split][number].name
+            raise RefsegError(f"{path.name} and {other} are the same part of {name}: keep the newer one.")
+        found[split][number], wanted[split] = path, int(parts[3])
+    lacking = [split for split, paths in found.items() if len(paths) != wanted.get(split, 1)]
+    if lacking:
+        names = ", ".join(f"{split}-00000-of-00001.parquet" for split in SPLITS[name])
+        raise RefsegError(
+            f"{source} lacks parquet files of {name} {', '.join(lacking)}: get all of {names}, or all parts that their "
+            "names count."
+        )
+    return {split: list(paths.values()) for split, paths in found.items()}
+
+
+def _count(path: Path) -> int:
+    return _open(path).metadata.num_rows
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows as dicts of plain Python values."""
+    columns = [*_OF_REF, "split", "raw_anns", "raw_image_info"]
+    try:
+        file = _open(path)
+        if lacking := set(columns) - set(file.schema_arrow.names):
+            raise ValueError(f"no column {', '.join(sorted(lacking))}")
+        for batch in file.iter_batches(_ROWS, columns=columns):
+            yield from batch.to_pylist()
+    except RefsegError:
+        raise
+    except Exception as error:  # a damaged file raises nearly anything
+        raise _other_layout(path, error) from error
+
+
+def _open(path: Path) -> Any:
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise RefsegError("Parquet files are read by pyarrow, which is not installed: pip install pyarrow.") from error
+    try:
+        return ParquetFile(path)
+    except Exception as error:
+        raise _other_layout(path, error) from error
+
+
+def _ref(row: dict[str, Any], split: str, path: Path) -> dict[str, Any]:
+    """The ref as REFER's pickles hold it; its split is that of its file, for the files call testA "test"."""
+    said = {"validation": "val", "test": split if split == "testA" else "test"}.get(row["split"], row["split"])
+    if said != split:
+        raise RefsegError(f"{path} is {split} but holds a ref of {row['split']!r}: get it anew.")
+    return {key: row[key] for key in _OF_REF} | {"split": split}
+
+
+def _keep(found: dict[Any, dict], text: Any, number: Any, path: Path) -> None:
+    """Add a record given as JSON text; a second one of the same number must be the same."""
+    try:
+        record = json.loads(text)
+        if record["id"] != number or found.setdefault(number, record) != record:
+            raise ValueError(f"two different records of {number}")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _other_layout(path, error) from error
+
+
+def _other_layout(path: Path, error: Exception) -> RefsegError:
+    why = " ".join(str(error).split())[:200]
+    return RefsegError(f"{path} is not laid out as the files of jxu124/refcoco ({why or type(error).__name__}).")
