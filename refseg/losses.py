@@ -46,6 +46,20 @@ def map_loss(maps: Tensor, wanted: Tensor) -> Tensor:
     return -(share.log() * asked).sum() / asked.sum().clamp(min=1)
 
 
+def contrastive_loss(scores: Tensor, positive: Tensor, allowed: Tensor, counted: Tensor) -> Tensor:
+    """InfoNCE: minus the log of the share that the positive has of a softmax over all candidates, mean over rows.
+
+    Args:
+        scores: [B,N], similarities already divided by the temperature.
+        positive: [B] int64, which candidate is the right one.
+        allowed: [B,N] bool, which candidates there are; the positive must be among them.
+        counted: [B] bool, the rows that are asked. None asked: zero.
+    """
+    hidden = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+    per_row = F.cross_entropy(hidden, positive, reduction="none")
+    return (per_row * counted).sum() / counted.sum().clamp(min=1)
+
+
 def hidden_word_loss(logits: Tensor, words: Tensor) -> Tensor:
     """Cross-entropy of the words that were hidden, mean over all of them; zero, with a gradient of zero, for none.
 

@@ -1,11 +1,11 @@
 """Losses against numbers worked out on paper; padding must weigh nothing."""
 
-from math import log
+from math import exp, log
 
 import pytest
 import torch
 
-from refseg.losses import binary_cross_entropy, dice_loss
+from refseg.losses import binary_cross_entropy, contrastive_loss, dice_loss
 
 # Probabilities 1/2, 3/4 and 1/4; the first and the third pixel belong to the referent.
 LOGITS = torch.tensor([0.0, log(3), -log(3)]).reshape(1, 1, 1, 3)
@@ -74,3 +74,20 @@ def test_gradients_push_logits_towards_the_mask(loss):
     logits = LOGITS.clone().requires_grad_()
     loss(logits, MASK, ALL).backward()
     assert logits.grad.flatten().sign().tolist() == [-1, 1, -1]  # descent raises the first and the third
+
+
+def test_contrast_by_hand():
+    scores = torch.tensor([[2.0, 0.0, 9.0], [1.0, 1.0, 1.0], [0.0, 5.0, 0.0]], requires_grad=True)
+    positive, counted = torch.tensor([0, 1, 2]), torch.tensor([True, True, False])
+    allowed = torch.tensor([[True, True, False], [True] * 3, [True] * 3])
+    loss = contrastive_loss(scores, positive, allowed, counted)
+    assert loss.item() == pytest.approx((log(1 + exp(-2)) + log(3)) / 2)  # the third row is not asked
+    loss.backward()
+    assert scores.grad[0, 2] == 0 and scores.grad[2].abs().max() == 0  # nor is what is not allowed
+
+
+def test_contrast_of_nothing_is_zero():
+    scores = torch.randn(3, 5, requires_grad=True)
+    loss = contrastive_loss(scores, torch.zeros(3, dtype=torch.int64), torch.ones(3, 5) > 0, torch.zeros(3) > 0)
+    loss.backward()
+    assert loss.item() == 0 and scores.grad.abs().max() == 0

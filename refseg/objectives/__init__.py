@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from refseg.objectives.alignment import Alignment, AlignmentConfig
 from refseg.objectives.mask_grounding import MaskGrounding, MaskGroundingConfig
 from refseg.objectives.segmentation import Segmentation, SegmentationConfig
 from refseg.objectives.taught_maps import TaughtMaps, TaughtMapsConfig
@@ -17,6 +18,7 @@ from refseg.tokenizer import WordVocabulary
 OBJECTIVES = {
     SegmentationConfig: Segmentation,
     TaughtMapsConfig: TaughtMaps,
+    AlignmentConfig: Alignment,
     MaskGroundingConfig: MaskGrounding,
 }
 
