@@ -1,7 +1,7 @@
 """Every preset is a whole experiment: it builds, it can be stored, and it is a fresh one each time."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import torch
@@ -9,6 +9,8 @@ import torch
 from refseg.errors import RefsegError
 from refseg.models import build_model
 from refseg.models.config import config_from_dict
+from refseg.models.magnet import MagNetConfig
+from refseg.models.swin import SwinConfig
 from refseg.presets import PRESETS, OptimConfig
 from refseg.train import describe
 
@@ -23,8 +25,12 @@ def test_a_preset_can_be_stored_and_read_back(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_builds_its_model(name):
+    config = PRESETS[name]().model
+    if isinstance(config, MagNetConfig) and isinstance(config.backbone, SwinConfig):
+        pytest.importorskip("timm")
+        pytest.importorskip("transformers")
     with torch.device("meta"):
-        model = build_model(replace(PRESETS[name]().model, vocabulary_size=31))
+        model = build_model(replace(config, vocabulary_size=31), fetch_weights=False)
     assert sum(parameter.numel() for parameter in model.parameters()) > 100_000
 
 
@@ -33,8 +39,22 @@ def test_a_preset_is_fresh_each_time(name):
     first = PRESETS[name]()
     before = describe(first)
     first.optim.steps = first.data.image_size = 17
-    first.model.fusion.dim, first.objective.dice = 7, 17.0
+    for field in fields(first.model):
+        part = getattr(first.model, field.name)
+        if is_dataclass(part):
+            setattr(part, fields(part)[0].name, 7)
+    first.objective.dice = 17.0
     assert describe(PRESETS[name]()) == before
+
+
+@pytest.mark.parametrize(
+    "name, part, changed",
+    [("no_cam", "model", 1), ("no_mask_grounding", "objective", 1), ("no_alignment", "objective", 2)],
+)
+def test_an_ablation_of_magnet_changes_one_thing_only(name, part, changed):
+    whole, control = describe(PRESETS["magnet_refshapes"]()), describe(PRESETS[f"magnet_refshapes_{name}"]())
+    assert [key for key in whole if whole[key] != control[key]] == [part]
+    assert len([key for key in whole[part] if whole[part][key] != control[part][key]]) == changed
 
 
 @pytest.mark.parametrize("name, part", [("blank", "data"), ("no_attention", "model"), ("sentence", "model")])
