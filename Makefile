@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tour test test-quick test-slow test-floor bench lab notebooks mutations student lint clean
+.PHONY: help tour test test-quick test-slow test-floor bench lab explorer gallery notebooks mutations student lint clean
 
 # Name an interpreter here if the search below finds the wrong one: make test PYTHON=/path/to/python3
 PYTHON ?=
@@ -46,6 +46,12 @@ bench: $(READY) ## speed, memory and error of CMSA and CFSA, into data/results (
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	@.venv/bin/python -m jupyterlab notebooks
+
+explorer: $(READY) ## open the word-region explorer on its shipped examples, in a browser
+	@.venv/bin/refseg explore --open
+
+gallery: $(READY) ## 24 sentences with their explorer in one page, runs/gallery.html (a minute)
+	@.venv/bin/python -m refseg.explorer.gallery
 
 notebooks: $(READY) ## run all lessons again and store their outputs and times (one: make notebooks LESSON=04)
 	@.venv/bin/python notebooks/build.py execute $(LESSON)

@@ -227,6 +227,45 @@ class Predict:
 
 
 @dataclass
+class Explore:
+    """Write a page to explore what words do: hover, click, strike out. It needs no network; without a photo: examples."""
+
+    image: Path | None = None
+    """The photo: JPEG, PNG, ... Without one the page shows the shipped examples."""
+    expression: str | None = None
+    """What to find in the photo, for instance "the red star left of the circle"."""
+    compare: str | None = None
+    """A second expression, beside the first."""
+    checkpoint: Path = SHIPPED
+    """Folder with model.safetensors and config.json. The shipped one knows the words of RefShapes only."""
+    out: Path = runs_dir() / "explorer.html"
+    """The page."""
+    open: bool = False
+    """Open the page in a browser too."""
+
+    def run(self) -> None:
+        """Write the page and say where it is."""
+        from refseg.explorer import Explorer
+
+        if (self.image is None) != (self.expression is None):
+            raise RefsegError("A photo and an expression go together: name both with --image and --expression, or none.")
+        if self.image is None:
+            explorer = Explorer()
+        else:
+            explorer = Explorer(self.checkpoint, self.image, self.expression, compare=self.compare)
+            if unknown := explorer.reading.unknown:
+                print(f"Not in the vocabulary: {', '.join(unknown)}", file=sys.stderr)
+        if self.out == runs_dir() / "explorer.html":
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+        page = explorer.export_html(self.out, "" if self.image else "The word-region explorer")
+        print(f"{explorer.sentence()}\nThe page is {page}.")
+        if self.open:
+            import webbrowser
+
+            webbrowser.open(page.resolve().as_uri())
+
+
+@dataclass
 class CheckData:
     """Count a data set on disk beside the official numbers, and say which file is missing and where to get it."""
 
@@ -362,6 +401,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Explore, tyro.conf.subcommand("explore")]
     | Annotated[CheckData, tyro.conf.subcommand("check-data")]
     | Annotated[ConvertCmsaRelease, tyro.conf.subcommand("convert-cmsa-release")]
     | Annotated[ConvertMagnetRelease, tyro.conf.subcommand("convert-magnet-release")]

@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": cli.Evaluate,
     "score": cli.Score,
     "predict": cli.Predict,
+    "explore": cli.Explore,
     "check-data": cli.CheckData,
     "convert-cmsa-release": cli.ConvertCmsaRelease,
     "convert-magnet-release": cli.ConvertMagnetRelease,
@@ -238,3 +239,27 @@ def test_tour_passes_its_options_on(refseg, monkeypatch, tmp_path):
     monkeypatch.setattr("refseg.tour.run_tour", lambda *args: called.append(args))
     assert refseg("tour", "--minutes", "0.5", "--out", tmp_path / "t")[0] == 0
     assert called == [(tmp_path / "t", 0.5)]
+
+
+# ---- explore ---------------------------------------------------------------------------------------------------
+
+
+def test_explore_writes_one_page(refseg, tiny_checkpoint, photo, tmp_path):
+    page = tmp_path / "page.html"
+    options = ["--checkpoint", tiny_checkpoint, "--image", photo, "--out", page]
+    status, out, err = refseg("explore", *options, "--expression", "the unheard star", "--compare", "the circle")
+    assert status == 0 and str(page) in out and err == "Not in the vocabulary: unheard\n"
+    text = page.read_text(encoding="utf-8")
+    assert "the unheard star" in text and '"second_expression":"the circle"' in text and "https:" not in text
+
+
+def test_explore_shows_the_shipped_examples(refseg, tmp_path):
+    status, out, _ = refseg("explore", "--out", tmp_path / "page.html")
+    assert status == 0 and "IoU" in out and (tmp_path / "page.html").stat().st_size < 1_600_000
+
+
+def test_explore_needs_both_or_none(refseg, photo, tmp_path):
+    assert_refused(refseg("explore", "--image", photo), "--image and --expression")
+    assert_refused(refseg("explore", "--expression", "star"), "--image and --expression")
+    nowhere = tmp_path / "no" / "page.html"
+    assert_refused(refseg("explore", "--out", nowhere), "folder that is there")
