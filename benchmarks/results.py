@@ -2,10 +2,11 @@
 
     python benchmarks/results.py              # scores first, then the tables
     python benchmarks/results.py --no-score   # the tables only, from the JSON files that are there
+    python benchmarks/results.py --only cmsa_refshapes_video   # scores of one checkpoint, then the tables
 
 Writes data/results/NAME.json for every checkpoint NAME. The tables of the controls, of video and of speed come from the
-JSON files there that ``benchmarks/controls.py``, ``benchmarks/video.py`` and ``make bench`` make. Scores are taken on
-the CPU.
+JSON files there that ``benchmarks/controls.py``, ``benchmarks/video.py``, ``benchmarks/pointing.py`` and ``make bench``
+make. Scores are taken on the CPU.
 """
 
 from __future__ import annotations
@@ -33,32 +34,39 @@ FORMS = {
 }
 
 
+SHIPPED = ("cmsa_refshapes", "cmsa_refshapes_taught_maps")  # of pictures
+SHIPPED_VIDEO = "cmsa_refshapes_video"
+POINTING = {"cmsa_refshapes": "pointing", "cmsa_refshapes_taught_maps": "pointing_taught_maps"}
 VIDEO_SPLITS = ("val", "test")
 KINDS = ("direction", "turn", "stop", "still", "size", "pass", "attribute", "position")
 
 
-def main(score: bool = True) -> None:
+def main(score: bool = True, only: str | None = None) -> None:
     """Score, store, and rewrite the blocks between the marks in README.md.
 
     Args:
         score: False takes the scores of the last time.
+        only: score this checkpoint only.
     """
-    if score:
-        score_shipped()
-        score_shipped_video()
-    parts = [shipped(read("cmsa_refshapes"))]
+    for name in (*SHIPPED, SHIPPED_VIDEO):
+        if score and only in (None, name):
+            score_shipped(name)
+    for name in SHIPPED:
+        write_block(checkpoints_dir() / name / "README.md", "results", shipped(read(name)))
+    parts = [shipped(read(SHIPPED[0]))]
     if controls := read("controls"):
         parts.append(by_control(controls))
-    write_block(checkpoints_dir() / "cmsa_refshapes" / "README.md", "results", parts[0])
     write_block(PROJECT / "README.md", "results", "\n\n".join(parts))
+    if all(map(read, POINTING.values())):
+        write_block(PROJECT / "README.md", "pointing", pointing())
     if measured := read("cmsa_speed"):
         text = speed(measured)
         if network := read("cmsa_network"):
             text += "\n\n" + profile(network)
         write_block(PROJECT / "README.md", "speed", text)
     if videos := read("video"):
-        shipped_scores = shipped_video(read("cmsa_refshapes_video"))
-        write_block(checkpoints_dir() / "cmsa_refshapes_video" / "README.md", "results", shipped_scores)
+        shipped_scores = shipped_video(read(SHIPPED_VIDEO))
+        write_block(checkpoints_dir() / SHIPPED_VIDEO / "README.md", "results", shipped_scores)
         write_block(PROJECT / "README.md", "video", "\n\n".join([video(videos), shipped_scores]))
     if frames := read("cfsa_speed"):
         write_block(PROJECT / "README.md", "frames", against_frames(frames))
@@ -70,22 +78,18 @@ def read(name: str) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def score_shipped() -> None:
-    """All splits, and val with the two controls of the expression."""
-    checkpoint = checkpoints_dir() / "cmsa_refshapes"
-    results = {split: evaluate_checkpoint(checkpoint, "refshapes", split, device="cpu") for split in SPLITS}
-    for control in ("blank", "other"):
-        results[f"val, {control}"] = evaluate_checkpoint(
-            checkpoint, "refshapes", "val", device="cpu", expression_control=control
-        )
-    (results_dir() / "cmsa_refshapes.json").write_text(json.dumps(results, indent=1) + "\n")
-
-
-def score_shipped_video() -> None:
-    """Both splits of RefShapes-Video."""
-    checkpoint = checkpoints_dir() / "cmsa_refshapes_video"
-    results = {split: evaluate_checkpoint(checkpoint, "refshapes_video", split, device="cpu") for split in VIDEO_SPLITS}
-    (results_dir() / "cmsa_refshapes_video.json").write_text(json.dumps(results, indent=1) + "\n")
+def score_shipped(name: str) -> None:
+    """All splits; of pictures also val with the two controls of the expression."""
+    checkpoint = checkpoints_dir() / name
+    if name == SHIPPED_VIDEO:
+        results = {s: evaluate_checkpoint(checkpoint, "refshapes_video", s, device="cpu") for s in VIDEO_SPLITS}
+    else:
+        results = {split: evaluate_checkpoint(checkpoint, "refshapes", split, device="cpu") for split in SPLITS}
+        for control in ("blank", "other"):
+            results[f"val, {control}"] = evaluate_checkpoint(
+                checkpoint, "refshapes", "val", device="cpu", expression_control=control
+            )
+    (results_dir() / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 def shipped(results: dict) -> str:
@@ -98,6 +102,26 @@ def shipped(results: dict) -> str:
     notes = f"{about['parameters']:,} parameters, seed {about['seed']}, one run. {where(about)} "
     notes += "In the last two rows every expression is hidden (blank) or that of another object of its picture (other)."
     return "\n".join(lines) + "\n\n" + "\n".join(textwrap.wrap(notes, 118))
+
+
+def pointing() -> str:
+    """The Markdown table of the pointing game: the shipped network, and the same after its maps were taught."""
+    lines = [
+        "| the maximum of a word's map lies on what the word is true of | c3 | c4 | c5 | mIoU, val |",
+        "|---" * 5 + "|",
+    ]
+    for name, stored in POINTING.items():
+        scores = read(stored)["pointing"]["val"]["attention"]
+        cells = [f"{scores[level]['all']['pointing']:.3f}" for level in ("c3", "c4", "c5")]
+        lines.append(f"| {name} | {' | '.join(cells)} | {read(name)['val']['mIoU']:.3f} |")
+    row = scores["c5"]["all"]
+    lines += [
+        f"| by chance in the picture | {' | '.join([format(row['chance'], '.3f')] * 3)} | |",
+        f"| by chance on an object | {' | '.join([format(row['object_chance'], '.3f')] * 3)} | |",
+    ]
+    count = read(stored)["pointing"]["val"]["expressions"]
+    notes = f"Val, {count:,} expressions, {row['N']:,} words. {where(read(stored))}"
+    return "\n".join([*lines, "", *textwrap.wrap(notes, 118)])
 
 
 def shipped_video(results: dict) -> str:

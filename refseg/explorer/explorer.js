@@ -92,36 +92,40 @@ function colourTable(hex) {
 
 const COLOURS = { cividis: colourTable(CIVIDIS), diverging: colourTable(DIVERGING) };
 
+// Of a side of `count` regions: for every fine point the region before it and how far it is to the next.
+function between(count) {
+  const points = Array.from({ length: count * FINE }, (_, n) => Math.min(Math.max((n + 0.5) / FINE - 0.5, 0), count - 1));
+  const before = points.map((point) => Math.min(Math.floor(point), Math.max(count - 2, 0)));
+  return points.map((point, n) => [before[n], point - before[n]]);
+}
+
 // Bilinear between the middles of the regions, as the pointing game enlarges maps.
 function enlarged({ values, h, w }) {
-  const [rows, columns] = [h * FINE, w * FINE];
-  const out = new Float32Array(rows * columns);
-  for (let y = 0; y < rows; y++) {
-    const v = Math.min(Math.max((y + 0.5) / FINE - 0.5, 0), h - 1);
-    const top = Math.min(Math.floor(v), Math.max(h - 2, 0));
-    const down = h > 1 ? w : 0;
-    for (let x = 0; x < columns; x++) {
-      const u = Math.min(Math.max((x + 0.5) / FINE - 0.5, 0), w - 1);
-      const left = Math.min(Math.floor(u), Math.max(w - 2, 0));
-      const right = w > 1 ? 1 : 0;
+  const [rows, columns] = [between(h), between(w)];
+  const [down, right] = [h > 1 ? w : 0, w > 1 ? 1 : 0];
+  const out = new Float32Array(rows.length * columns.length);
+  let n = 0;
+  for (const [top, v] of rows) {
+    for (const [left, u] of columns) {
       const at = top * w + left;
-      const upper = values[at] + (u - left) * (values[at + right] - values[at]);
-      const lower = values[at + down] + (u - left) * (values[at + down + right] - values[at + down]);
-      out[y * columns + x] = upper + (v - top) * (lower - upper);
+      const upper = values[at] + u * (values[at + right] - values[at]);
+      const lower = values[at + down] + u * (values[at + down + right] - values[at + down]);
+      out[n++] = upper + v * (lower - upper);
     }
   }
-  return { values: out, h: rows, w: columns };
+  return { values: out, h: rows.length, w: columns.length };
 }
 
 function heatCanvas(fine, low, high, colours) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [fine.w, fine.h];
   const picture = new ImageData(fine.w, fine.h);
-  const span = high - low || 1;
-  fine.values.forEach((value, n) => {
-    const at = 3 * Math.min(255, Math.max(0, Math.round((255 * (value - low)) / span)));
-    picture.data.set([colours[at], colours[at + 1], colours[at + 2], 255], 4 * n);
-  });
+  const scale = 255 / (high - low || 1);
+  for (let n = 0; n < fine.values.length; n++) {
+    const at = 3 * Math.min(255, Math.max(0, Math.round(scale * (fine.values[n] - low))));
+    for (let channel = 0; channel < 3; channel++) picture.data[4 * n + channel] = colours[at + channel];
+    picture.data[4 * n + 3] = 255;
+  }
   canvas.getContext("2d").putImageData(picture, 0, 0);
   return canvas;
 }
@@ -142,8 +146,9 @@ function contours({ values, h, w }, level) {
   };
   for (let y = -1; y < h; y++) {
     for (let x = -1; x < w; x++) {
+      const first = at(y, x) > level; // most cells are all above or all below: these cost nothing more
+      if (at(y, x + 1) > level === first && at(y + 1, x + 1) > level === first && at(y + 1, x) > level === first) continue;
       const above = [at(y, x), at(y, x + 1), at(y + 1, x + 1), at(y + 1, x)].map((value) => value > level);
-      if (above.every(Boolean) || !above.some(Boolean)) continue;
       const edges = [() => edge(y, x, 0), () => edge(y, x + 1, 1), () => edge(y + 1, x, 0), () => edge(y, x, 1)];
       for (let side = 0; side < 4; side++) {
         // Clockwise the corners go below at one side and come up at another; the line joins these two. What one cell
@@ -530,7 +535,8 @@ class Panel {
 
   ask(what, slot, request) {
     this.number += 1;
-    this.waiting[`${what}${slot}`] = { number: this.number, since: performance.now() };
+    const about = String(request.struck ?? request.expression);
+    this.waiting[`${what}${slot}`] = { number: this.number, since: performance.now(), about };
     this.fail("");
     this.note.textContent = "The network is reading ...";
     const { scene } = this.state;
@@ -608,7 +614,7 @@ class Panel {
     if (this.state.second_expression && !this.reading(1) && this.content.live && !this.waiting.read1) {
       this.ask("read", 1, { expression: this.state.second_expression, model: this.state.second_model });
     }
-    if (this.state.struck.length && !this.strike() && !this.waiting.strike0) this.askStrike();
+    if (this.state.struck.length && !this.strike()) this.askStrike();
     this.note.textContent = Object.keys(this.waiting).length ? "The network is reading ..." : this.remarks();
     this.rows = [];
     this.root.replaceChildren(
@@ -629,7 +635,7 @@ class Panel {
   askStrike() {
     if (this.content.live) {
       const { model, expression, struck } = this.state;
-      this.ask("strike", 0, { model, expression, struck });
+      if (this.waiting.strike0?.about !== String(struck)) this.ask("strike", 0, { model, expression, struck });
     } else {
       this.state.struck = [];
       this.fail("This page holds the masks without one word at a time.");
@@ -764,6 +770,7 @@ class Panel {
       max: count - 1,
       step: 1,
       "data-key": "frame",
+      "aria-label": "Frame",
       "aria-valuetext": text(),
       oninput: (event) => this.set({ frame: Number(event.target.value) }),
     });
@@ -1086,14 +1093,15 @@ class Panel {
 
   worth() {
     if (!this.level()) return "There is no map to judge.";
-    const measured = this.content.models[this.state.model]?.worth?.[this.state.normalisation]?.[this.state.level];
+    const model = this.content.models[this.state.model];
+    const measured = model?.worth?.[this.state.normalisation]?.[this.state.level];
     if (!measured) return "Not measured for this network. Maps of attention look convincing whether they mean something or not: score them first (lesson 09).";
     const { N, pointing, chance, object_chance: objects } = measured;
     const share = (value) => `${(100 * value).toFixed(1)} %`;
     return (
       `Over ${N.toLocaleString("en")} words of val these maps point at a thing that the word is true of in ${share(pointing)}; ` +
       `a blind guess would in ${share(chance)}, a guess among the objects in ${share(objects)}. ` +
-      "The weights gather in attention sinks at the border. To see what a word does, strike it out."
+      `${model.note} To see what a word does, strike it out.`
     );
   }
 

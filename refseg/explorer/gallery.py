@@ -111,9 +111,9 @@ among the first {looked}. {right} are right here and {wrong} wrong; of all of va
 _CLOSING = """
 <h2>What to look for</h2>
 <p>Strike out words first: that shows what each is worth to the mask, and the mask is what the network was trained for.
-Then look at the maps. As weights per word they gather in one place at the border, an attention sink. Divided by what
-all words share they look like something, and point at the right thing about as often as a blind guess. A map that
-convinces is not yet a map that explains.</p>
+Then look at the maps. They point, because this network was also shown where every word should look, with a truth that
+only a drawn benchmark has. The same network trained on masks alone finds the same things and sends the attention of
+all words to one place at the border. A map that convinces is not yet a map that explains.</p>
 <p>Made by <code>make gallery</code> of refseg, a kit to learn, explore and reproduce referring segmentation.
 RefShapes is CC0.</p>
 """

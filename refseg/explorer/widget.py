@@ -31,7 +31,12 @@ from refseg.viz import where
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE / "examples.json"
-SHIPPED = "cmsa_refshapes"
+SHIPPED = "cmsa_refshapes_taught_maps"  # its maps were taught to point, those of cmsa_refshapes are attention sinks
+POINTING = {"cmsa_refshapes": "pointing.json", SHIPPED: "pointing_taught_maps.json"}  # what the maps are worth
+NOTES = {
+    "cmsa_refshapes": "The weights gather in attention sinks at the border.",
+    SHIPPED: "They were taught to, with a truth that only a drawn benchmark has.",
+}
 KEPT_READINGS = 4  # of typed expressions, in the browser
 
 Model = str | Path | Loaded | Predictor
@@ -110,7 +115,7 @@ class Explorer(anywidget.AnyWidget):
         self.on_msg(self._on_message)
 
     def _content(self, live: bool = True) -> dict[str, Any]:
-        about = [{"name": _name(model), "worth": _worth(model)} for model in self._models]
+        about = [{"name": _name(m), "worth": _worth(m), "note": NOTES.get(_name(m), "")} for m in self._models]
         return {"live": live, "models": about, "scenes": [scene.to_wire() for scene in self.scenes]}
 
     # ---- what is shown --------------------------------------------------------------------------------------------
@@ -406,11 +411,12 @@ def _name(model: Model) -> str:
 
 
 def _worth(model: Model) -> dict[str, Any] | None:
-    """What the word maps of the shipped checkpoint are worth over all of val, as measured; None for another network."""
-    if not isinstance(model, str | Path) or Path(model).resolve() != (checkpoints_dir() / SHIPPED).resolve():
+    """What the word maps of a shipped checkpoint are worth over all of val, as measured; None for another network."""
+    folder = Path(model).resolve() if isinstance(model, str | Path) else None
+    if folder is None or folder.name not in POINTING or folder.parent != checkpoints_dir().resolve():
         return None
     try:
-        scores = json.loads((results_dir() / "pointing.json").read_text())["pointing"]["val"]
+        scores = json.loads((results_dir() / POINTING[folder.name]).read_text())["pointing"]["val"]
     except (OSError, ValueError, KeyError):
         return None
     names = {"positions": "attention", "words": "relative to the other words"}
