@@ -7,10 +7,15 @@ from dataclasses import replace
 from torch import nn
 
 from refseg.errors import RefsegError
+from refseg.models.alignformer import AlignFormer, AlignFormerConfig
 from refseg.models.cmsa_net import CMSANet, CMSANetConfig
 from refseg.models.magnet import MagNet, MagNetConfig
 
-MODELS: dict[type, type[nn.Module]] = {CMSANetConfig: CMSANet, MagNetConfig: MagNet}
+MODELS: dict[type, type[nn.Module]] = {
+    CMSANetConfig: CMSANet,
+    MagNetConfig: MagNet,
+    AlignFormerConfig: AlignFormer,
+}
 
 
 def build_model(config: object, fetch_weights: bool = True) -> nn.Module:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from refseg.models import MODELS, build_model
+from refseg.models.alignformer import AlignFormerConfig
 from refseg.models.backbones import DeepLabBackboneConfig, ResNet101BackboneConfig
 from refseg.models.cfsa import CFSAConfig, FrameMeanConfig
 from refseg.models.cmsa import CMSAConfig, ConcatenationMeanConfig
@@ -16,11 +17,14 @@ from refseg.models.config import config_from_dict, config_to_dict
 from refseg.models.cross_modal_alignment import CAMConfig
 from refseg.models.deformable_pixel_decoder import DeformableConfig
 from refseg.models.gmlf import GMLFConfig, ReleaseGMLFConfig
+from refseg.models.language_guided_pixel_decoder import DecoderWordsConfig
 from refseg.models.magnet import MagNetConfig
 from refseg.models.mask2former_decoder import MaskDecoderConfig
+from refseg.models.prototype_generator import PrototypeConfig
 from refseg.models.staged_text import BertWordsConfig
 from refseg.models.swin import SwinConfig
 from refseg.models.text_encoders import SentenceVectorConfig, WordEmbeddingConfig
+from refseg.models.vlba import VLBAConfig
 
 VOCABULARY = 11
 LESSON = CMSANetConfig.lesson(VOCABULARY)
@@ -63,13 +67,32 @@ EXAMPLES = {
         pixel_decoder=DeformableConfig(dim=16, layers=2, heads=2, points=3, inner=11, groups=4),
         decoder=MaskDecoderConfig(layers=4, heads=2, inner=13),
     ),
+    "alignformer lesson": AlignFormerConfig.lesson(VOCABULARY),
+    "alignformer, words to pixels only": replace(
+        AlignFormerConfig.lesson(VOCABULARY), vlba=VLBAConfig(pixels_to_words=False)
+    ),
+    "alignformer, pixels to words only": replace(
+        AlignFormerConfig.lesson(VOCABULARY), vlba=VLBAConfig(words_to_pixels=False), decoder_words=None
+    ),
+    "alignformer without VLBA": replace(
+        AlignFormerConfig.lesson(VOCABULARY), vlba=VLBAConfig(words_to_pixels=False, pixels_to_words=False)
+    ),
+    "alignformer in the paper's form": replace(
+        AlignFormerConfig.paper(VOCABULARY),
+        backbone=SwinConfig(dim=12, depths=(1, 1, 2, 1), heads=(1, 2, 3, 4), window=3, drop_path=0.0),
+        text=BertWordsConfig(dim=20, layers=4, heads=2, max_words=13),
+        vlba=VLBAConfig(heads=2),
+        pixel_decoder=DeformableConfig(dim=16, levels=3, layers=2, heads=2, points=3, inner=11, groups=4),
+        decoder_words=DecoderWordsConfig(heads=2, inner=7, max_words=13),
+        generator=PrototypeConfig(dim=14, layers=4, heads=2, inner=13),
+    ),
 }
 
 
 @pytest.fixture(params=EXAMPLES, ids=str)
 def config(request):
     config = EXAMPLES[request.param]
-    if isinstance(config, MagNetConfig) and isinstance(config.backbone, SwinConfig):
+    if isinstance(config.backbone, SwinConfig):
         pytest.importorskip("timm")
         pytest.importorskip("transformers")
     return config

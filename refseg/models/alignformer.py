@@ -1,0 +1,207 @@
+"""AlignFormer: the sentence is a centre, and the pixels that gather around it are the referent.
+
+"Learning Aligned Cross-modal Representations for Referring Image Segmentation", Wei, Chen, Chen and Zhu, 2023, arXiv
+2301.06429 v1. Its later version is "Linguistic Query-Guided Mask Generation ..." (LGFormer), whose code the authors
+released. VLBA, pixel decoder and generator are as in that code. Reconstructed is what only the first version has, the
+contrastive loss, ``objectives.alignment``; that its network was the later one's in all the rest is an assumption.
+
+Left out, because no mask depends on it: what VLBA of the last level would send on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from refseg.models.attention import l2_normalize, masked_mean
+from refseg.models.backbones import LEVELS
+from refseg.models.cmsa_net import regions_with_pixels
+from refseg.models.deformable_pixel_decoder import DeformableConfig
+from refseg.models.halving_backbone import HalvingBackboneConfig
+from refseg.models.language_guided_pixel_decoder import DecoderWordsConfig, LanguageGuidedPixelDecoder
+from refseg.models.magnet import BERT_PIECES, STAGED_BACKBONES
+from refseg.models.prototype_generator import PrototypeConfig, PrototypeGenerator
+from refseg.models.staged_text import STAGED_TEXTS, BertWordsConfig, TransformerWordsConfig
+from refseg.models.swin import SwinConfig
+from refseg.models.vlba import Met, VisionLanguageBidirectionalAttention, VLBAConfig
+from refseg.types import Prediction, RefBatch
+
+
+@dataclass
+class AlignFormerConfig:
+    """Which part stands in which place; the class of each part's config chooses the part."""
+
+    vocabulary_size: int
+    backbone: HalvingBackboneConfig | SwinConfig
+    text: TransformerWordsConfig | BertWordsConfig
+    vlba: VLBAConfig
+    pixel_decoder: DeformableConfig
+    decoder_words: DecoderWordsConfig | None  # None: the pixel decoder does not look at the words
+    generator: PrototypeConfig
+    upsampling: int = 1  # pixels are finer than the finest level, by that factor (ours, for the lessons)
+
+    @classmethod
+    def lesson(cls, vocabulary_size: int) -> AlignFormerConfig:
+        """About a million parameters: trains from scratch at 96 px on two CPU cores."""
+        return cls(
+            vocabulary_size,
+            HalvingBackboneConfig(),
+            TransformerWordsConfig(),
+            VLBAConfig(),
+            DeformableConfig(dim=48, levels=3, layers=2, heads=4, points=2, inner=96, groups=8),
+            DecoderWordsConfig(heads=4, inner=96),
+            PrototypeConfig(dim=64, layers=3, heads=4, inner=128),
+            upsampling=2,
+        )
+
+    @classmethod
+    def paper(
+        cls, vocabulary_size: int = BERT_PIECES, swin_weights: str | None = None, bert_weights: str | None = None
+    ) -> AlignFormerConfig:
+        """Swin-B and BERT-base at the released widths, for 480 px and 20 word pieces.
+
+        Args:
+            vocabulary_size: number of word pieces.
+            swin_weights, bert_weights: see ``SwinConfig`` and ``BertWordsConfig``; None begins at random.
+        """
+        return cls(
+            vocabulary_size,
+            SwinConfig(weights=swin_weights),
+            BertWordsConfig(weights=bert_weights),
+            VLBAConfig(),
+            DeformableConfig(levels=3, layers=6),
+            DecoderWordsConfig(),
+            PrototypeConfig(),
+        )
+
+
+class Stage(NamedTuple):
+    """One level: what VLBA read, and what it made of it."""
+
+    pixels: Tensor  # [B,C,h,w], of the backbone
+    words: Tensor  # [B,L,Cl]
+    words_valid: Tensor  # [B,L]
+    region_valid: Tensor  # [B,h,w]
+    met: Met
+
+
+class AlignFormer(nn.Module):
+    """A picture and an expression in, mask logits out.
+
+    ``visual_channels`` has the widths of those entries of the trace that say what is seen where and can still learn it,
+    ``trace_channels`` those of the entries that an objective may read.
+
+    Args:
+        config: the parts.
+    """
+
+    def __init__(self, config: AlignFormerConfig):
+        super().__init__()
+        self.config = config
+        self.backbone = STAGED_BACKBONES[type(config.backbone)](config.backbone)
+        self.text = STAGED_TEXTS[type(config.text)](config.text, config.vocabulary_size)
+        widths, words, last = self.backbone.channels, self.text.channels, LEVELS[-1]
+        self.vlba = nn.ModuleDict(
+            {
+                level: VisionLanguageBidirectionalAttention(widths[level], words, config.vlba, gated=level != last)
+                for level in LEVELS
+            }
+        )
+        self.norms = nn.ModuleDict({level: nn.LayerNorm(widths[level]) for level in LEVELS})
+        coarse_to_fine = LEVELS[::-1]
+        channels = {level: widths[level] for level in coarse_to_fine}
+        self.pixel_decoder = LanguageGuidedPixelDecoder(
+            channels, words, config.pixel_decoder, config.decoder_words, config.upsampling
+        )
+        dim, attending = config.pixel_decoder.dim, coarse_to_fine[: config.pixel_decoder.levels]
+        self.generator = PrototypeGenerator(words, dim, list(attending), config.generator)
+        self.visual_channels = {}
+        if not self.backbone.frozen:
+            self.visual_channels = {f"backbone/{level}": widths[level] for level in LEVELS}
+        self.trace_channels = {"words": words, "sentence": words, "pixels": dim, "centre": dim}
+        self.trace_channels |= {f"fused/{level}": widths[level] for level in LEVELS}
+
+    def forward(self, batch: RefBatch) -> Prediction:
+        """The words and the picture meet at every stage; the sentence then becomes the centre of its pixels.
+
+        Returns:
+            mask_logits [B,1,h',w']; trace with words [B,L,C], words_valid [B,L], sentence [B,C], pixels [B,D,h',w'],
+            centre [B,D], centres [B,S,D] of all S steps, masks/0, masks/1, ... [B,1,h',w'], the logits of the steps
+            before the last, and by level backbone/c2 .. c5 (what the stage gives) and fused/c2 .. c5 (with the words in
+            it), all [B,C,h,w], and words/c2 .. c5 [B,L,C], the words that the level met
+        """
+        stages = self.encode(batch)
+        trace = self._features(stages)
+        words, valid = trace["words"], trace["words_valid"]
+        fused = {level: trace[f"fused/{level}"] for level in LEVELS}
+        pixels, levels = self.pixel_decoder(fused, words, valid)
+        region_valid = {level: stages[level].region_valid for level in levels}
+        centres, biases = self.generator(trace["sentence"], levels, region_valid)
+        *earlier, mask_logits = masks_around(pixels, centres, biases).split(1, dim=1)
+        trace |= {"pixels": pixels, "centre": centres[:, -1], "centres": centres}
+        trace |= {f"masks/{step}": logits for step, logits in enumerate(earlier)}
+        return Prediction(mask_logits, trace)
+
+    def encode(self, batch: RefBatch) -> dict[str, Stage]:
+        """All words first, then the picture stage by stage, VLBA behind each.
+
+        A picture of several samples goes through the first stage once: before it there are no words.
+        """
+        words, valid = self.text(batch.token_ids, batch.token_valid)
+        images, picture_of = batch.distinct_images()
+        x, stages = self.backbone.stem(images), {}
+        for level in LEVELS:
+            x = self.backbone.stages[level](x)
+            x = x[picture_of] if level == LEVELS[0] else x
+            inputs = x, words, valid, regions_with_pixels(batch.pixel_valid, x.shape[-2:])
+            stages[level] = Stage(*inputs, met=self.vlba[level](*inputs))
+            x, words = stages[level].met.pixels, stages[level].met.words
+        return stages
+
+    def _features(self, stages: dict[str, Stage]) -> dict[str, Tensor]:
+        """What the stages give to the trace: the last level's words and their mean, and three entries per level."""
+        last = stages[LEVELS[-1]]
+        trace = {"words": last.met.word_residual, "words_valid": last.words_valid}
+        trace["sentence"] = masked_mean(trace["words"], last.words_valid[..., None], dim=1)
+        for level, stage in stages.items():
+            residual = stage.met.pixel_residual.movedim(1, -1)
+            trace[f"fused/{level}"] = self.norms[level](residual).movedim(-1, 1)
+            trace |= {f"backbone/{level}": stage.pixels, f"words/{level}": stage.words}
+        return trace
+
+    def word_maps(self, batch: RefBatch, trace: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Where each word looks at each level, {level: [B,L,h,w]}: one direction of VLBA's score map.
+
+        Args:
+            trace: of this batch's prediction, if there is one: nothing is then computed a second time.
+        """
+        return {level: self.vlba[level].word_maps(*inputs) for level, inputs in self._met(batch, trace).items()}
+
+    def region_words(self, batch: RefBatch, trace: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """What each region reads of the words, {level: [B,R,L]}: the other direction of the same map."""
+        return {level: self.vlba[level].region_words(*inputs) for level, inputs in self._met(batch, trace).items()}
+
+    def _met(
+        self, batch: RefBatch, trace: dict[str, Tensor] | None
+    ) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """What met at each level: pixels, words, words_valid and the valid regions."""
+        if trace is None:
+            return {level: stage[:4] for level, stage in self.encode(batch).items()}
+        met = {level: (trace[f"backbone/{level}"], trace[f"words/{level}"]) for level in LEVELS}
+        return {
+            level: (x, words, trace["words_valid"], regions_with_pixels(batch.pixel_valid, x.shape[-2:]))
+            for level, (x, words) in met.items()
+        }
+
+
+def masks_around(pixels: Tensor, centres: Tensor, biases: Tensor) -> Tensor:
+    """A pixel belongs to a centre where they agree: [B,D,h,w], [B,S,D] and [B,S] -> mask logits [B,S,h,w]."""
+    return torch.einsum("bdhw,bsd->bshw", pixels, centres) + biases[..., None, None]
+
+
+def centre_similarity(pixels: Tensor, centres: Tensor) -> Tensor:
+    """Cosine of every pixel with every centre: [B,D,h,w] and [B,S,D] -> [B,S,h,w]; how closely pixels gather."""
+    return torch.einsum("bdhw,bsd->bshw", l2_normalize(pixels, dim=1), l2_normalize(centres))
