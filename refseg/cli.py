@@ -121,6 +121,8 @@ class Evaluate:
     """Owner of the split: unc, umd, google, berkeley."""
     control: Literal["blank", "other"] | None = None
     """blank hides the expression; other gives that of another object of the same picture."""
+    protocol: tuple[str, ...] = ()
+    """One or more of original, original-video, cmsa-release, lavt480, cris, mttr: score as these releases do, too."""
     json: str | None = None
     """Write the numbers as one JSON object to this file; - prints it and nothing else."""
     device: Literal["auto", "cpu"] = "auto"
@@ -139,6 +141,7 @@ class Evaluate:
             image_root=self.image_root,
             split_by=self.split_by,
             expression_control=self.control,
+            protocols=self.protocol,
             device=None if self.device == "auto" else self.device,
         )
         if self.json == "-":
@@ -157,8 +160,8 @@ class Score:
     """The true masks, laid out as MTTR's ground-truth file of A2D Sentences: one "image" per sample."""
     predictions: Path
     """A list of {image_id, category_id, segmentation, score}, masks as run lengths; any number per sample."""
-    protocol: Literal["mttr", "res", "lavt", "cmsa", "cris"] = "mttr"
-    """Whose way of counting ties and empty masks; mttr, of the video papers, also gives mAP."""
+    protocol: tuple[str, ...] = ("mttr",)
+    """One or more of original, original-video, cmsa-release, lavt480, cris, mttr: whose way of resizing and counting."""
     json: str | None = None
     """Write the numbers as one JSON object to this file; - prints it and nothing else."""
 
@@ -228,7 +231,7 @@ class Predict:
 
 @dataclass
 class Explore:
-    """Write a page to explore what words do: hover, click, strike out. It needs no network; without a photo: examples."""
+    """Write a page to explore what words do: hover, click, strike out. It works offline; without a photo: examples."""
 
     image: Path | None = None
     """The photo: JPEG, PNG, ... Without one the page shows the shipped examples."""
@@ -248,7 +251,7 @@ class Explore:
         from refseg.explorer import Explorer
 
         if (self.image is None) != (self.expression is None):
-            raise RefsegError("A photo and an expression go together: name both with --image and --expression, or none.")
+            raise RefsegError("A photo and an expression go together: give both --image and --expression, or neither.")
         if self.image is None:
             explorer = Explorer()
         else:
@@ -414,6 +417,7 @@ Command = (
 def format_results(results: dict) -> str:
     """The numbers of one evaluation as a small table, and per kind of expression where the data set tells."""
     from refseg.metrics import AP_COLUMNS, COLUMNS
+    from refseg.score import protocol_table
 
     parts = {name: results[name] for name in ("motion", "static") if name in results}
     rows = {"all": results, **parts, **results.get("by_kind", {})}
@@ -424,7 +428,10 @@ def format_results(results: dict) -> str:
         lines.append(f"{name:<{width}}{cells}")
     if "mAP" in results:
         found = ", ".join(f"{name} {results[name]:.3f}" for name in AP_COLUMNS if results[name] is not None)
-        lines.append(f"{found}, of {results['n_predictions']} predictions. P@K counts IoU {results['at_threshold']} K.")
+        lines.append(f"{found}, of {results['n_predictions']} predictions.")
+    lines.append(f"P@K counts IoU {results['at_threshold']} K (protocol {results['protocol']}).")
+    if "protocols" in results:
+        lines += ["", *protocol_table(results["protocols"])]
     return "\n".join(lines)
 
 

@@ -171,12 +171,27 @@ def test_evaluate_prints_a_table_and_writes_the_same_numbers(refseg, tiny_checkp
     status, out, _ = refseg("evaluate", *words, "--json", tmp_path / "results.json")
     results = json.loads((tmp_path / "results.json").read_text())
     assert status == 0 and results["expression_control"] == "blank" and results["split"] == "testB"
-    head, first, *kinds = out.splitlines()
+    head, first, *kinds, last = out.splitlines()
+    assert last == "P@K counts IoU >= K (protocol original)." and results["protocol"] == "original"
     assert tuple(head.split()) == SCORES
     assert first.split() == ["all", "12", *(f"{results[name]:.3f}" for name in SCORES[1:])]
     assert [line.split()[0] for line in kinds] == list(results["by_kind"])
     status, _, err = refseg("evaluate", *words, "--json", tmp_path / "gone" / "results.json")
     assert status == 2 and "results.json could not be written" in err.splitlines()[-1]
+
+
+def test_one_evaluation_reports_several_protocols(refseg, tiny_checkpoint, tmp_path):
+    names = ("lavt480", "mttr", "original")
+    words = ("--checkpoint", tiny_checkpoint, "--device", "cpu", "--json", tmp_path / "results.json", "--protocol")
+    status, out, _ = refseg("evaluate", *words, *names)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert status == 0 and tuple(results["protocols"]) == names
+    table = out.split("\n\n")[1].splitlines()
+    assert [line.split()[0] for line in table[1:]] == list(names) and "mAP" in table[0]
+    ours = results["protocols"]["original"]
+    assert [ours[name] for name in SCORES] == [results[name] for name in SCORES]
+    assert table[1].split()[1:-1] == ["28", *(f"{results['protocols']['lavt480'][name]:.3f}" for name in SCORES[1:])]
+    assert_refused(refseg("evaluate", *words[:4], "--protocol", "coco"), "no protocol 'coco'", "cmsa-release", *names)
 
 
 def test_predict_draws_on_a_jpeg_and_names_unknown_words(refseg, tiny_checkpoint, photo, tmp_path):
@@ -259,7 +274,7 @@ def test_explore_shows_the_shipped_examples(refseg, tmp_path):
 
 
 def test_explore_needs_both_or_none(refseg, photo, tmp_path):
-    assert_refused(refseg("explore", "--image", photo), "--image and --expression")
-    assert_refused(refseg("explore", "--expression", "star"), "--image and --expression")
+    assert_refused(refseg("explore", "--image", photo), "both --image and --expression")
+    assert_refused(refseg("explore", "--expression", "star"), "both --image and --expression")
     nowhere = tmp_path / "no" / "page.html"
     assert_refused(refseg("explore", "--out", nowhere), "folder that is there")

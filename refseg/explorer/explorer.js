@@ -500,9 +500,10 @@ class Panel {
       return;
     }
     const { expression, model } = this.state;
-    const others = this.readings().filter((reading) => reading.expression !== expression || reading.model !== model);
-    const other = others[0] ?? { expression, model };
-    this.set({ second_expression: other.expression, second_model: other.model, second_word: 0, struck: [] });
+    const others = this.readings().filter((one) => one.expression !== expression || one.model !== model);
+    const other = others[0] ?? this.reading();
+    const second = { second_expression: other.expression, second_model: other.model, second_word: telling(other) };
+    this.set({ ...second, struck: [] });
   }
 
   chooseScene(scene) {

@@ -111,6 +111,9 @@ class Explorer(anywidget.AnyWidget):
             begin, level=next(iter(reading.frames[0].levels), "c3"), frame=self.scenes[0].first.target_frame
         )
         begin = replace(begin, word=_telling_word(reading), cell=_middle(reading, begin))
+        if begin.comparing:
+            second = self.scenes[0].readings[begin.second_model, begin.second_expression]
+            begin = replace(begin, second_word=_telling_word(second))
         super().__init__(content=self._content(), view=begin.to_dict())
         self.on_msg(self._on_message)
 

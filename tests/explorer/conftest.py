@@ -58,6 +58,7 @@ def open_page(browser):
 
     def open_(path: Path, width: int = 1280, **options):
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        context.set_default_timeout(20_000)
         contexts.append(context)
         page = context.new_page()
         asked = []
