@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from refseg.errors import RefsegError
+from refseg.models.alignformer import AlignFormerConfig
 from refseg.models.backbones import SmallBackboneConfig
 from refseg.models.cfsa import CFSAConfig, FrameMeanConfig
 from refseg.models.cmsa import ConcatenationMeanConfig
@@ -23,7 +24,8 @@ from refseg.models.gmlf import AnyFusionConfig, ReleaseGMLFConfig
 from refseg.models.magnet import MagNetConfig
 from refseg.models.mask_head import SkipMaskHeadConfig
 from refseg.models.text_encoders import SentenceVectorConfig
-from refseg.objectives import MaskGroundingConfig, SegmentationConfig, TaughtMapsConfig
+from refseg.models.vlba import VLBAConfig
+from refseg.objectives import AlignmentConfig, MaskGroundingConfig, SegmentationConfig, TaughtMapsConfig
 from refseg.tokenizer import MAX_WORDS
 
 VOCABULARY = 0  # stands for the number of words until training has counted them
@@ -37,6 +39,7 @@ class DataConfig:
     train_split: str = "train"
     val_split: str = "val"
     split_by: str | None = None  # owner of the split (unc, umd, google, berkeley); None is the usual one
+    train_share: float = 1.0  # of the training pictures, the first ones; validation and vocabulary stay as they are
     image_size: int = 96  # pictures are letterboxed to a square of this side, in pixels
     max_words: int = MAX_WORDS
     min_word_count: int = 1  # rarer words of the training expressions become <unk>
@@ -56,6 +59,8 @@ class DataConfig:
                 f"A window of {self.num_frames} frames at a stride of {self.frame_stride} has no middle: num_frames "
                 f"must be odd, and both at least 1."
             )
+        if not 0 < self.train_share <= 1:
+            raise RefsegError(f"train_share is {self.train_share}: give a share above 0, and at most 1.")
         if self.keep_features and self.workers:
             raise RefsegError("keep_features keeps what one process has seen: set workers to 0, or leave it.")
 
@@ -92,7 +97,7 @@ class OptimConfig:
 class Experiment:
     """Everything that decides a training run."""
 
-    model: CMSANetConfig | MagNetConfig  # training sets its vocabulary_size
+    model: CMSANetConfig | MagNetConfig | AlignFormerConfig  # training sets its vocabulary_size
     objective: SegmentationConfig = field(default_factory=SegmentationConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -349,6 +354,59 @@ def magnet_refcoco() -> Experiment:
     )
 
 
+def alignformer_refshapes() -> Experiment:
+    """AlignFormer at lesson size, with the instance contrastive loss (our reconstruction). Not yet run by us."""
+    return Experiment(
+        AlignFormerConfig.lesson(VOCABULARY),
+        AlignmentConfig(semantics=1.0),
+        DataConfig(objects=True),
+        OptimConfig(steps=6000, learning_rate=2e-3, warmup_steps=200, short_steps=400),
+    )
+
+
+def alignformer_refshapes_words_to_pixels() -> Experiment:
+    """Control: language to vision only; no word looks at the picture."""
+    return _with_vlba(VLBAConfig(pixels_to_words=False))
+
+
+def alignformer_refshapes_no_vlba() -> Experiment:
+    """Control: words and pixels do not meet in the backbone; the decoder still looks at the words."""
+    return _with_vlba(VLBAConfig(words_to_pixels=False, pixels_to_words=False))
+
+
+def alignformer_refshapes_no_contrast() -> Experiment:
+    """Control: masks only."""
+    experiment = alignformer_refshapes()
+    return replace(experiment, objective=replace(experiment.objective, contrast=0.0))
+
+
+def alignformer_refshapes_pixel_contrast() -> Experiment:
+    """Control: every pixel is contrasted, those on outlines too, in place of instances."""
+    experiment = alignformer_refshapes()
+    return replace(experiment, objective=replace(experiment.objective, pixel_wise=True))
+
+
+def _with_vlba(vlba: VLBAConfig) -> Experiment:
+    experiment = alignformer_refshapes()
+    return replace(experiment, model=replace(experiment.model, vlba=vlba))
+
+
+def alignformer_refcoco() -> Experiment:
+    """AlignFormer at paper size on RefCOCO (UNC): 480 px, Swin-B, BERT, 20 word pieces. Not yet run by us.
+
+    Batch, rates and about 40 epochs are those of the released code of the later version, which trains with
+    cross-entropy alone; the contrastive loss is our reconstruction, its negatives are the other objects that COCO knows.
+    """
+    experiment = magnet_refcoco()
+    weights = {"swin_weights": experiment.model.backbone.weights, "bert_weights": experiment.model.text.weights}
+    return replace(
+        experiment,
+        model=AlignFormerConfig.paper(VOCABULARY, **weights),
+        objective=AlignmentConfig(bce=1.0, dice=0.0),
+        data=replace(experiment.data, objects=True),
+    )
+
+
 PRESETS: dict[str, Callable[[], Experiment]] = {
     "cmsa_refshapes": cmsa_refshapes,
     "cmsa_refshapes_blank": cmsa_refshapes_blank,
@@ -377,4 +435,10 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "magnet_refshapes_no_alignment": magnet_refshapes_no_alignment,
     "cmsa_refshapes_mask_grounding": cmsa_refshapes_mask_grounding,
     "magnet_refcoco": magnet_refcoco,
+    "alignformer_refshapes": alignformer_refshapes,
+    "alignformer_refshapes_words_to_pixels": alignformer_refshapes_words_to_pixels,
+    "alignformer_refshapes_no_vlba": alignformer_refshapes_no_vlba,
+    "alignformer_refshapes_no_contrast": alignformer_refshapes_no_contrast,
+    "alignformer_refshapes_pixel_contrast": alignformer_refshapes_pixel_contrast,
+    "alignformer_refcoco": alignformer_refcoco,
 }

@@ -182,6 +182,8 @@ class WordPieces(WordVocabulary):
             from transformers import BertTokenizer
 
             ids = BertTokenizer.from_pretrained(name).get_vocab()
+            if ids.keys() <= set(_PIECES_IN_BRACKETS):  # what transformers makes of a folder without a vocabulary
+                raise FileNotFoundError("no vocabulary there")
         except Exception as error:  # whatever transformers, the hub or the network have to say
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RefsegError(

@@ -66,6 +66,7 @@ class ShuffledBatches(Sampler[list[int]]):
         lengths: how many words each sample's expression has.
         config: seed, steps, batch size and the rest.
         flips: the data set goes on with as many mirror images.
+        share: of the pictures, the first ones of the data set.
 
     Raises:
         RefsegError: the batch cannot be divided among the processes.
@@ -80,13 +81,16 @@ class ShuffledBatches(Sampler[list[int]]):
         rank: int = 0,
         world: int = 1,
         flips: bool = False,
+        share: float = 1.0,
     ):
         if config.batch_size % world:
             raise RefsegError(f"A batch of {config.batch_size} cannot be shared by {world} processes: use a multiple.")
         self.config, self.first_step, self.rank, self.world = config, first_step, rank, world
         self.flips = flips
-        every = range(len(lengths))
-        self.first_mirror_image = len(every)
+        pictures = list(dict.fromkeys(image_ids))
+        taken = set(pictures[: max(1, round(share * len(pictures)))])
+        every = [index for index in range(len(lengths)) if image_ids[index] in taken]
+        self.first_mirror_image = len(lengths)
         short = [index for index in every if lengths[index] <= config.short_words] if config.short_steps else []
         self.groups = {"short": self._grouped(short, image_ids), "all": self._grouped(every, image_ids)}
 
@@ -306,7 +310,8 @@ def _loader(
 ) -> DataLoader:
     lengths = [len(split_words(expression)) for expression in dataset.expressions]
     flips = experiment.data.flips
-    batches = ShuffledBatches(dataset.image_ids, lengths, experiment.optim, first_step, rank, world, flips)
+    share = experiment.data.train_share
+    batches = ShuffledBatches(dataset.image_ids, lengths, experiment.optim, first_step, rank, world, flips, share)
     if flips:
         dataset = WithMirrorImages(dataset)
     return DataLoader(
@@ -474,7 +479,8 @@ def _resume(
 def _with_new_fields(stored: Any) -> Any:
     """A stored description, with the value that stands for "as it was" in fields that its run is older than."""
     if isinstance(stored, dict) and isinstance(stored.get("data"), dict):
-        older = {"flips": False, "num_frames": 1, "frame_stride": 1, "keep_features": False, "pieces": None}
+        older = {"flips": False, "num_frames": 1, "frame_stride": 1, "keep_features": False}
+        older |= {"pieces": None, "train_share": 1.0}
         data = older | stored["data"]
         return {"begin_with": None, **stored, "data": data}
     return stored

@@ -101,7 +101,8 @@ def test_what_is_imported_is_declared():
     """A test may use more through ``pytest.importorskip``, which is no import statement."""
     needed = {IMPORTED_AS.get(name, name) for name, _ in map(requirement, DEPENDENCIES)}
     tools = {IMPORTED_AS.get(name, name) for name, _ in map(requirement, EXTRAS["test"])}
-    optional = {IMPORTED_AS.get(name, name) for name, _ in map(requirement, EXTRAS["video"] + EXTRAS["parquet"])}
+    extras = EXTRAS["video"] + EXTRAS["parquet"] + EXTRAS["paper"]
+    optional = {IMPORTED_AS.get(name, name) for name, _ in map(requirement, extras)}
     package = third_party("refseg")
     assert "torch" in package and optional <= set(package)
     assert {name: path for name, path in package.items() if name not in needed | optional} == {}

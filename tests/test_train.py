@@ -659,3 +659,15 @@ def test_the_gradient_is_clipped(tiny_experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
     fit(change(tiny_experiment, steps=3, clip_norm=1e-3), tmp_path / "run")
     assert norms == pytest.approx([1e-3] * 3, rel=1e-2)
+
+
+def test_a_share_of_the_pictures(tiny_experiment):
+    """The first pictures with all their sentences, mirror images still those of the right samples."""
+    config = replace(tiny_experiment.optim, steps=40, batch_size=2)
+    images, lengths = [3, 3, 5, 7, 7, 7, 9], [4] * 7
+    seen = {index for batch in ShuffledBatches(images, lengths, config, share=0.5) for index in batch}
+    assert seen == {0, 1, 2}
+    seen = {index for batch in ShuffledBatches(images, lengths, config, flips=True, share=0.5) for index in batch}
+    assert seen == {0, 1, 2, 7, 8, 9}
+    with pytest.raises(RefsegError, match="train_share is 0.0"):
+        replace(tiny_experiment.data, train_share=0.0)

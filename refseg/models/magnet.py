@@ -157,5 +157,6 @@ class MagNet(nn.Module):
 
     def _tokens(self, batch: RefBatch) -> tuple[Tensor, Tensor]:
         """Ids and validity [B,L]; in the release's form with its padding to 20 positions, because that counts there."""
-        longer = RELEASED_WORDS - batch.token_ids.shape[1] if self.config.alignment.released_words else 0
+        released = self.config.alignment.released_words
+        longer = max(0, RELEASED_WORDS - batch.token_ids.shape[1]) if released else 0
         return F.pad(batch.token_ids, (0, longer)), F.pad(batch.token_valid, (0, longer))
