@@ -161,7 +161,7 @@ class Score:
     predictions: Path
     """A list of {image_id, category_id, segmentation, score}, masks as run lengths; any number per sample."""
     protocol: tuple[str, ...] = ("mttr",)
-    """One or more of original, original-video, cmsa-release, lavt480, cris, mttr: whose way of resizing and counting."""
+    """One or more of original, original-video, cmsa-release, lavt480, cris, mttr: how masks are resized and counted."""
     json: str | None = None
     """Write the numbers as one JSON object to this file; - prints it and nothing else."""
 

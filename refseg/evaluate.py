@@ -6,15 +6,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
@@ -23,11 +21,11 @@ from refseg.checkpoint import load_checkpoint
 from refseg.datasets import CLIP_DATASETS, Collate, ReferDataset, build_dataset, build_transform, undo_letterbox
 from refseg.errors import RefsegError
 from refseg.machine import describe_machine, git_commit, versions
-from refseg.metrics import RES, VIDEO, Convention, SegmentationMeter, average_precision
+from refseg.metrics import RES, VIDEO, Convention, SegmentationMeter
 from refseg.paths import PROJECT
+from refseg.protocols import MASK_THRESHOLD, ProtocolMeter, RankedMasks, choose_protocols, protocol_of
 from refseg.types import RefBatch, RefSample
 
-MASK_THRESHOLD = 0.0  # in logits: probability 0.5
 NEUTRAL = "□"  # a sign no expression uses: every word vocabulary reads it as <unk>
 
 
@@ -45,14 +43,23 @@ def predict_logits(model: nn.Module, batch: RefBatch) -> Iterator[Tensor]:
     Raises:
         RefsegError: the model gives NaN or infinite logits, which would pass for an empty mask.
     """
+    for logits, valid, size in zip(finite_logits(model, batch), batch.pixel_valid, batch.original_sizes, strict=True):
+        yield undo_letterbox(logits, valid, size)
+
+
+def finite_logits(model: nn.Module, batch: RefBatch) -> Tensor:
+    """The model's mask logits, [B,1,h,w].
+
+    Raises:
+        RefsegError: see :func:`predict_logits`.
+    """
     mask_logits = model(batch).mask_logits
     if not bool(mask_logits.isfinite().all()):
         raise RefsegError(
             f"The model gives undefined values for {batch.sample_ids[0]!r} or a sample batched with it: "
             "its training has diverged, take an earlier checkpoint or train with a lower learning rate."
         )
-    for logits, valid, size in zip(mask_logits, batch.pixel_valid, batch.original_sizes, strict=True):
-        yield undo_letterbox(logits, valid, size)
+    return mask_logits
 
 
 @torch.inference_mode()
@@ -68,34 +75,6 @@ def predict_masks(model: nn.Module, batch: RefBatch) -> list[Tensor]:
 # ---- scores ----------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class RankedMasks:
-    """What ``metrics.average_precision`` reads: one prediction per sample, ranked by the mean probability inside it.
-
-    The score is ours to choose and decides the ranking: a mask of which the model is sure all over comes first, an
-    empty one last.
-    """
-
-    masks: list[dict[str, Any]] = field(default_factory=list)  # run lengths, as pycocotools encodes them
-    predictions: list[list[tuple[float, dict[str, Any]]]] = field(default_factory=list)
-
-    def update(self, logits: Tensor, mask: Tensor) -> None:
-        """Add one sample: its mask logits and its true mask, both [height,width]."""
-        inside = logits[logits > MASK_THRESHOLD]
-        certainty = float(inside.sigmoid().mean()) if len(inside) else 0.0
-        self.masks.append(_run_lengths(mask))
-        self.predictions.append([(certainty, _run_lengths(logits > MASK_THRESHOLD))])
-
-    def compute(self) -> dict[str, Any]:
-        """See ``metrics.average_precision``; "n_predictions" is how many there were in all."""
-        count = sum(map(len, self.predictions))
-        return {**average_precision(self.masks, self.predictions), "n_predictions": count}
-
-
-def _run_lengths(mask: Tensor) -> dict[str, Any]:
-    return coco_mask.encode(np.asfortranarray(mask.cpu().numpy().astype(np.uint8)))
-
-
 def score(
     model: nn.Module,
     dataset: Dataset,
@@ -108,6 +87,7 @@ def score(
     num_workers: int = 0,
     ranked: RankedMasks | None = None,
     moving: SegmentationMeter | None = None,
+    others: Sequence[ProtocolMeter] = (),
 ) -> SegmentationMeter:
     """A meter that has seen every sample in the order of ``dataset``; ``.ious`` has one number per sample.
 
@@ -116,6 +96,7 @@ def score(
     Args:
         ranked: is given every mask too.
         moving: is given the samples that say in ``facts["motion"]`` whether motion is asked for, as two groups.
+        others: are given every sample too, each for its own protocol.
     """
     device = device_of(model) if device is None else torch.device(device)
     meter = SegmentationMeter(convention)
@@ -123,8 +104,12 @@ def score(
     with in_eval_mode(model.to(device)), tqdm(total=len(dataset), unit="sample", disable=not progress) as bar:
         for batch in loader:
             with torch.inference_mode():
-                predicted = predict_logits(model, batch.to(device))
-                for logits, mask, facts in zip(predicted, batch.original_masks, batch.facts, strict=True):
+                batch = batch.to(device)
+                answers = zip(finite_logits(model, batch), batch.pixel_valid, strict=True)
+                for (answer, valid), mask, facts in zip(answers, batch.original_masks, batch.facts, strict=True):
+                    for other in others:
+                        other.update(answer, valid, mask)
+                    logits = undo_letterbox(answer, valid, tuple(mask.shape))
                     pred_mask = (logits > MASK_THRESHOLD).cpu()
                     meter.update(pred_mask, mask, facts.get("kind"))
                     if moving is not None and "motion" in facts:
@@ -147,6 +132,7 @@ def evaluate(
     expression_control: str | None = None,
     num_workers: int = 0,
     rank: bool = False,
+    protocols: Sequence[str] = (),
 ) -> dict[str, Any]:
     """oIoU, mIoU and P@K of ``model`` on all samples of ``dataset``.
 
@@ -158,19 +144,21 @@ def evaluate(
         progress: a bar on stderr.
         expression_control: a key of ``CONTROLS``: score with expressions that cannot tell the referent.
         rank: average precision as well, of one prediction per sample, see :class:`RankedMasks`.
+        protocols: names from ``refseg.protocols``: the same answers scored by each of them as well.
 
     Returns:
-        JSON-able: "N", "oIoU", "mIoU", "P@0.5".., "convention", "at_threshold", "seconds"; "by_kind" with the same
-        scores per kind where ``sample.facts`` has one; "motion" and "static", those of the samples of which
-        ``facts["motion"]`` is true and false; with ``rank`` "mAP", "AP50".. and "n_predictions"; with a control
-        "expression_control" and "left_out".
+        JSON-able: "N", "oIoU", "mIoU", "P@0.5".., "protocol", "convention", "at_threshold", "seconds"; "protocols"
+        with those of each that was asked for, by its name; "by_kind" with the scores per kind where ``sample.facts``
+        has one; "motion" and "static", those of the samples of which ``facts["motion"]`` is true and false; with
+        ``rank`` "mAP", "AP50".. and "n_predictions"; with a control "expression_control" and "left_out".
 
     Raises:
-        RefsegError: no sample, an unknown control, or a model that gives undefined values.
+        RefsegError: no sample, an unknown control or protocol, or a model that gives undefined values.
     """
     scored = dataset if expression_control is None else ControlledExpressions(dataset, expression_control)
     start = time.perf_counter()
     moving, ranked = SegmentationMeter(convention), RankedMasks() if rank else None
+    others = [ProtocolMeter(protocol) for protocol in choose_protocols(protocols)]
     meter = score(
         model,
         scored,
@@ -182,10 +170,14 @@ def evaluate(
         num_workers=num_workers,
         ranked=ranked,
         moving=moving,
+        others=others,
     )
     result: dict[str, Any] = meter.compute()
     result |= ranked.compute() if ranked else {}
-    result |= {"convention": convention.name, "at_threshold": convention.at_threshold}
+    result |= {"protocol": protocol_of(convention), "convention": convention.name}
+    result["at_threshold"] = convention.at_threshold
+    if others:
+        result["protocols"] = {other.protocol.name: other.compute() for other in others}
     result["seconds"] = round(time.perf_counter() - start, 2)
     result |= moving.by_group()
     if by_kind := meter.by_group():

@@ -118,7 +118,7 @@ def intersection_union(pred_mask: Tensor, mask: Tensor) -> tuple[int, int]:
             "bring the prediction to the size of the mask first."
         )
     mask = mask.to(pred_mask.device)
-    return int((pred_mask & mask).sum()), int((pred_mask | mask).sum())
+    return int((pred_mask & mask).count_nonzero()), int((pred_mask | mask).count_nonzero())
 
 
 @dataclass

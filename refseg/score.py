@@ -22,68 +22,86 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from refseg.datasets.images import MAX_PIXELS
-from refseg.datasets.refer import decode_run_lengths, is_of_size
+from refseg.datasets.refer import checked_run_lengths, is_of_size
 from refseg.errors import RefsegError
-from refseg.metrics import AP_COLUMNS, COLUMNS, CONVENTIONS, MTTR, SegmentationMeter, average_precision
+from refseg.metrics import AP_COLUMNS, COLUMNS, average_precision
+from refseg.protocols import ProtocolMeter, choose_protocols
 
 SampleId = str | int
 RunLengths = dict[str, Any]  # {"size": [height, width], "counts": bytes}, as pycocotools.mask.encode gives them
 _NAMED = 3  # as many wrong ids are named
 
 
-def score_files(truth: str | Path, predictions: str | Path, protocol: str = "mttr") -> dict[str, Any]:
-    """Scores of the masks in ``predictions`` against those in ``truth``, at the size of the truth.
+def score_files(truth: str | Path, predictions: str | Path, protocols: str | Sequence[str] = "mttr") -> dict[str, Any]:
+    """Scores of the masks in ``predictions`` against those in ``truth``.
 
     oIoU, mIoU and P@K look at the best-scored prediction of every sample, of several the last, as MTTR does. A sample
-    without prediction counts there as if its mask were empty. mAP, with protocol "mttr" only, ranks all predictions;
-    one that is absent cannot be ranked, and so leaving out gives a better mAP than predicting an empty mask.
+    without prediction counts there as if its mask were empty. mAP, with the protocols of video papers only, ranks all
+    predictions; one that is absent cannot be ranked, and so leaving out gives a better mAP than predicting an empty
+    mask.
 
     Args:
         truth, predictions: JSON files, see the module.
-        protocol: a key of ``metrics.CONVENTIONS``. It says how IoUs are counted, not at which size: LAVT's own numbers
-            are taken at 480 x 480 pixels.
+        protocols: one or more names from ``refseg.protocols``; they say at which size masks are compared and how IoUs
+            are counted. Their thresholds have no say here, for masks are finished.
 
     Returns:
         JSON-able: "N" samples, "predictions" in all, "missing" samples without one, "oIoU", "mIoU", "P@0.5".., with
-        "mttr" those of ``metrics.average_precision``, and "protocol", "at_threshold", "truth" (the file's name).
+        mAP those of ``metrics.average_precision``, and "protocol", "at_threshold", "says", "truth" (the file's name).
+        Of several protocols these are the first one's, and "protocols" has the scores of each by its name.
 
     Raises:
         RefsegError: an unknown protocol, a file that is missing or damaged, or two files that do not belong together.
     """
-    if protocol not in CONVENTIONS:
-        raise RefsegError(f"There is no protocol {protocol!r}: choose one of {', '.join(CONVENTIONS)}.")
-    convention = CONVENTIONS[protocol]
+    meters = [ProtocolMeter(p) for p in choose_protocols([protocols] if isinstance(protocols, str) else protocols)]
     masks = read_truth(Path(truth))
     found = read_predictions(Path(predictions), masks, Path(truth))
-    meter = SegmentationMeter(convention)
     for sample, mask in masks.items():
         # max takes the first of equals, so the list is turned round
         best = max(reversed(found[sample]), key=lambda guess: guess[0])[1] if found[sample] else _empty(mask["size"])
-        meter.update(_decode(best), _decode(mask))
-    results: dict[str, Any] = {
-        **meter.compute(),
+        pred_mask, true_mask = _decode(best), _decode(mask)
+        for meter in meters:
+            meter.update_mask(pred_mask, true_mask)
+    scores = {meter.protocol.name: meter.compute() for meter in meters}
+    if any(meter.protocol.ranked for meter in meters):
+        ranked = average_precision(list(masks.values()), list(found.values()))
+        scores = {m.protocol.name: scores[m.protocol.name] | (ranked if m.protocol.ranked else {}) for m in meters}
+    results = {
+        **next(iter(scores.values())),
         "predictions": sum(map(len, found.values())),
         "missing": sum(not guesses for guesses in found.values()),
+        "truth": Path(truth).name,
     }
-    if convention is MTTR:
-        results |= average_precision(list(masks.values()), list(found.values()))
-    return results | {"protocol": protocol, "at_threshold": convention.at_threshold, "truth": Path(truth).name}
+    return results | ({"protocols": scores} if len(scores) > 1 else {})
 
 
 def format_scores(results: dict[str, Any]) -> str:
     """What ``score_files`` returns as one or two small tables and a sentence on what was counted."""
-    lines = [*_table(results, COLUMNS)]
-    if "mAP" in results:
-        lines += ["", *_table(results, AP_COLUMNS)]
-    lines += [
-        "",
-        f"{results['predictions']} predictions for {results['N']} samples; P@K counts IoU {results['at_threshold']} K "
-        f"(protocol {results['protocol']}).",
-    ]
+    lines = _scores_table(results) if "protocols" not in results else protocol_table(results["protocols"])
+    lines += ["", f"{results['predictions']} predictions for {results['N']} samples."]
+    if "protocols" not in results:
+        lines[-1] = lines[-1][:-1] + f"; P@K counts IoU {results['at_threshold']} K (protocol {results['protocol']})."
     if results["missing"]:
         ranked = ", but mAP does not rank them" if "mAP" in results else ""
         lines.append(f"{results['missing']} samples have no prediction: they count as empty masks{ranked}.")
     return "\n".join(lines)
+
+
+def protocol_table(scores: dict[str, dict[str, Any]]) -> list[str]:
+    """The same answers by several protocols: a row of scores each, and what each protocol does."""
+    width = max(map(len, scores))
+    columns = [*COLUMNS, *(["mAP"] if any("mAP" in row for row in scores.values()) else [])]
+    lines = [" " * width + "".join(f"{name:>8}" for name in columns)]
+    for name, row in scores.items():
+        cells = ("-" if row.get(c) is None else row[c] if c == "N" else f"{row[c]:.3f}" for c in columns)
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:>8}" for cell in cells))
+    told = [f"{name:<{width}}  {row['says']}; P@K counts IoU {row['at_threshold']} K" for name, row in scores.items()]
+    return [*lines, "", *told]
+
+
+def _scores_table(results: dict[str, Any]) -> list[str]:
+    lines = [*_table(results, COLUMNS)]
+    return lines + ["", *_table(results, AP_COLUMNS)] if "mAP" in results else lines
 
 
 def _table(results: dict[str, Any], columns: Sequence[str]) -> list[str]:
@@ -209,7 +227,7 @@ def _some(samples: Sequence[SampleId]) -> str:
 
 
 def _checked(entry: dict[str, Any], size: tuple[int, int], owner: str) -> RunLengths:
-    """The mask of ``entry``, decoded by our own code and encoded anew: pycocotools sees nothing from outside."""
+    """The mask of ``entry``, read by our own code and encoded anew: pycocotools sees nothing from outside."""
     piece = entry.get("segmentation")
     if not isinstance(piece, dict):
         raise RefsegError(f"{owner} is not a dict of size and counts: write masks as run lengths, not as polygons.")
@@ -218,10 +236,10 @@ def _checked(entry: dict[str, Any], size: tuple[int, int], owner: str) -> RunLen
             f"{owner} is of size {shortly(piece.get('size'))} (height, width), but the image of {list(size)}: "
             "scale masks to the size of the truth first."
         )
-    mask = decode_run_lengths(piece.get("counts"), size)
-    if mask is None:
+    lengths = checked_run_lengths(piece.get("counts"), size)
+    if lengths is None:
         raise RefsegError(f"{owner} has run lengths that do not add up to its size: write the file anew.")
-    return coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return coco_mask.frPyObjects({"size": list(size), "counts": lengths.tolist()}, *size)
 
 
 def _empty(size: Sequence[int]) -> RunLengths:

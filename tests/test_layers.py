@@ -18,7 +18,7 @@ LAYERS = [
     "errors",
     "types paths tokenizer machine",
     "datasets models losses metrics",
-    "objectives checkpoint viz",
+    "objectives checkpoint viz protocols",
     "evaluate score presets exercises",
     "predict pointing",  # both take evaluate's way from a model to a mask
     "train explorer",

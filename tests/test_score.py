@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from refseg import cli
 from refseg.errors import RefsegError
-from refseg.metrics import CONVENTIONS
+from refseg.protocols import PROTOCOLS
 from refseg.score import format_scores, score_files
 
 H, W = 7, 13
@@ -114,7 +113,7 @@ def test_an_empty_truth_and_whole_numbers_as_ids(files):
         entry[key] = {"x": 7, "y": 11}[entry[key]]
     results = score_files(*files(truth, [guess(11, bar(2))]))
     assert results["mIoU"] == pytest.approx(1) and results["P@0.9"] == 1  # nothing found where nothing is
-    assert score_files(*files(truth, [guess(11, bar(2))]), "lavt")["mIoU"] == 0.5
+    assert score_files(*files(truth, [guess(11, bar(2))]), "lavt480")["mIoU"] == 0.5
 
 
 def test_uncompressed_run_lengths_and_other_categories_are_read(files):
@@ -123,16 +122,25 @@ def test_uncompressed_run_lengths_and_other_categories_are_read(files):
     assert results["mIoU"] == pytest.approx(1) and results["mAP"] == pytest.approx(1)
 
 
-def test_other_protocols_count_ties_otherwise_and_have_no_map(files):
+def test_several_protocols_in_one_run(files):
+    """The masks of 7 x 13 pixels tie at 0.5 and 0.6; squashed to 480 x 480 their columns are no longer equally wide."""
     paths = files(TRUTH, GUESSES)
-    table = {protocol: score_files(*paths, protocol) for protocol in CONVENTIONS}
-    assert {protocol: round(3 * results["P@0.5"]) for protocol, results in table.items()} == {
-        "res": 3, "lavt": 3, "cmsa": 3, "mttr": 2, "cris": 2,
-    }  # fmt: skip
-    assert [protocol for protocol, results in table.items() if "mAP" in results] == ["mttr"]
-    assert "mAP" not in format_scores(table["lavt"]) and ">= K (protocol lavt)" in format_scores(table["lavt"])
+    results = score_files(*paths, list(PROTOCOLS))
+    assert list(results["protocols"]) == list(PROTOCOLS)
+    table = {name: round(3 * row["P@0.5"]) for name, row in results["protocols"].items()}
+    assert table == {"original": 3, "original-video": 2, "cmsa-release": 3, "lavt480": 3, "cris": 2, "mttr": 2}
+    assert [name for name, row in results["protocols"].items() if "mAP" in row] == ["original-video", "mttr"]
+    for name in PROTOCOLS:
+        alone = score_files(*paths, name)
+        assert "protocols" not in alone and results["protocols"][name].items() <= alone.items()
+    assert results["oIoU"] == results["protocols"]["original"]["oIoU"] == 12 / 19
+    columns = {n: sum(480 * (c + 1) // 13 - 480 * c // 13 for c in range(n)) for n in (3, 4, 5, 10)}
+    assert columns[5] / columns[10] != 0.5  # 185 of 369: nearest gives the first columns now 37, now 36 places
+    told = format_scores(results)
+    assert all(name in told for name in PROTOCOLS) and "squashed to 480 x 480; P@K counts IoU >= K" in told
+    assert "mAP" not in format_scores(score_files(*paths, "cris"))
     with pytest.raises(RefsegError, match="CMSA"):
-        score_files(*files(truth_of(a=bar(0)), []), "cmsa")
+        score_files(*files(truth_of(a=bar(0)), []), "cmsa-release")
 
 
 # ---- golden numbers on the genuine test masks of A2D Sentences --------------------------------------------------
@@ -191,7 +199,7 @@ def test_golden_numbers_of_all_genuine_masks(genuine, files):
     strict = [0.483158, 0.383947, 0.284474, 0.183947, 0.087632]
     assert [results[f"P@0.{k}"] for k in (5, 6, 7, 8, 9)] == pytest.approx(strict, abs=1e-6)
     assert aps(results) == pytest.approx([0.095111, 0.245181, 0.064612, 0.010867, 0.040974, 0.244597], abs=1e-6)
-    reached = scores(predictions, "res")
+    reached = scores(predictions, "original")
     assert [reached[f"P@0.{k}"] for k in (5, 6, 7, 8, 9)] == pytest.approx([0.483421, *strict[1:]], abs=1e-6)
 
     holes = scores([shifted(annotation, 10) for annotation in genuine["annotations"]])
@@ -293,7 +301,10 @@ def test_a_missing_file_and_an_unknown_protocol(files, tmp_path):
     for paths in ((tmp_path / "gone.json", predictions), (truth, tmp_path)):
         with pytest.raises(RefsegError, match="cannot be read"):
             score_files(*paths)
-    with pytest.raises(RefsegError, match="no protocol 'coco': choose one of res, lavt, cmsa, mttr, cris"):
+    with pytest.raises(
+        RefsegError,
+        match="no protocol 'coco': choose one of original, original-video, cmsa-release, lavt480, cris, mttr",
+    ):
         score_files(truth, predictions, "coco")
 
 
@@ -316,12 +327,18 @@ def test_the_command_prints_a_table_or_json(refseg, files, tmp_path):
         for name in ("mAP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     }
     assert lines[-1] == "4 predictions for 3 samples; P@K counts IoU > K (protocol mttr)."
-    status, out, _ = refseg(*words, "--json", "-", "--protocol", "lavt")  # COCOeval's own printing would be seen here
+    status, out, _ = refseg(
+        *words, "--json", "-", "--protocol", "original"
+    )  # COCOeval's own printing would be seen here
     assert status == 0 and json.loads(out)["P@0.5"] == 1 and out.count("\n") == 1
     status, out, err = refseg("score", "--truth", predictions, "--predictions", truth)
     assert (status, out, err.count("\n")) == (2, "", 1) and "no list 'images'" in err
 
 
-def test_the_command_offers_every_convention():
-    hint = cli.Score.__annotations__["protocol"]
-    assert all(f'"{name}"' in hint or f"'{name}'" in hint for name in CONVENTIONS) and hint.count(",") == 4
+def test_the_command_takes_several_protocols_and_offers_them_all(refseg, files):
+    truth, predictions = files(TRUTH, GUESSES)
+    status, out, _ = refseg("score", "--truth", truth, "--predictions", predictions, "--protocol", "lavt480", "mttr")
+    assert status == 0 and [line.split()[0] for line in out.splitlines()[1:3]] == ["lavt480", "mttr"]
+    for command in ("score", "evaluate"):
+        _, out, _ = refseg(command, "--help")
+        assert [name for name in PROTOCOLS if name not in out] == []

@@ -285,40 +285,50 @@ def is_of_size(piece: dict[str, Any], size: tuple[int, int]) -> bool:
 
 
 def decode_run_lengths(counts: Any, size: tuple[int, int]) -> np.ndarray | None:
-    """COCO's ``counts``, compressed or a list of numbers, as bool [height,width]; None if they do not fill ``size``.
-
-    Decoded here and not by pycocotools, whose C code hangs or corrupts memory when fed damaged run lengths.
-    """
-    lengths = counts if isinstance(counts, list) else decompress_run_lengths(counts)
-    if any(not isinstance(n, int) or n < 0 for n in lengths) or sum(lengths) != size[0] * size[1]:
+    """COCO's ``counts``, compressed or a list of numbers, as bool [height,width]; None if they do not fill ``size``."""
+    lengths = checked_run_lengths(counts, size)
+    if lengths is None:
         return None
     pixels = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)  # background first, down the columns
     return pixels.reshape(size[1], size[0]).T
 
 
-def decompress_run_lengths(counts: Any) -> list[int]:
-    """COCO's compressed ``counts`` as numbers; what is not sound becomes [].
+def checked_run_lengths(counts: Any, size: tuple[int, int]) -> np.ndarray | None:
+    """COCO's ``counts``, compressed or a list of numbers, as int64 [N]; None if they do not fill ``size``.
+
+    Read here and not by pycocotools, whose C code hangs or corrupts memory when fed damaged run lengths.
+    """
+    pixels = size[0] * size[1]
+    if isinstance(counts, list):
+        if any(not isinstance(n, int) or not 0 <= n <= pixels for n in counts):
+            return None
+        lengths = np.array(counts, dtype=np.int64)
+    else:
+        lengths = decompress_run_lengths(counts)
+    return lengths if (lengths >= 0).all() and lengths.sum() == pixels else None
+
+
+def decompress_run_lengths(counts: Any) -> np.ndarray:
+    """COCO's compressed ``counts`` as numbers, int64 [N]; what is not sound becomes an empty array.
 
     Each character carries 5 bits (least first), a bit that says "more to come", and in the last one a sign; from the
     fourth number on it is the difference to the number two before.
 
-    >>> decompress_run_lengths("5:d0")
+    >>> decompress_run_lengths("5:d0").tolist()
     [5, 10, 20]
     """
     text = counts.encode() if isinstance(counts, str) else counts
-    if not isinstance(text, bytes) or not re.fullmatch(rb"(?:[P-o]{0,6}[0-O])*", text):
-        return []
-    lengths: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = character - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits < 32:
-            value -= (bits & 16) << (shift - 4)  # the sign bit stands for -2^shift
-            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-            value = shift = 0
-    return lengths
+    if not isinstance(text, bytes) or not re.fullmatch(rb"(?:[P-o]{0,6}[0-O])+", text):
+        return np.zeros(0, dtype=np.int64)
+    characters = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(characters < 32)  # of each number
+    first = np.concatenate([[0], last[:-1] + 1])
+    place = np.arange(len(characters)) - np.repeat(first, last - first + 1)  # of a character in its number
+    numbers = np.add.reduceat((characters & 31) << 5 * place, first)
+    numbers -= ((characters[last] & 16) << 1) << 5 * place[last]  # the sign bit stands for -2^bits
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers
 
 
 # ------------------------------------------------------------------------------------------------ files

@@ -163,14 +163,23 @@ def undo_letterbox(mask_logits: Tensor, pixel_valid: Tensor, original_size: tupl
     Returns:
         [height,width] float32, on the device of the logits.
     """
+    return scale(without_padding(at_input_size(mask_logits, pixel_valid), pixel_valid), tuple(original_size))
+
+
+def at_input_size(mask_logits: Tensor, pixel_valid: Tensor) -> Tensor:
+    """Logits [h,w] or [1,h,w] at the size of the network's input, padding included: [H,W] float32."""
+    return scale(mask_logits.reshape(mask_logits.shape[-2:]).float(), tuple(pixel_valid.shape[-2:]))
+
+
+def without_padding(values: Tensor, pixel_valid: Tensor) -> Tensor:
+    """The rectangle of ``values`` [H,W] that shows the picture."""
     valid = pixel_valid.reshape(pixel_valid.shape[-2:])
-    logits = _scale(mask_logits.reshape(mask_logits.shape[-2:]).float(), tuple(valid.shape))
     rows, columns = valid.any(dim=1).nonzero(), valid.any(dim=0).nonzero()
-    inside = logits[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
-    return _scale(inside, tuple(original_size))
+    return values[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
 
 
-def _scale(values: Tensor, size: tuple[int, int]) -> Tensor:
+def scale(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """``values`` [H,W] at ``size``, bilinear with half-pixel centres."""
     if tuple(values.shape) == size:
         return values
     return interpolate(values[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]

@@ -311,7 +311,7 @@ def test_list_of_run_lengths_as_in_refclef():
 
 
 def test_compressed_run_lengths_are_read_as_pycocotools_reads_them():
-    assert decompress_run_lengths("5:d0") == [5, 10, 20]
+    assert decompress_run_lengths("5:d0").tolist() == [5, 10, 20]
     random = np.random.default_rng(0)
     for height, width in [(1, 1), (13, 17), (401, 307)]:
         for share in (0.0, 0.01, 0.5, 0.99, 1.0):
