@@ -395,7 +395,7 @@ def alignformer_refcoco() -> Experiment:
     """AlignFormer at paper size on RefCOCO (UNC): 480 px, Swin-B, BERT, 20 word pieces. Not yet run by us.
 
     Batch, rates and about 40 epochs are those of the released code of the later version, which trains with
-    cross-entropy alone; the contrastive loss is our reconstruction, its negatives are the other objects that COCO knows.
+    cross-entropy alone; the contrastive loss is our reconstruction, its negatives are the objects that COCO knows.
     """
     experiment = magnet_refcoco()
     weights = {"swin_weights": experiment.model.backbone.weights, "bert_weights": experiment.model.text.weights}
