@@ -147,3 +147,128 @@ def test_every_row_of_video_is_a_preset_of_one_budget(monkeypatch):
     assert all(e.optim == experiments[0].optim for e in experiments)
     assert {e.begin_with for e in experiments} == {"cmsa_refshapes"}
     assert all(e.model.backbone.frozen for e in experiments)
+
+
+def test_the_rows_of_magnet_have_one_budget(monkeypatch):
+    magnet = load("magnet", monkeypatch)
+    experiments = {name: magnet.PRESETS[preset]() for name, preset in magnet.ROWS.items()}
+    steps = {(e.optim.steps, e.optim.batch_size, e.optim.expressions_per_image) for e in experiments.values()}
+    assert len(steps) == 1 and len({str(e.data) for e in experiments.values()}) == 1
+    assert set(magnet.GROUNDED) <= set(magnet.ROWS.values())
+
+
+def test_the_tables_of_magnet_by_hand(monkeypatch):
+    magnet = load("magnet", monkeypatch)
+    by_seed = [{split: {"parameters": 1234, "mIoU": value} for split in magnet.SPLITS} for value in (0.1, 0.3)]
+    result = {"rows": {"all": dict(zip("01", by_seed))}}
+    assert magnet.table(result).splitlines()[2] == "| all | 1,234 |" + " 0.200 ± 0.141 |" * 4
+    run = {"asked": {"shape of another": 7}, "right": {"words alone": {"shape of another": 0.25}}}
+    assert magnet.recovery_table({"recovery": {"net": {"0": run}}}).splitlines() == [
+        "| net | shape of another |",
+        "|---|---|",
+        "| asked | 7 |",
+        "| words alone | 0.250 |",
+    ]
+
+
+def test_hidden_words_of_magnet_by_hand(monkeypatch, tiny_refshapes):
+    magnet = load("magnet", monkeypatch)
+    from refseg.datasets import Collate, build_dataset, build_transform
+    from refseg.tokenizer import WordVocabulary
+
+    dataset = build_dataset("refshapes", "val", build_transform(32))
+    tokenizer = WordVocabulary.build(dataset.expressions)
+    batch = Collate(tokenizer)([dataset[index] for index in range(6)])
+    asked = {}
+    for rows, hidden, words, groups in magnet.hidden_words(batch):
+        assert (hidden.sum(1) == 1).all() and tokenizer.decode(rows.token_ids[hidden].tolist()) == words
+        for sample, word, group in zip(rows.sample_ids, words, groups):
+            asked.setdefault(sample, []).append(word)
+            assert group.split(" of ")[0] in ("colour", "shape")
+    for sample, expression in zip(batch.sample_ids, batch.expressions):
+        assert sorted(asked.get(sample, [])) == sorted(w for w in expression.split() if w in magnet.MEANING)
+    assert magnet.MEANING["disc"] == "circle" and magnet.MEANING["red"] == "red" and "small" not in magnet.MEANING
+
+
+def test_a_trained_head_is_asked_for_hidden_words(monkeypatch, tiny_experiment, tmp_path, no_accelerate_state):
+    """From training to the shares of recovered words, with a network of 13 steps."""
+    from dataclasses import replace
+
+    from refseg.train import train
+
+    magnet = load("magnet", monkeypatch)
+    objective = replace(magnet.PRESETS["cmsa_refshapes_mask_grounding"]().objective, dim=8, heads=2, semantics=0.0)
+    experiment = replace(tiny_experiment, objective=objective)
+    monkeypatch.setitem(magnet.PRESETS, "tiny", lambda: experiment)
+    train(experiment, tmp_path / "run", device="cpu", progress=False)
+    alone = magnet.train_on_words_alone
+    monkeypatch.setattr(magnet, "train_on_words_alone", lambda tokenizer: alone(tokenizer, steps=2, batch_size=3))
+    found = magnet.recover("tiny", tmp_path / "run" / "last", 7)
+    assert set(found["right"]) == {"picture and mask", "picture, no mask", "words alone"}
+    for shares in found["right"].values():
+        assert shares.keys() == found["asked"].keys() and all(0 <= share <= 1 for share in shares.values())
+
+
+def test_the_rows_of_alignformer_have_one_budget(monkeypatch):
+    alignformer = load("alignformer", monkeypatch)
+    experiments = [alignformer.PRESETS[preset]() for preset in alignformer.ROWS.values()]
+    assert all(e.optim == experiments[0].optim and e.data == experiments[0].data for e in experiments)
+    others = [alignformer.PRESETS[preset]() for preset in alignformer.OTHERS.values()]
+    for other in others:
+        optim = {name: getattr(other.optim, name) for name in ("steps", "batch_size", "short_steps")}
+        assert optim == {name: getattr(experiments[0].optim, name) for name in optim} and other.data == experiments[0].data
+
+
+def test_how_pixels_gather_by_hand(monkeypatch):
+    """Four regions, two of them the referent's; the second centre tells them apart, the first puts two on a tie."""
+    alignformer = load("alignformer", monkeypatch)
+    pixels = torch.tensor([[[[1.0, 1.0], [0.0, -1.0]], [[0.0, 1.0], [1.0, 0.0]]]])
+    centres = torch.tensor([[[0.0, 1.0], [2.0, 0.0]]])
+    mask = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    mask[..., :2, :] = True
+    batch = alignformer.RefBatch(*[None] * 4, mask, torch.ones_like(mask), ["x"], *[None] * 5, frame_valid=mask)
+    areas = alignformer.batch_areas(alignformer.Prediction(mask, {"pixels": pixels, "centres": centres}), batch)
+    # Cosines with the first centre: 0 and 0.71 for the referent, 1 and 0 for the others.
+    assert areas == {"sentence alone": [pytest.approx(1.5 / 4)], "last step": [1.0]}
+
+
+def test_the_tables_of_alignformer_by_hand(monkeypatch):
+    alignformer = load("alignformer", monkeypatch)
+    times = {"seconds per step": 0.25, "seconds per sample": 0.007}
+    by_seed = [
+        {split: {"parameters": 1234, "mIoU": value} for split in alignformer.SPLITS} | times for value in (0.1, 0.3)
+    ]
+    rows = {"net": dict(enumerate(by_seed))}
+    assert alignformer.table({"rows": rows}).splitlines()[2] == "| net | 1,234 |" + " 0.200 ± 0.141 |" * 4 + " 250 | 7 |"
+    run = {"before": {"sentence alone": 0.5, "last step": 0.25}, "after": {"sentence alone": 0.75, "last step": 1.0}}
+    assert alignformer.gathering_table({"gathering": {"net": {"0": run}}}).splitlines() == [
+        "| AUC around the centre | sentence alone, before | sentence alone, after | last step, before | last step, after |",
+        "|---|---|---|---|---|",
+        "| net | 0.500 | 0.750 | 0.250 | 1.000 |",
+    ]
+
+
+def test_a_run_of_the_alignformer_benchmark(monkeypatch, tiny_refshapes, no_accelerate_state, tmp_path, capsys):
+    """Every row, at the size of a toy: what is trained is scored, measured and written."""
+    alignformer = load("alignformer", monkeypatch)
+    monkeypatch.setattr(alignformer, "runs_dir", lambda: tmp_path)
+    monkeypatch.setattr(alignformer, "OTHERS", {})
+    monkeypatch.setattr(alignformer, "ROWS", {"AlignFormer": "alignformer_refshapes"})
+    whole = alignformer.PRESETS["alignformer_refshapes"]
+
+    def tiny():
+        experiment = whole()
+        experiment.data.image_size = 32
+        experiment.data.val_samples, experiment.optim.batch_size = 3, 4
+        return experiment
+
+    monkeypatch.setitem(alignformer.PRESETS, "alignformer_refshapes", tiny)
+    monkeypatch.setattr(alignformer, "seconds_per_step", lambda experiment, device: 0.5)
+    out = tmp_path / "alignformer.json"
+    alignformer.AlignFormerBenchmark(steps=2, seeds=(0,), gathered=5, out=out).run()
+    result, printed = json.loads(out.read_text()), capsys.readouterr().out
+    assert {"machine", "versions", "commit"} <= result.keys() and "| AlignFormer |" in printed
+    areas = result["gathering"]["AlignFormer"]["0"]
+    assert all(0 <= areas[time][centre] <= 1 for time in ("before", "after") for centre in alignformer.CENTRES)
+    assert areas["before"] != areas["after"]
+    assert result["rows"]["AlignFormer"]["0"]["seconds per step"] == 0.5

@@ -248,6 +248,15 @@ def test_ground_reaches_the_words_and_the_picture(trained):
         assert any(p.grad is not None and p.grad.abs().max() > 0 for p in part.parameters())
 
 
+def test_half_precision_is_finite_and_the_alignment_stays_in_full(trained):
+    model, objective = trained
+    with torch.autocast("cpu", torch.bfloat16):
+        _, losses = objective(model, batch("the red star", "big circle", height=40, width=56))
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    sum(losses.values()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in (*model.parameters(), *objective.parameters()))
+
+
 def test_a_batch_of_one_and_odd_sizes(trained):
     model, objective = trained
     model.eval()  # BatchNorm cannot train on a single place
