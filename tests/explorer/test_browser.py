@@ -55,7 +55,7 @@ def fake(explorer, tmp_path, open_page):
         content = content or explorer.content
         text = page.render(content, dict(explorer.view) | changes)
         begin, _, end = text.partition("render({ model: new StillModel")
-        models = "window.fakes = [];\nfor (let n = 0; n < %d; n++) {\n" % count
+        models = f"window.fakes = [];\nfor (let n = 0; n < {count}; n++) {{\n"
         models += 'const model = new FakeModel(read("content"), read("view"));\nwindow.fakes.push(model);\n'
         models += 'const el = document.getElementById("explorer").appendChild(document.createElement("div"));\n'
         models += "(window.removers ??= []).push(render({ model, el }));\n}\n"
@@ -128,13 +128,14 @@ def test_hover_tells_the_words_of_a_region(shown, explorer):
 
 @pytest.mark.parametrize("layer", ["Word", "Region"])
 def test_hover_answers_within_a_frame(shown, layer):
-    """Layout and drawing included. The fastest quarter of the steps counts: the others tell what else the machine does."""
+    """Layout and drawing included. The fastest quarter of the steps counts: the others tell of the machine's load."""
     opened = shown()
     choose(opened, layer)
     code = """() => { const stage = document.querySelector(".rx-stage"); const box = stage.getBoundingClientRect();
         const times = [];
         for (let n = 0; n < 60; n++) {
-            const place = { clientX: box.left + ((n * 37) % 100) / 100 * box.width, clientY: box.top + ((n * 53) % 100) / 100 * box.height };
+            const [x, y] = [((n * 37) % 100) / 100, ((n * 53) % 100) / 100];
+            const place = { clientX: box.left + x * box.width, clientY: box.top + y * box.height };
             const start = performance.now();
             stage.dispatchEvent(new PointerEvent("pointermove", place));
             document.body.offsetHeight;
@@ -215,7 +216,8 @@ def test_a_word_struck_out_changes_mask_and_iou(shown, explorer):
     opened.locator(".rx-words label").nth(2).click(modifiers=["Shift"])
     told = f"IoU {explorer.reading.iou:.2f} → {strikes[2]:.2f} without “{words[2]}”"
     assert opened.locator("figcaption strong").first.inner_text() == told
-    assert "line-through" in opened.locator(".rx-words label span").nth(2).evaluate("e => getComputedStyle(e).textDecoration")
+    struck = opened.locator(".rx-words label span").nth(2)
+    assert "line-through" in struck.evaluate("one => getComputedStyle(one).textDecoration")
     opened.get_by_role("button", name="Strike out", exact=False).first.click()
     assert opened.locator(".rx-struck").count() == 1, "a page holds the masks without one word at a time"
     opened.keyboard.press("Escape")
@@ -330,7 +332,8 @@ def test_a_clip_has_a_slider_and_weights_of_its_frames(tiny_checkpoint, sample, 
     hover(stages(opened).first, 0.1, 0.1)
     looks = explorer.reading.looks["c3"][:, 0, 0]
     told = opened.locator(".rx-reading").inner_text()
-    assert told.endswith("it looks at " + ", ".join(f"frame {t + 1} {round(100 * x.item())} %" for t, x in enumerate(looks)) + ".")
+    shares = ", ".join(f"frame {t + 1} {round(100 * share.item())} %" for t, share in enumerate(looks))
+    assert told.endswith(f"it looks at {shares}.")
     assert "CFSA" in opened.locator(".rx-about").first.inner_text()
 
 
@@ -503,6 +506,8 @@ def test_two_explorers_on_one_page_do_not_meet(fake):
 
 def test_the_view_follows_the_kernel(fake):
     opened = fake()
-    opened.evaluate("() => { const model = fakes[0]; model.set('view', { ...model.get('view'), level: 'c4', layer: 'reset' }); model.fire('change:view'); }")
+    opened.evaluate("""() => { const [model] = fakes;
+        model.set("view", { ...model.get("view"), level: "c4", layer: "reset" });
+        model.fire("change:view"); }""")
     assert opened.get_by_role("radio", name="c4").is_checked()
     assert opened.locator("figcaption strong").nth(1).inner_text() == "Reset gate"
