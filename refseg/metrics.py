@@ -243,3 +243,23 @@ def _coco(sizes: Sequence[Sequence[int]], annotations: list[dict[str, Any]]) -> 
     }
     coco.createIndex()
     return coco
+
+
+def area_under_curve(values: Tensor, positive: Tensor) -> float | None:
+    """The probability that a positive has the higher value than a negative, ties counting half (AUC, Mann-Whitney).
+
+    0.5 is chance. It depends on the order of the values only.
+
+    Args:
+        values: of any shape.
+        positive: bool of the same shape.
+
+    Returns:
+        None if there is no positive or no negative
+    """
+    negatives = values[~positive].sort().values
+    positives = values[positive].contiguous()
+    if not len(negatives) or not len(positives):
+        return None
+    below, at_most = (torch.searchsorted(negatives, positives, right=right).double() for right in (False, True))
+    return ((below + at_most) / 2).mean().item() / len(negatives)

@@ -16,6 +16,7 @@ from refseg.metrics import (
     RES,
     Convention,
     SegmentationMeter,
+    area_under_curve,
     average_precision,
     intersection_union,
 )
@@ -276,3 +277,18 @@ def test_average_precision_equals_mttr(released, shared_dir, name, guesses):
     assert {k: scores[f"P@{k}"] for k in theirs["count_gt"]} == pytest.approx(
         {k: theirs[f"P@{k}"] for k in theirs["count_gt"]}
     )
+
+
+# ---- area under the curve ----------------------------------------------------------------------------------------
+
+
+def test_area_under_curve_by_hand():
+    positive = torch.tensor([True, False, True, False, False])
+    values = torch.tensor([3.0, 1.0, 2.0, 2.0, 5.0])
+    # The first positive beats two of three negatives, the second one and a tie: (2 + 1.5) / 6.
+    assert area_under_curve(values, positive) == pytest.approx(3.5 / 6)
+    assert area_under_curve(-values, positive) == pytest.approx(1 - 3.5 / 6)
+    assert area_under_curve(torch.exp(values), positive) == area_under_curve(values, positive)
+    assert area_under_curve(torch.zeros(5), positive) == 0.5
+    assert area_under_curve(values, torch.ones(5, dtype=torch.bool)) is None
+    assert area_under_curve(values, torch.zeros(5, dtype=torch.bool)) is None

@@ -1,0 +1,181 @@
+"""Which part of AlignFormer pays, and beside CMSA and MagNet? One budget on RefShapes, several seeds.
+
+    python benchmarks/alignformer.py                       # trains what is missing, prints the tables, writes the JSON
+    python benchmarks/alignformer.py --only alignformer_refshapes --seeds 1   # one training, say in a second terminal
+
+Every row has the same steps and batches; CMSA keeps its learning rate. CMSA and MagNet are the runs of
+``benchmarks/magnet.py``, which are trained here if they are missing. All three have about a million parameters.
+
+The second table asks how well pixels gather around their centre: the probability that a pixel of the referent is nearer
+to it (cosine) than another pixel of the same picture (AUC, 0.5 is chance), before training and after, around the centre
+that the sentence alone gives and around the last one. Training goes on where it stopped; results go to
+data/results/alignformer.json.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import tyro
+from magnet import SPLITS, Magnet, spread
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+
+from refseg.checkpoint import load_checkpoint
+from refseg.datasets import Collate, build_dataset, build_transform
+from refseg.evaluate import evaluate_checkpoint
+from refseg.machine import describe_machine, git_commit, versions
+from refseg.metrics import area_under_curve
+from refseg.models import build_model
+from refseg.models.alignformer import centre_similarity
+from refseg.paths import results_dir, runs_dir
+from refseg.presets import PRESETS
+from refseg.train import seconds_per_step, train
+from refseg.types import Prediction, RefBatch
+
+ROWS = {
+    "AlignFormer": "alignformer_refshapes",
+    "language to vision only": "alignformer_refshapes_words_to_pixels",
+    "no VLBA": "alignformer_refshapes_no_vlba",
+    "no contrastive loss": "alignformer_refshapes_no_contrast",
+    "pixels contrasted, not instances": "alignformer_refshapes_pixel_contrast",
+}
+OTHERS = {"CMSA": "cmsa_refshapes", "MagNet": "magnet_refshapes"}
+CENTRES = {"sentence alone": 0, "last step": -1}
+
+
+@dataclass
+class AlignFormerBenchmark:
+    """Train, score, and measure how pixels gather."""
+
+    steps: int = 3000
+    """Budget of every training."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One training each."""
+    only: str | None = None
+    """Train this preset and stop."""
+    gathered: int = 400
+    """Samples of val whose pixels are compared with their centre."""
+    out: Path = results_dir() / "alignformer.json"
+
+    def run(self) -> None:
+        """Everything, or the trainings of one preset."""
+        if self.only:
+            for seed in self.seeds:
+                self.train(self.only, seed)
+            return
+        rows, gathering = {}, {}
+        for name, preset in (ROWS | OTHERS).items():
+            folders = {str(seed): self.train(preset, seed) for seed in self.seeds}
+            rows[name] = {seed: self.score(preset, folder) for seed, folder in folders.items()}
+            if name in ROWS:
+                gathering[name] = {seed: self.gather(preset, folder) for seed, folder in folders.items()}
+        about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
+        result = {"steps": self.steps, **about, "rows": rows, "gathering": gathering}
+        self.out.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"{table(result)}\n\n{gathering_table(result)}")
+
+    def train(self, preset: str, seed: int) -> Path:
+        """The folder of the last checkpoint: the same number of updates for all."""
+        if preset in OTHERS.values():
+            return Magnet(steps=self.steps).train(preset, seed)
+        experiment = PRESETS[preset]()
+        folder = runs_dir() / "alignformer" / f"{preset}-{self.steps}-{seed}"
+        optim = replace(experiment.optim, steps=self.steps, seed=seed)
+        train(replace(experiment, optim=optim), folder, device="cpu")
+        return folder / "last"
+
+    def score(self, preset: str, checkpoint: Path) -> dict:
+        """Evaluations by split, and the times."""
+
+        def measure() -> dict:
+            splits = {split: evaluate_checkpoint(checkpoint, "refshapes", split, device="cpu") for split in SPLITS}
+            per_image = splits["val"]["seconds"] / splits["val"]["N"]
+            step = seconds_per_step(PRESETS[preset](), device="cpu")
+            return {**splits, "seconds per step": step, "seconds per sample": per_image}
+
+        return kept(checkpoint.parent / "alignformer.json", measure)
+
+    def gather(self, preset: str, checkpoint: Path) -> dict:
+        """AUC before and after training, by centre."""
+
+        def measure() -> dict:
+            after = load_checkpoint(checkpoint)
+            torch.manual_seed(after.config["record"]["experiment"]["optim"]["seed"])
+            before = build_model(after.model.config).eval()
+            batches = val_batches(after.tokenizer, after.image_size, self.gathered)
+            return {"before": gathering(before, batches), "after": gathering(after.model, batches)}
+
+        return kept(checkpoint.parent / "gathering.json", measure)
+
+
+def kept(path: Path, measure: Callable[[], dict]) -> dict:
+    """What was measured once is not measured again."""
+    if not path.exists():
+        path.write_text(json.dumps(measure()))
+    return json.loads(path.read_text())
+
+
+def val_batches(tokenizer, image_size: int, samples: int) -> DataLoader:
+    """Samples spread over val."""
+    dataset = build_dataset("refshapes", "val", build_transform(image_size))
+    step = max(1, len(dataset) // samples)
+    return DataLoader(Subset(dataset, range(0, len(dataset), step)), batch_size=32, collate_fn=Collate(tokenizer))
+
+
+@torch.no_grad()
+def gathering(model: nn.Module, batches: DataLoader) -> dict[str, float]:
+    """AUC of the referent's pixels around the centre, mean over samples, by centre."""
+    areas = {name: [] for name in CENTRES}
+    for batch in batches:
+        for name, found in batch_areas(model(batch), batch).items():
+            areas[name] += found
+    return {name: statistics.mean(found) for name, found in areas.items()}
+
+
+def batch_areas(prediction: Prediction, batch: RefBatch) -> dict[str, list[float]]:
+    """The same for each sample of a batch; a pixel of the grid is the referent's where that covers most of it."""
+    pixels, centres = prediction.trace["pixels"], prediction.trace["centres"]
+    similarity = centre_similarity(pixels, centres)  # [B,S,h,w]
+    share = F.adaptive_avg_pool2d(batch.mask.float(), pixels.shape[-2:])[:, 0]
+    real = F.adaptive_avg_pool2d(batch.pixel_valid.float(), pixels.shape[-2:])[:, 0] > 0.5
+    areas = {name: [] for name in CENTRES}
+    for b in range(len(batch)):
+        for name, step in CENTRES.items():
+            area = area_under_curve(similarity[b, step][real[b]], share[b][real[b]] > 0.5)
+            areas[name] += [] if area is None else [area]
+    return areas
+
+
+def table(result: dict) -> str:
+    """Mean and, over several seeds, the standard deviation of mIoU as a Markdown table, with sizes and times."""
+    head = ["mIoU", "parameters", *SPLITS, "ms per step", "ms per sample"]
+    lines = [f"| {' | '.join(head)} |", "|---|" + "---|" * (len(head) - 1)]
+    for name, by_seed in result["rows"].items():
+        scores = list(by_seed.values())
+        cells = [spread([score[split]["mIoU"] for score in scores]) for split in SPLITS]
+        times = [1000 * statistics.median(s[f"seconds per {what}"] for s in scores) for what in ("step", "sample")]
+        cells = [name, f"{scores[0]['val']['parameters']:,}", *cells, *(f"{time:,.0f}" for time in times)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def gathering_table(result: dict) -> str:
+    """AUC before and after training as a Markdown table."""
+    lines = [f"| AUC around the centre | {' | '.join(f'{c}, {t}' for c in CENTRES for t in ('before', 'after'))} |"]
+    lines.append("|---|" + "---|" * (2 * len(CENTRES)))
+    for name, by_seed in result["gathering"].items():
+        runs = list(by_seed.values())
+        cells = [spread([run[time][centre] for run in runs]) for centre in CENTRES for time in ("before", "after")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    tyro.cli(AlignFormerBenchmark).run()
