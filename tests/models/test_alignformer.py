@@ -171,6 +171,15 @@ def test_mask_grounding_works_on_it(make_batch):
     assert looking.grad.abs().max() > 0  # words that look at the picture are what it teaches
 
 
+def test_half_precision_trains(make_batch):
+    model = build_model(LESSON).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        _, losses = build_objective(AlignmentConfig(), model)(model, make_batch([5, 2]))
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    sum(losses.values()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 # ---- bad inputs --------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +189,12 @@ def test_odd_sizes_and_a_batch_of_one(make_batch, height, width):
     batch = make_batch([3], height=height, width=width)
     _, losses = build_objective(AlignmentConfig(), model)(model, batch)
     assert all(loss.isfinite() for loss in losses.values())
+
+
+@pytest.mark.parametrize("height, width", [(1, 3), (7, 130)])
+def test_any_size_is_answered(make_batch, height, width):
+    prediction = lesson()(make_batch([3, 1], height=height, width=width))
+    assert prediction.mask_logits.isfinite().all() and prediction.mask_logits.shape[:2] == (2, 1)
 
 
 def test_an_empty_referent_costs_no_contrast(make_batch):
