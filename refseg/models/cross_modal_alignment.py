@@ -219,8 +219,15 @@ class WordAlignment(nn.Module):
 
     def forward(self, words: Tensor, token_valid: Tensor, pixels: Tensor, region_valid: Tensor) -> Tensor:
         """words [B,L,C], valid [B,L], pixels [B,Cv,h,w], valid [B,h,w] -> [B,L,C]; the release sees no padding."""
-        regions = None if self.attend.released else region_valid.flatten(1)
-        return self.gate(words, self.attend(words, token_valid, pixels.flatten(2).mT, regions))
+        return self.gate(words, self.attend(words, token_valid, *self._regions(pixels, region_valid)))
+
+    def word_maps(self, words: Tensor, token_valid: Tensor, pixels: Tensor, region_valid: Tensor) -> Tensor:
+        """Where each word looks, [B,L,h,w]: sums to one over the regions, zero for padded words."""
+        weights = self.attend.weights(words, token_valid, *self._regions(pixels, region_valid))
+        return (weights * token_valid[..., None]).unflatten(2, pixels.shape[-2:])
+
+    def _regions(self, pixels: Tensor, region_valid: Tensor) -> tuple[Tensor, Tensor | None]:
+        return pixels.flatten(2).mT, None if self.attend.released else region_valid.flatten(1)
 
 
 def instance_norm(x: Tensor, valid: Tensor | None = None) -> Tensor:

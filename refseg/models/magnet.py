@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from refseg.errors import RefsegError
 from refseg.models.attention import masked_mean
 from refseg.models.backbones import LEVELS
 from refseg.models.cmsa_net import regions_with_pixels
@@ -121,7 +122,8 @@ class MagNet(nn.Module):
         Returns:
             mask_logits [B,1,h',w'] and the trace: words [B,L,C], words_valid [B,L], sentence [B,C], pixels [B,D,h,w] of
             the finest level; by level backbone/c2 .. c5 (what the stage gives) and fused/c2 .. c5 (with the words in
-            it), all [B,C,h,w]; masks/0, masks/1, ... [B,1,h',w'], the logits before each of the decoder's layers
+            it), all [B,C,h,w], and words/c2 .. c5 [B,L,C] of the text's stages; masks/0, masks/1, ... [B,1,h',w'], the
+            logits before each of the decoder's layers
         """
         words, words_valid, trace = self.encode(batch)
         pixels, levels = self.pixel_decoder({level: trace[f"fused/{level}"] for level in LEVELS})
@@ -132,7 +134,7 @@ class MagNet(nn.Module):
         return Prediction(mask_logits, trace)
 
     def encode(self, batch: RefBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Words [B,L,C], zero where padded, words_valid [B,L], and backbone/* and fused/* of the trace.
+        """Words [B,L,C], zero where padded, words_valid [B,L], and backbone/*, words/* and fused/* of the trace.
 
         A picture of several samples goes through the first stage once: before it there are no words.
         """
@@ -143,11 +145,31 @@ class MagNet(nn.Module):
             x, words = self.backbone.stages[level](x), self.text.stages[stage](words, valid)
             x = x[picture_of] if stage == 0 else x
             fused, residual = self.align_pixels[level](x, words, valid)
-            trace |= {f"backbone/{level}": x, f"fused/{level}": fused}
+            trace |= {f"backbone/{level}": x, f"words/{level}": words, f"fused/{level}": fused}
             if level in self.gates:  # else there is no next stage
                 words = self._look(level, words, valid, x, batch.pixel_valid)
                 x = self.gates[level](x.movedim(1, -1), residual.movedim(1, -1)).movedim(-1, 1)
         return words * valid[..., None], valid, trace
+
+    def word_maps(self, batch: RefBatch, trace: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Where each word looks at each level but the last, {level: [B,L,h,w]}, see ``WordAlignment.word_maps``.
+
+        Args:
+            trace: of this batch's prediction, if there is one: nothing is then computed a second time.
+
+        Raises:
+            RefsegError: in this network words do not look at the picture.
+        """
+        if not self.align_words:
+            raise RefsegError("The words of this network do not look at the picture: there are no maps of them.")
+        _, valid = self._tokens(batch)
+        trace = self.encode(batch)[2] if trace is None else trace
+        maps = {}
+        for level, alignment in self.align_words.items():
+            pixels = trace[f"backbone/{level}"]
+            real = regions_with_pixels(batch.pixel_valid, pixels.shape[-2:])
+            maps[level] = alignment.word_maps(trace[f"words/{level}"], valid, pixels, real)
+        return maps
 
     def _look(self, level: str, words: Tensor, valid: Tensor, x: Tensor, pixel_valid: Tensor) -> Tensor:
         """The words after they have looked at a level, if the config has them look."""
