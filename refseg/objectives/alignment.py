@@ -123,7 +123,7 @@ def instance_contrast(centres: Tensor, pixels: Tensor, batch: RefBatch, temperat
     every_centre, every_referent = gathered(centres), gathered(referents)  # [G,D], G samples of all processes
     own = own_places(len(batch), centres.device)
     comparable = ~_same_thing(batch, centres.device) & gathered(has_referent)
-    comparable[torch.arange(len(batch)), own] = True
+    comparable = comparable.scatter(1, own[:, None], True)
 
     among_instances = torch.cat(
         [centres @ every_referent.T, torch.einsum("bd,bkd->bk", centres, instances[:, BACKGROUND:])], dim=1
