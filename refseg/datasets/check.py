@@ -88,7 +88,8 @@ class DataReport:
         lines += [f"  [FAIL] {self.problem}"] if self.found is None else self._count_lines() + [self._picture_line()]
         if not self.ok:
             lines += ["  expected folders:", *(f"    {line}" for line in expected_tree(self.name, self.split_by))]
-            lines += ["  where to get it:", *(f"    {line}" for line in WHERE[self.name])]
+            lines += [f"  where to get it (refseg prepare {self.name} does what it can):"]
+            lines += [f"    {line}" for line in WHERE[self.name]]
         return "\n".join(lines)
 
     def _count_lines(self) -> list[str]:

@@ -95,7 +95,8 @@ class ClipReport:
         lines += [f"  [FAIL] {self.problem}"] if self.found is None else self._count_lines() + self._clip_lines()
         if not self.ok:
             lines += ["  expected folders:", f"    {data_dir()}/", *(f"      {line}" for line in _TREES[self.name])]
-            lines += ["  where to get it:", *(f"    {line}" for line in WHERE_CLIPS[self.name])]
+            lines += [f"  where to get it (refseg prepare {self.name} does what it can):"]
+            lines += [f"    {line}" for line in WHERE_CLIPS[self.name]]
         return "\n".join(lines)
 
     def _count_lines(self) -> list[str]:

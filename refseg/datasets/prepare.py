@@ -310,9 +310,9 @@ def _from_parquet(name: str, source: Path, place: Path) -> None:
 
 
 def _from_download(piece: Piece, place: Path, say: Say) -> None:
-    archive, ours = _downloaded(piece), False
-    if archive is None:
-        archive, ours = _download(piece, say), True
+    archive = _downloaded(piece)
+    ours = archive is None or _note(piece).get("bytes") == archive.stat().st_size  # left by an unpacking cut short
+    archive = archive or _download(piece, say)
     try:
         if piece.keys:
             unpack(archive, place, piece.keys)
@@ -335,12 +335,13 @@ def _downloaded(piece: Piece) -> Path | None:
 def _download(piece: Piece, say: Say) -> Path:
     """Fetch the piece from the first address that gives it, and note what it was."""
     failures = []
-    note = downloads_dir() / f"{piece.source}.json"
+    noted = _note(piece)
     targets = {url: downloads_dir() / f"{piece.source}{_ending(url) if piece.keys else ''}" for url in piece.urls}
     for url, target in sorted(targets.items(), key=lambda pair: begun(pair[1]) != pair[0]):  # what has begun goes on
         say(f"{piece.what}: downloading {url}\n  licence: {piece.licence}")
         try:
-            found = fetch(url, target, piece.size, piece.sha256 or _noted(note, url))
+            same = noted.get("sha256") if noted.get("url") == url else None  # as the last time
+            found = fetch(url, target, piece.size, piece.sha256 or same)
             if piece.keys and not is_archive(target):
                 with target.open("rb") as file:
                     begin = file.read(30)
@@ -349,7 +350,7 @@ def _download(piece: Piece, say: Say) -> Path:
         except Unavailable as error:
             failures.append(str(error))
             continue
-        note.write_text(json.dumps(found, indent=1) + "\n")
+        _note_file(piece).write_text(json.dumps(found, indent=1) + "\n")
         return target
     raise Unavailable(" ".join(failures) or "it has to be obtained by hand.")
 
@@ -358,13 +359,17 @@ def _ending(url: str) -> str:
     return max((ending for ending in ENDINGS if url.endswith(ending)), key=len, default=".zip")
 
 
-def _noted(note: Path, url: str) -> str | None:
-    """The sha256 of what this address gave the last time."""
+def _note_file(piece: Piece) -> Path:
+    return downloads_dir() / f"{piece.source}.json"
+
+
+def _note(piece: Piece) -> dict[str, Any]:
+    """What was downloaded the last time: {"url", "bytes", "sha256"}, or {}."""
     try:
-        noted: dict[str, Any] = json.loads(note.read_text())
-        return str(noted["sha256"]) if noted["url"] == url else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        noted = json.loads(_note_file(piece).read_text())
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def _copy(source: Path, place: Path, piece: Piece) -> None:

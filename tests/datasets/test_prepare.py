@@ -170,6 +170,19 @@ def test_a_cut_network_loses_nothing_and_the_next_run_goes_on(small, data):
     assert ("/refcoco.zip", "bytes=120000-", '"one"') in small.asked
 
 
+def test_an_unpacking_cut_short_is_repeated_without_another_download(small, data, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "extract", stop)
+        with pytest.raises(KeyboardInterrupt):
+            told()
+    assert (downloads_dir() / "refcoco.zip").is_file() and not (data / "refcoco").exists()
+    assert told()[0] and not list(downloads_dir().glob("*.zip"))
+    assert [path for path, *_ in small.asked].count("/refcoco.zip") == 1
+
+
 def test_nothing_can_be_had_says_what_to_do(server, data):
     """Every address is dead: one [FAIL] each, with the licence and how to go on; nothing is written but the lock."""
     texts, photos = PIECES["refcoco"]
