@@ -12,9 +12,11 @@ being skipped, because a score over fewer samples is another score.
 
 from __future__ import annotations
 
+import gc
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,11 +130,16 @@ class ReferDataset(Dataset):
         self._pictures: dict[str, Tensor] | None = {} if cache_images else None
         self._object_maps: dict[str, Tensor] | None = {} if cache_images else None
 
+        with _without_collector():
+            self._read(wanted, objects)
+
+    def _read(self, wanted: tuple[str, ...], objects: bool) -> None:
+        """Both annotation files; ``wanted`` are the values of ref["split"] that belong to the split."""
         refs_file, refs = read_refs(self.root, self.split_by)
         self.refs = [ref for ref in refs if ref.get("split") in wanted]
         if not self.refs:
             found = ", ".join(sorted({str(ref.get("split")) for ref in refs})) or "nothing"
-            raise RefsegError(f"{refs_file} holds no ref of split {split!r} but only: {found}; take one of these.")
+            raise RefsegError(f"{refs_file} holds no ref of split {self.split!r} but only: {found}; take one of these.")
         instances_file = self.root / "instances.json"
         instances = _read_json(instances_file)
         self._annotations, self._records = _checked_instances(instances, instances_file, self.refs, refs_file)
@@ -250,7 +257,7 @@ def segmentation_mask(segmentation: Any, size: tuple[int, int], owner: str) -> T
 
 
 def _is_degenerate(piece: Any) -> bool:
-    return piece is None or (isinstance(piece, list) and len(piece) < 6 and len(piece) % 2 == 0)
+    return piece is None or (isinstance(piece, (list, np.ndarray)) and len(piece) < 6 and len(piece) % 2 == 0)
 
 
 def _piece_mask(piece: Any, size: tuple[int, int], owner: str) -> np.ndarray:
@@ -371,6 +378,18 @@ def read_refs(root: Path, split_by: str) -> tuple[Path, list[dict[str, Any]]]:
     return path, refs
 
 
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Python looks for circles again and again while a million objects are made; here are none, and it takes long."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
@@ -426,9 +445,28 @@ def _checked_instances(
     for ref in refs:
         _check_ref(ref, annotations, records, refs_file)
     return (
-        {str(ref["ann_id"]): annotations[str(ref["ann_id"])] for ref in refs},
+        {str(ref["ann_id"]): _compact(annotations[str(ref["ann_id"])]) for ref in refs},
         {str(ref["image_id"]): records[str(ref["image_id"])] for ref in refs},
     )
+
+
+def _compact(annotation: dict) -> dict[str, Any]:
+    """What is read of an annotation, polygons as arrays: as lists of numbers they take four times the memory.
+
+    What is no polygon at all stays as it is, for ``segmentation_mask`` to tell.
+    """
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, list):
+        segmentation = [_as_array(piece) for piece in segmentation]
+    return {"segmentation": segmentation}
+
+
+def _as_array(piece: Any) -> Any:
+    try:
+        points = np.array(piece, dtype=np.float64) if isinstance(piece, list) else None
+    except (TypeError, ValueError, OverflowError):
+        return piece
+    return piece if points is None or points.ndim != 1 else points
 
 
 def _class_names(instances: dict, path: Path) -> dict[str, tuple[str, ...]]:

@@ -1,0 +1,217 @@
+"""How fast data sets are indexed and masks scored, and the memory of an index; writes data/results/data_speed.json.
+
+    python benchmarks/data.py
+
+Scoring: the 3,800 true test masks of A2D-Sentences against each shifted by a distance of its own, from two JSON files
+to the table, mAP included. Indexing: ReferIt's trainval metadata in the REFER layout, 59,976 sentences about 49,515
+regions, each a run-length mask of its box. Memory: 150,000 sentences about 50,000 of 200,000 objects in 20,000
+pictures, which is RefCOCO's size; measured in a process of its own. The genuine files are looked for in ``--shared``.
+
+Seconds are given twice: as a clock shows them, and of the processor, which other programs do not disturb.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from pycocotools import mask as coco_mask
+
+from refseg.datasets import ReferDataset
+from refseg.machine import describe_machine, git_commit, versions
+from refseg.paths import PROJECT, results_dir
+from refseg.score import score_files
+
+A2D_TRUTH = "data/a2d_sentences/a2d_sentences_test_annotations_in_coco_format.json"
+
+
+@dataclass
+class DataBenchmark:
+    """Measure and write."""
+
+    shared: Path = PROJECT.parent / "shared"
+    """Folder with the genuine files."""
+    repeats: int = 3
+    """The fastest of so many is told."""
+    out: Path = results_dir() / "data_speed.json"
+    index_memory_of: Path | None = None
+    """Used by the benchmark itself: print the memory that the index in this folder takes, and nothing else."""
+
+    def run(self) -> None:
+        """Everything."""
+        if self.index_memory_of is not None:
+            print(json.dumps(index_memory(self.index_memory_of)))
+            return
+        torch.set_num_threads(1)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            result = {
+                "machine": describe_machine(),
+                "versions": versions(),
+                "commit": git_commit(),
+                "scoring_a2d": self.scoring(folder),
+                "indexing_referit": self.indexing(folder),
+                "index_of_150000": self.memory(folder),
+            }
+        print(json.dumps(result, indent=1))
+        self.out.write_text(json.dumps(result, indent=1) + "\n")
+
+    def scoring(self, folder: Path) -> dict[str, Any]:
+        """Seconds from files to scores."""
+        truth = self.shared / A2D_TRUTH
+        (folder / "predictions.json").write_text(json.dumps(shifted_masks(json.loads(truth.read_text()))))
+        return fastest(self.repeats, lambda: score_files(truth, folder / "predictions.json"), ("N", "oIoU", "mAP"))
+
+    def indexing(self, folder: Path) -> dict[str, Any]:
+        """Seconds until all sentences of a split are there."""
+        root = folder / "refclef"
+        write_referit(self.shared / "data" / "referit_berkeley", root)
+        found = fastest(self.repeats, lambda: {"sentences": len(ReferDataset("referit", "trainval", root=root))})
+        return found | {"file_megabytes": megabytes(root)}
+
+    def memory(self, folder: Path) -> dict[str, Any]:
+        """Megabytes of an index of RefCOCO's size, in a fresh process."""
+        root = folder / "refcoco"
+        write_large(root)
+        words = [sys.executable, __file__, "--index-memory-of", str(root)]
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        return json.loads(done.stdout) | {"file_megabytes": megabytes(root)}
+
+
+def fastest(repeats: int, run: Callable[[], dict[str, Any]], keep: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """The fewest seconds of several runs, by the clock and of the processor, and what the run returned."""
+    walls, cpus = [], []
+    for _ in range(repeats):
+        gc.collect()
+        wall, cpu = time.perf_counter(), time.process_time()
+        found = run()
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    told = {name: found[name] for name in keep or found}
+    return {"seconds": round(min(walls), 2), "cpu_seconds": round(min(cpus), 2)} | told
+
+
+def shifted_masks(truth: dict[str, Any]) -> list[dict[str, Any]]:
+    """Predictions: the n-th true mask moved to the right by 7 n mod 41 pixels, with the score (13 n mod 101) / 101."""
+    predictions = []
+    for annotation in truth["annotations"]:
+        n, mask = annotation["id"], coco_mask.decode(annotation["segmentation"])
+        moved, distance = np.zeros_like(mask, order="F"), 7 * n % 41
+        moved[:, distance:] = mask[:, : mask.shape[1] - distance]
+        encoded = coco_mask.encode(moved)
+        entry = {"size": encoded["size"], "counts": encoded["counts"].decode()}
+        about = {"image_id": annotation["image_id"], "category_id": 1, "score": 13 * n % 101 / 101}
+        predictions.append(about | {"segmentation": entry})
+    return predictions
+
+
+def write_referit(source: Path, root: Path) -> None:
+    """The Berkeley metadata of train and val in the REFER layout; a region's mask is its box."""
+    sizes = json.loads((source / "referit_imsize.json").read_text())
+    boxes = json.loads((source / "referit_bbox.json").read_text())
+    refs, annotations, pictures, sent_id = [], [], {}, 0
+    for split in ("train", "val"):
+        for region, sentences in json.loads((source / f"referit_query_{split}.json").read_text()).items():
+            image = region.split("_")[0]
+            width, height = sizes[f"{image}.jpg"]
+            pictures[image] = {"id": int(image), "file_name": f"{image}.jpg", "height": height, "width": width}
+            annotations.append(
+                {"id": region, "image_id": int(image), "segmentation": [box_mask(boxes[region], height, width)]}
+            )
+            said = [
+                {"sent_id": sent_id + n, "sent": text, "raw": text, "tokens": text.split()}
+                for n, text in enumerate(sentences)
+            ]
+            sent_id += len(said)
+            refs.append(
+                {"ref_id": len(refs), "ann_id": region, "image_id": int(image), "split": split, "sentences": said}
+            )
+    write(root, "berkeley", refs, annotations, list(pictures.values()))
+
+
+def box_mask(box: list[int], height: int, width: int) -> dict[str, Any]:
+    """The run lengths of a box [xmin, ymin, xmax, ymax], both ends inside."""
+    xmin, ymin, xmax, ymax = (int(value) for value in box)
+    counts, inside = [xmin * height + ymin], ymax - ymin + 1
+    counts += [inside, height - inside] * (xmax - xmin) + [inside]
+    counts.append(height * width - sum(counts))
+    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": encoded["counts"].decode()}
+
+
+def write_large(root: Path) -> None:
+    """Made-up files of RefCOCO's size: ten objects per picture with polygons of 20 to 60 points, 3 sentences a ref."""
+    draw, noise, words = random.Random(0), np.random.default_rng(0), [f"word{n}" for n in range(10_000)]
+    pictures = [
+        {"id": n, "file_name": f"COCO_train2014_{n:012d}.jpg", "height": 480, "width": 640,
+         "coco_url": f"http://mscoco.org/images/{n}", "flickr_url": f"http://farm.static/{n}_z.jpg",
+         "date_captured": "2013-11-14 11:18:45", "license": 3}
+        for n in range(20_000)
+    ]  # fmt: skip
+    annotations = [
+        {"id": n, "image_id": n // 10, "category_id": n % 80 + 1, "iscrowd": 0, "area": 1000.5, "bbox": [1.5, 2, 3, 4],
+         "segmentation": [noise.uniform(0, 480, 2 * draw.randint(20, 60)).round(2).tolist()]}
+        for n in range(200_000)
+    ]  # fmt: skip
+    refs = []
+    for n in range(50_000):
+        tokens = [[draw.choice(words) for _ in range(draw.randint(1, 6))] for _ in range(3)]
+        said = [
+            {"sent_id": 3 * n + k, "tokens": t, "raw": " ".join(t).upper(), "sent": " ".join(t)}
+            for k, t in enumerate(tokens)
+        ]
+        about = {"file_name": f"COCO_train2014_{n:012d}_{n}.jpg", "category_id": 1, "split": "train"}
+        ids = {"ref_id": n, "ann_id": 4 * n, "image_id": 4 * n // 10, "sent_ids": [s["sent_id"] for s in said]}
+        refs.append(about | ids | {"sentences": said})
+    write(root, "unc", refs, annotations, pictures)
+
+
+def write(root: Path, owner: str, refs: list, annotations: list, pictures: list) -> None:
+    """Both files of the REFER layout."""
+    root.mkdir()
+    (root / f"refs({owner}).json").write_text(json.dumps(refs))
+    (root / "instances.json").write_text(json.dumps({"images": pictures, "annotations": annotations}))
+
+
+def megabytes(root: Path) -> float:
+    """Size of the annotation files."""
+    return round(sum(path.stat().st_size for path in root.iterdir()) / 1e6, 1)
+
+
+def index_memory(root: Path) -> dict[str, Any]:
+    """Megabytes that this process holds more because of the index, and at most had while it was built."""
+    before, cpu = resident(), time.process_time()
+    dataset = ReferDataset("refcoco", "train", root=root)
+    cpu = time.process_time() - cpu
+    peak = resident("VmHWM") - before
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # memory that is free but not given back is not the index's
+    held = resident() - before
+    return {"sentences": len(dataset), "megabytes": round(held, 1), "peak_megabytes": round(peak, 1),
+            "cpu_seconds": round(cpu, 2)}  # fmt: skip
+
+
+def resident(what: str = "VmRSS") -> float:
+    """Megabytes of this process in memory, now or (VmHWM) at most; Linux only."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    tyro.cli(DataBenchmark).run()
