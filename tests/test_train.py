@@ -26,8 +26,11 @@ from refseg.datasets import Collate, refshapes
 from refseg.errors import RefsegError
 from refseg.models import build_model
 from refseg.models.backbones import ResNet101BackboneConfig
+from refseg.models.halving_backbone import HalvingBackboneConfig
+from refseg.models.magnet import MagNetConfig
 from refseg.models.mask_head import MaskHeadConfig
-from refseg.objectives import build_objective
+from refseg.models.staged_text import TransformerWordsConfig
+from refseg.objectives import MaskGroundingConfig, build_objective
 from refseg.presets import OptimConfig
 from refseg.tokenizer import WordVocabulary
 from refseg.train import (
@@ -304,7 +307,7 @@ def test_the_vocabulary_knows_the_words_of_the_mirror_images(tiny_experiment, mo
 
 
 def test_the_stream_of_random_numbers_goes_on(tiny_experiment, tmp_path, monkeypatch):
-    """No part draws any today; one that does (dropout, hidden words) must not break resuming."""
+    """A part that draws some (dropout, hidden words) must not break resuming."""
     real = module.train_step
 
     def noisy(model, *args):
@@ -318,6 +321,22 @@ def test_the_stream_of_random_numbers_goes_on(tiny_experiment, tmp_path, monkeyp
     torch.manual_seed(5)
     fit(tiny_experiment, tmp_path / "cut")
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_hidden_words_are_those_that_would_have_been_hidden(tiny_experiment, tmp_path, monkeypatch):
+    """MagNet with Mask Grounding, killed and resumed; the checkpoint to use holds nothing of the objective."""
+    model = MagNetConfig.lesson(0)
+    model = replace(model, backbone=HalvingBackboneConfig(channels=(4, 4, 8, 8, 8)), text=TransformerWordsConfig(dim=8))
+    objective = MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2, layers=1)
+    experiment = replace(tiny_experiment, model=model, objective=objective)
+    fit(experiment, tmp_path / "whole")
+    interrupted(experiment, tmp_path / "cut", monkeypatch, 7)
+    torch.manual_seed(5)
+    fit(experiment, tmp_path / "cut")
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+    assert {"ground", "pixel_to_pixel", "pixel_to_text"} <= logged(tmp_path / "whole")[0].keys()
+    stored = load_checkpoint(tmp_path / "whole" / "best")
+    assert stored.training is None and not any("predictor" in name for name in stored.model.state_dict())
 
 
 def test_control_c_leaves_a_folder_to_go_on_from(tiny_experiment, whole, tmp_path, monkeypatch):
