@@ -29,7 +29,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from refseg.datasets.refshapes import ensure
+from refseg.datasets.refshapes import ensure, video
 from refseg.machine import describe_machine
 from refseg.paths import PROJECT, results_dir
 
@@ -144,7 +144,7 @@ def times_page(times: dict[str, dict], titles: dict[str, str]) -> str:
             "# Measured times",
             "",
             "Seconds for all cells of a lesson, the start of Python included, as `make notebooks` measured them.",
-            "RefShapes was drawn before (one minute, once).",
+            "RefShapes and RefShapes-Video were drawn before (a minute each, once).",
             "",
             "| lesson | seconds | measured on |",
             "|---|---|---|",
@@ -362,17 +362,23 @@ def unexpected_errors(notebook: NotebookNode) -> list[str]:
     ]
 
 
+def draw_data() -> None:
+    """RefShapes and RefShapes-Video, if they are not there."""
+    ensure()
+    video.ensure()
+
+
 def main(arguments: list[str]) -> None:
     """Do what the first argument says."""
     if arguments[:1] == ["execute"]:
-        ensure()  # else the first lesson would show how RefShapes is drawn, and be the only one that does
+        draw_data()  # else the first lesson would show how RefShapes is drawn, and be the only one that does
         for path in lesson_paths(arguments[1:]):
             print(f"{path.name} ...", end=" ", flush=True)
             seconds = execute(path)
             record_time(path, seconds)
             print(f"{seconds:.0f} s")
     elif arguments[:1] == ["slow"]:
-        ensure()
+        draw_data()
         with half_a_core():
             for name in [DRAWING, *(path.stem for path in lesson_paths(arguments[1:]))]:
                 print(f"{name} ...", end=" ", flush=True)

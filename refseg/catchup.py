@@ -26,6 +26,7 @@ from refseg.paths import PROJECT
 NOTEBOOKS = PROJECT / "notebooks"
 STUDENT = PROJECT / "build" / "student"
 USES_REFSHAPES = re.compile(r"""["']refshapes["']|datasets\.refshapes""")
+USES_CLIPS = re.compile(r"""["']refshapes_video["']""")
 BUILDS_ON = re.compile(r"functions_of\(([\d, ]+)\)")
 
 
@@ -116,14 +117,17 @@ def imports(path: Path, folder: Path) -> Iterator[Finding]:
 
 
 def data(path: Path, folder: Path) -> Iterator[Finding]:
-    """RefShapes, drawn if the lesson uses it."""
-    if not any(USES_REFSHAPES.search(cell.source) for cell in code_cells(path)):
-        yield Finding(True, f"lesson {path.name[:2]} uses no data set")
-        return
-    from refseg.datasets.refshapes import ensure
+    """RefShapes and RefShapes-Video, drawn if the lesson uses them."""
+    from refseg.datasets.refshapes import ensure, video
 
-    ensure()
-    yield Finding(True, "RefShapes is drawn")
+    source = "\n".join(cell.source for cell in code_cells(path))
+    draws = (("RefShapes", USES_REFSHAPES, ensure), ("RefShapes-Video", USES_CLIPS, video.ensure))
+    needed = [(name, draw) for name, uses, draw in draws if uses.search(source)]
+    for name, draw in needed:
+        draw()
+        yield Finding(True, f"{name} is drawn")
+    if not needed:
+        yield Finding(True, f"lesson {path.name[:2]} uses no data set")
 
 
 def shipped_files(path: Path, folder: Path) -> Iterator[Finding]:

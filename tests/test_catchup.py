@@ -111,6 +111,19 @@ def test_a_lesson_that_stands_alone(course, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "a b").iterdir()) == ["00_alone.ipynb"]
 
 
+def test_a_lesson_gets_the_data_it_uses_and_no_other(course, tmp_path, monkeypatch, capsys):
+    from refseg.datasets import refshapes
+
+    drawn = []
+    monkeypatch.setattr(refshapes, "ensure", lambda: drawn.append("pictures"))
+    monkeypatch.setattr(refshapes.video, "ensure", lambda: drawn.append("clips"))
+    write(course, "00_alone.ipynb", new_code_cell('name = "refshapes_video"'))
+    assert catchup(0, tmp_path / "student") and drawn == ["clips"]
+    assert "RefShapes-Video is drawn" in capsys.readouterr().out
+    write(course, "00_alone.ipynb", new_code_cell("name = 'refshapes'"))
+    assert catchup(0, tmp_path / "student") and drawn == ["clips", "pictures"]
+
+
 def test_the_second_time_changes_nothing(course, tmp_path, capsys):
     folder = tmp_path / "student"
     assert catchup(2, folder)

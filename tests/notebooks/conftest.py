@@ -21,8 +21,6 @@ def build() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def drawn_refshapes() -> None:
-    """RefShapes lies where the lessons look for it; drawn inside a lesson it would write a progress bar into a cell."""
-    from refseg.datasets.refshapes import ensure
-
-    ensure()
+def drawn_refshapes(build) -> None:
+    """The data lie where the lessons look for them; drawn inside a lesson they would write a progress bar there."""
+    build.draw_data()
