@@ -100,7 +100,7 @@ moves_most = Exercise(
     verified="masks that jump, grow, shrink and vanish, and empty ones",
 )
 
-# ------------------------------------------------------------------------------------------------ shares among the words
+# ----------------------------------------------------------------------------------------------- shares among the words
 
 
 def map_cases() -> list[tuple]:
