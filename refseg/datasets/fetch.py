@@ -164,7 +164,7 @@ def _transfer(url: str, part: Path, about: Path, size: int | None) -> None:
             raise Unavailable(f"{url} is a file of {total:,} bytes, not of the {size:,} known.")
         if total is not None and total - start > free_bytes(part.parent):
             raise RefsegError(no_room(part.parent, total - start))
-        about.write_text(json.dumps({"url": url, "total": total, "version": _version(response)}))
+        _note(about, {"url": url, "total": total, "version": _version(response)})
         _write(response, part, start, total)
     if total is not None and _size(part) < total:
         raise _Lost("the connection broke")
@@ -250,6 +250,13 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _note(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON by way of another file: on a full disk what was noted before stays, and with it the part."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(content))
+    new.replace(path)
 
 
 def _remove(*paths: Path) -> None:

@@ -190,6 +190,24 @@ def test_a_disk_that_fills_up_keeps_what_has_come(server, target, monkeypatch):
     assert target.read_bytes() == CONTENT and ranges(server)[-1] == "bytes=100000-"
 
 
+def test_a_disk_that_is_full_at_once_keeps_what_came_before(server, target, monkeypatch):
+    server.faults = [("drop after", 100_000), 500, 500, 500]
+    with pytest.raises(RefsegError):
+        fetch(server.url + "/a.bin", target)
+
+    def full(path, _):
+        path.open("w").close()  # opened, emptied, and then there is no room for a single byte
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Path, "write_text", full)
+        with pytest.raises(RefsegError, match="No room"):
+            fetch(server.url + "/a.bin", target)
+    fetch(server.url + "/a.bin", target, sha256=SHA)
+    assert target.read_bytes() == CONTENT and ranges(server)[-1] == "bytes=100000-"
+    assert list(target.parent.iterdir()) == [target]
+
+
 def test_control_c_keeps_what_has_come(server, target, monkeypatch):
     really, answers = module._next_bytes, []
 
