@@ -1,8 +1,8 @@
 """``make tour``: the whole kit once, in a few minutes, ending in one page to look at.
 
 Draws RefShapes, trains a CMSA network for about two minutes, scores it and the shipped checkpoint on the val split,
-and writes ``report.html``: self-contained, no network, every picture with alternative text. What is there already is
-used again.
+and writes ``report.html``: no network, every picture with alternative text. Beside it ``explorer.html`` compares the
+two networks word by word. What is there already is used again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from refseg.checkpoint import Loaded, load_checkpoint
 from refseg.datasets import ReferDataset, build_dataset
 from refseg.errors import RefsegError
 from refseg.evaluate import evaluate_checkpoint
+from refseg.explorer import Explorer
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.metrics import COLUMNS, SegmentationMeter
 from refseg.paths import checkpoints_dir
@@ -31,6 +32,7 @@ from refseg.viz import learning_curve, prediction_figure, to_html, word_map_figu
 
 SHIPPED = "cmsa_refshapes"
 EXAMPLES_PER_KIND = 2
+EXPLORER = "explorer.html"  # beside the report
 
 
 def run_tour(folder: Path, minutes: float = 2.0) -> Path:
@@ -51,6 +53,8 @@ def run_tour(folder: Path, minutes: float = 2.0) -> Path:
     checkpoints = {"trained just now": own, "shipped": checkpoints_dir() / SHIPPED}
     results = {name: _score(path, folder) for name, path in checkpoints.items()}
     print("4/4  writing the report")
+    both = Explorer(checkpoints["trained just now"], val[0], other_model=checkpoints["shipped"])
+    both.export_html(folder / EXPLORER, "Two networks, word by word")
     report = folder / "report.html"
     report.write_text(_page(folder, val, checkpoints, results), encoding="utf-8")
     print(_table_text(results))
@@ -227,7 +231,8 @@ objects weigh more; <b>P@K</b> is the share of samples with IoU ≥ K.</p>
 <div class="card">{curve}</div>
 
 <h2>What it sees</h2>
-<p>Two expressions of each kind, the first in the file, not the best. Solid outline: prediction. Dashed: truth.</p>
+<p>Two expressions of each kind, the first in the file, not the best. Solid outline: prediction. Dashed: truth.
+To strike out words and to look at regions, open <a href="explorer.html">the explorer</a>: it shows both networks.</p>
 {examples}
 
 <h2>Where to go next</h2>

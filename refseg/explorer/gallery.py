@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from torch.utils.data import Subset
@@ -27,9 +26,9 @@ from refseg.paths import checkpoints_dir, runs_dir
 
 LOOKED_AT = 800  # expressions of val, from its beginning
 RIGHT, WRONG = 0.8, 0.5  # a mask is right from this IoU on, and wrong below that
-RIGHT_PER_KIND, WRONG_PER_KIND = 3, 1
+RIGHT_PER_KIND, PER_KIND = 3, 4
 PER_SCENE = 2  # expressions of one picture
-SHIPPED_EXAMPLES = 4
+SHIPPED_KINDS = ("position", "relation", "attribute", "two-step")  # of the examples; of the last a wrong one
 
 
 def build_gallery(path: Path, looked_at: int = LOOKED_AT) -> Path:
@@ -47,7 +46,7 @@ def build_gallery(path: Path, looked_at: int = LOOKED_AT) -> Path:
         ),
         "closing": _CLOSING,
     }
-    view = replace(explorer.state, normalisation="words").to_dict()
+    view = explorer.state.to_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
     return page.write(path, explorer.still_content(), view, "Where do the words look?", **texts)
 
@@ -56,8 +55,7 @@ def write_examples(path: Path = EXAMPLES, looked_at: int = LOOKED_AT) -> Path:
     """Write the examples that ``Explorer()`` opens on: of the gallery one wrong and three right ones."""
     scenes = choose_scenes(looked_at)
     of_kind = {kind: [scene for scene in scenes if scene.first.facts["kind"] == kind] for kind in KINDS}
-    kinds = ("position", "relation", "attribute", "two-step")
-    chosen = [of_kind[kind][0] for kind in kinds[:-1]] + [of_kind[kinds[-1]][-1]]
+    chosen = [of_kind[kind][0] for kind in SHIPPED_KINDS[:-1]] + [of_kind[SHIPPED_KINDS[-1]][-1]]
     content = read_all(chosen).still_content()
     path.write_text(json.dumps(content["scenes"], separators=(",", ":")) + "\n", encoding="utf-8")
     return path
@@ -73,19 +71,25 @@ def read_all(scenes: list[Scene]) -> Explorer:
 
 
 def choose_scenes(looked_at: int) -> list[Scene]:
-    """Of each kind the first right ones and the first wrong one, each with other expressions of its picture."""
+    """Of each kind the first right ones and the first wrong one, each with another expression of its picture.
+
+    Where no mask of a kind is wrong there is one more right one.
+    """
     val = build_dataset("refshapes", "val", objects=True)
     ious = _ious(looked_at)
-    taken, chosen = set(), []
+    taken: set = set()
+    chosen: list[int] = []
     for kind in KINDS:
         places = [n for n in range(looked_at) if val[n].facts["kind"] == kind]
-        for wanted, count in ((lambda iou: iou >= RIGHT, RIGHT_PER_KIND), (lambda iou: iou < WRONG, WRONG_PER_KIND)):
-            for n in [n for n in places if wanted(ious[n])]:
-                if count and val.image_ids[n] not in taken:
+        right, wrong = [n for n in places if ious[n] >= RIGHT], [n for n in places if ious[n] < WRONG]
+        of_kind: list[int] = []
+        for some, until in ((right, RIGHT_PER_KIND), (wrong, PER_KIND), (right, PER_KIND)):
+            for n in some:
+                if len(of_kind) < until and val.image_ids[n] not in taken:
                     taken.add(val.image_ids[n])
-                    chosen.append(_scene(val, n))
-                    count -= 1
-    return chosen
+                    of_kind.append(n)
+        chosen += of_kind
+    return [_scene(val, n) for n in chosen]
 
 
 def _scene(val: ReferDataset, index: int) -> Scene:
@@ -104,8 +108,9 @@ _INTRODUCTION = """
 means. Point at a region: which words look there? Choose a word: where does it look? Strike a word out: what becomes of
 the mask? Everything works with the keyboard and without the network.</p>
 <p>{count} sentences of <b>RefShapes</b>, our own benchmark, chosen by a rule and not by taste: of each of six kinds of
-sentence the first three of val whose mask is right (IoU of 0.8 or more) and the first whose mask is wrong (below 0.5),
-among the first {looked}. {right} are right here and {wrong} wrong; of all of val 94 % reach an IoU of one half.</p>
+sentence the first three of val whose mask is right (IoU of 0.8 or more) and the first whose mask is wrong (below 0.5;
+where none is, one more right one), among the first {looked}. {right} are right here and {wrong} wrong, many more than
+one in twenty: wrong ones were looked for.</p>
 """
 
 _CLOSING = """

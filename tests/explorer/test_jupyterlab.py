@@ -14,7 +14,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 120_000  # ms; the start of a kernel that imports torch is most of it
+PATIENCE = 120_000  # ms; the start of a kernel that imports torch is most of it
 
 CELLS = """
 import torch
@@ -33,15 +33,16 @@ def server(tmp_path, tiny_checkpoint, tiny_refshapes):
     source = CELLS.replace("CHECKPOINT", repr(str(tiny_checkpoint)))
     source = source.replace('build_dataset("refshapes", "val", ROOT_KEYWORD, objects=True)', call)
     cells = [new_code_cell(source), new_code_cell("explorer"), new_code_cell("explorer.plain()")]
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}  # else Lab asks which
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    nbformat.write(new_notebook(cells=cells), folder / "explorer.ipynb")
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / "explorer.ipynb")
     homes = {name: str(tmp_path / name.lower()) for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR")}
     homes |= {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "s"), "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "w")}
     environment = {**os.environ, **homes, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     options = ["--no-browser", "--port=0", "--IdentityProvider.token=", "--ServerApp.password=", "--allow-root"]
-    options += [f"--ServerApp.root_dir={folder}", "--LabApp.news_url=", "--LabApp.check_for_updates_class="]
-    options[-1] = "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"
+    options += [f"--ServerApp.root_dir={folder}", "--LabApp.news_url="]
+    options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log)
     try:
@@ -68,7 +69,7 @@ def _address(runtime: Path, process: subprocess.Popen, log: Path) -> str:
 def lab(server, browser):
     """The notebook in JupyterLab, all of its cells run."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
-    context.set_default_timeout(SECONDS)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.asked = []
 
@@ -81,8 +82,9 @@ def lab(server, browser):
 
     page.route("**/*", here_only)
     page.goto(f"{server}lab/tree/explorer.ipynb?reset")
-    page.get_by_text("Run", exact=True).first.click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    page.locator(".lm-MenuBar-item", has_text="Run").click()
+    page.locator("[data-command='runmenu:run-all']").click()
     page.locator(".rx-stage").nth(3).wait_for()  # two cells show the explorer, with two stages each
     yield page
     context.close()
