@@ -94,7 +94,8 @@ const COLOURS = { cividis: colourTable(CIVIDIS), diverging: colourTable(DIVERGIN
 
 // Of a side of `count` regions: for every fine point the region before it and how far it is to the next.
 function between(count) {
-  const points = Array.from({ length: count * FINE }, (_, n) => Math.min(Math.max((n + 0.5) / FINE - 0.5, 0), count - 1));
+  const place = (n) => Math.min(Math.max((n + 0.5) / FINE - 0.5, 0), count - 1);
+  const points = Array.from({ length: count * FINE }, (_, n) => place(n));
   const before = points.map((point) => Math.min(Math.floor(point), Math.max(count - 2, 0)));
   return points.map((point, n) => [before[n], point - before[n]]);
 }
@@ -147,7 +148,8 @@ function contours({ values, h, w }, level) {
   for (let y = -1; y < h; y++) {
     for (let x = -1; x < w; x++) {
       const first = at(y, x) > level; // most cells are all above or all below: these cost nothing more
-      if (at(y, x + 1) > level === first && at(y + 1, x + 1) > level === first && at(y + 1, x) > level === first) continue;
+      const same = (value) => value > level === first;
+      if (same(at(y, x + 1)) && same(at(y + 1, x + 1)) && same(at(y + 1, x))) continue;
       const above = [at(y, x), at(y, x + 1), at(y + 1, x + 1), at(y + 1, x)].map((value) => value > level);
       const edges = [() => edge(y, x, 0), () => edge(y, x + 1, 1), () => edge(y + 1, x, 0), () => edge(y, x, 1)];
       for (let side = 0; side < 4; side++) {
@@ -385,21 +387,21 @@ class Panel {
     const part = { ...whole, extent: level.extent };
     const [L, h, w] = level.maps.shape;
     if (layer === "memory" || layer === "reset") {
-      return { ...part, values: numbers(level[layer]).values, h, w, title: LAYERS[layer], level: true };
+      return { ...part, values: numbers(level[layer]).values, h, w, title: LAYERS[layer] };
     }
     if (layer === "frames") {
       const { shape, values } = numbers(reading.looks[this.state.level] ?? Object.values(reading.looks)[0]);
       const size = shape[1] * shape[2];
       const at = Math.min(this.state.frame, shape[0] - 1);
       const title = `Share that frame ${at + 1} has`;
-      return { ...part, values: values.subarray(at * size, (at + 1) * size), h, w, title, unit: "share", level: true };
+      return { ...part, values: values.subarray(at * size, (at + 1) * size), h, w, title, unit: "share" };
     }
     if (layer === "region") {
       const [row, column] = this.cell();
       const at = (Math.min(row, h - 1) * w + Math.min(column, w - 1)) * h * w;
       const values = numbers(level.alpha).values.subarray(at, at + h * w).map((value) => value * h * w);
       const title = `Where row ${row + 1}, column ${column + 1} looks`;
-      return { ...part, values, h, w, ...extremes(values), low: 0, unit: "even", title, level: true };
+      return { ...part, values, h, w, ...extremes(values), low: 0, unit: "even", title };
     }
     const word = Math.min(slot ? this.state.second_word : this.state.word, L - 1);
     const maps = numbers(level.maps).values;
@@ -407,7 +409,7 @@ class Panel {
     const title = `Where ${quoted(reading.words[word])} looks`;
     if (this.state.normalisation === "positions") {
       const values = own.map((value) => value * h * w);
-      return { ...part, values, h, w, high: extremes(values).high, unit: "even", title, level: true };
+      return { ...part, values, h, w, high: extremes(values).high, unit: "even", title };
     }
     const values = own.map((value, n) => {
       let sum = 0;
@@ -415,7 +417,8 @@ class Panel {
       return sum ? value / sum : 0;
     });
     const { low, high } = extremes(values);
-    return { ...part, values, h, w, low, high, unit: "share", title: `Share of ${quoted(reading.words[word])}`, level: true };
+    const shares = { values, h, w, low, high, unit: "share", title: `Share of ${quoted(reading.words[word])}` };
+    return { ...part, ...shares };
   }
 
   // Zero in the middle; null where the two maps do not lie on one grid.
@@ -424,7 +427,8 @@ class Panel {
     const values = from.values.map((value, n) => value - minus.values[n]);
     const { low, high } = extremes(values);
     const reach = Math.max(-low, high, 1e-9);
-    return { ...from, values, low: -reach, high: reach, colours: COLOURS.diverging, title, caption, peaks: { low, high } };
+    const scale = { low: -reach, high: reach, colours: COLOURS.diverging, peaks: { low, high } };
+    return { ...from, ...scale, values, title, caption };
   }
 
   // The maps beside the picture.
@@ -698,7 +702,8 @@ class Panel {
       { type: "button", "data-key": "compare", "aria-pressed": String(both), onclick: () => this.compare() },
       both ? "Stop comparing" : "Compare",
     );
-    return make("div", { className: "rx-asking" }, this.askFor(0, both ? "A" : "", toggle), both ? this.askFor(1, "B") : null);
+    const forms = [this.askFor(0, both ? "A" : "", toggle), both ? this.askFor(1, "B") : null];
+    return make("div", { className: "rx-asking" }, ...forms);
   }
 
   askFor(slot, letter, toggle = null) {
@@ -717,12 +722,21 @@ class Panel {
       },
       ...models.map(({ name }, n) => make("option", { value: String(n), selected: n === model }, name)),
     );
-    const options = (selected) => known.map((text) => make("option", { value: text, selected: selected && text === expression }, text));
+    const option = (text, selected) => make("option", { value: text, selected: selected && text === expression }, text);
+    const options = (selected) => known.map((text) => option(text, selected));
     let field;
     if (live) {
       const list = `${this.id}-known${slot}`;
       field = [
-        make("input", { type: "text", value: expression, list, maxLength: LONGEST, "data-key": `sentence${slot}`, autocomplete: "off", spellcheck: false }),
+        make("input", {
+          type: "text",
+          value: expression,
+          list,
+          maxLength: LONGEST,
+          "data-key": `sentence${slot}`,
+          autocomplete: "off",
+          spellcheck: false,
+        }),
         make("datalist", { id: list }, ...options(false)),
       ];
     } else {
@@ -764,7 +778,8 @@ class Panel {
 
   frameSlider() {
     const count = this.scene.frames.length;
-    const text = () => `${this.state.frame + 1} of ${count}${this.state.frame === this.scene.target ? ", annotated" : ""}`;
+    const annotated = this.state.frame === this.scene.target ? ", annotated" : "";
+    const text = () => `${this.state.frame + 1} of ${count}${annotated}`;
     const slider = make("input", {
       type: "range",
       min: 0,
@@ -782,7 +797,8 @@ class Panel {
   figures() {
     this.stages = []; // the picture's first
     const picture = this.pictureFigure();
-    return make("div", { className: "rx-figures" }, picture, ...this.maps().map((shown, n) => this.mapFigure(shown, n)));
+    const maps = this.maps().map((shown, n) => this.mapFigure(shown, n));
+    return make("div", { className: "rx-figures" }, picture, ...maps);
   }
 
   stage(label, focusable, draw) {
@@ -826,7 +842,8 @@ class Panel {
   }
 
   pictureLabel() {
-    return `Picture with the mask of ${quoted(this.state.expression)}. Arrow keys move over the regions, Enter holds one.`;
+    const keys = "Arrow keys move over the regions, Enter holds one.";
+    return `Picture with the mask of ${quoted(this.state.expression)}. ${keys}`;
   }
 
   verdict() {
@@ -892,9 +909,10 @@ class Panel {
     const bar = make("span", { className: signed ? "rx-scale rx-signed" : "rx-scale" });
     const ends = signed
       ? [`−${told(shown.high)}`, "0", `+${told(shown.high)}`]
-      : [unit(shown.low), ...(shown.unit === "share" && shown.level ? [] : []), unit(shown.high)];
+      : [unit(shown.low), unit(shown.high)];
     const scale = make("span", { className: "rx-ends" }, ...ends.map((text) => make("span", {}, text)));
-    const caption = make("figcaption", {}, make("strong", {}, shown.title), bar, scale, shown.caption ? make("span", {}, shown.caption) : null);
+    const more = shown.caption ? make("span", {}, shown.caption) : null;
+    const caption = make("figcaption", {}, make("strong", {}, shown.title), bar, scale, more);
     return make("figure", {}, stage, caption);
   }
 
@@ -910,7 +928,8 @@ class Panel {
     const scored = points.some(Boolean);
     const chosen = slot ? this.state.second_word : this.state.word;
     const name = `${this.id}-word${slot}`;
-    const why = "Does the map's maximum lie on a thing that the word is true of? In brackets: how often a blind guess does.";
+    const why =
+      "Does the map's maximum lie on a thing that the word is true of? In brackets: how often a blind guess does.";
     const head = make(
       "div",
       { className: "rx-row rx-head", "aria-hidden": "true" },
@@ -923,7 +942,7 @@ class Panel {
     const rows = reading.words.map((word, n) => {
       const struck = !slot && this.state.struck.includes(n);
       const input = make("input", { type: "radio", name, value: String(n), checked: n === chosen });
-      input.addEventListener("change", () => this.set(slot ? { second_word: n, layer: "word" } : { word: n, layer: "word" }));
+      input.addEventListener("change", () => this.set({ [slot ? "second_word" : "word"]: n, layer: "word" }));
       const label = make("label", { className: struck ? "rx-struck" : "" }, input, make("span", {}, word));
       if (reading.unknown.includes(word)) label.append(make("small", {}, " not in the vocabulary"));
       if (!slot) {
@@ -958,7 +977,8 @@ class Panel {
   strikeButton(reading, n, struck) {
     const known = reading.strikes[String(n)] ?? this.strikes.get(this.strikeKey(String(n)));
     const score = known && known.iou !== null ? told(known.iou) : "";
-    const label = `${struck ? "Bring back" : "Strike out"} ${reading.words[n]}${score ? `, IoU without it ${score}` : ""}`;
+    const without = score ? `, IoU without it ${score}` : "";
+    const label = `${struck ? "Bring back" : "Strike out"} ${reading.words[n]}${without}`;
     return make(
       "button",
       {
@@ -1027,13 +1047,15 @@ class Panel {
     if (layer === "region" && level.alpha) {
       const shown = this.shown(0);
       const { high, place } = extremes(shown.values);
-      start += `it looks most at row ${Math.floor(place / w) + 1}, column ${(place % w) + 1} (${UNITS.even(high)}) and reads `;
+      const [y, x] = [Math.floor(place / w) + 1, (place % w) + 1];
+      start += `it looks most at row ${y}, column ${x} (${UNITS.even(high)}) and reads `;
     } else if (layer === "memory" || layer === "reset") {
       start += `${LAYERS[layer].toLowerCase()} ${told(numbers(level[layer]).values[row * w + column])}; `;
     } else if (layer === "frames" && Object.keys(this.reading().looks).length) {
-      const { shape, values } = numbers(this.reading().looks[this.state.level] ?? Object.values(this.reading().looks)[0]);
-      const size = shape[1] * shape[2];
-      const shares = Array.from({ length: shape[0] }, (_, t) => `frame ${t + 1} ${percent(values[t * size + row * w + column])}`);
+      const { looks } = this.reading();
+      const { shape, values } = numbers(looks[this.state.level] ?? Object.values(looks)[0]);
+      const share = (t) => percent(values[(t * shape[1] + row) * shape[2] + column]);
+      const shares = Array.from({ length: shape[0] }, (_, t) => `frame ${t + 1} ${share(t)}`);
       return `${start}it looks at ${shares.join(", ")}.`;
     }
     return `${start}${top.join(", ")}.`;
@@ -1062,10 +1084,12 @@ class Panel {
       ["Esc", "all words back, no region held"],
     ];
     const list = make("dl", {}, ...keys.flatMap(([key, text]) => [make("dt", {}, key), make("dd", {}, text)]));
-    const help = make("details", { open: this.helpOpen ?? false }, make("summary", { "data-key": "keys" }, "Keys"), list);
+    const summary = make("summary", { "data-key": "keys" }, "Keys");
+    const help = make("details", { open: this.helpOpen ?? false }, summary, list);
     help.addEventListener("toggle", () => (this.helpOpen = help.open));
     const save = make("button", { type: "button", "data-key": "save", onclick: () => this.save() }, "Save this view");
-    return make("div", { className: "rx-under" }, this.line, about, worth, make("div", { className: "rx-foot" }, save, help));
+    const foot = make("div", { className: "rx-foot" }, save, help);
+    return make("div", { className: "rx-under" }, this.line, about, worth, foot);
   }
 
   recipe() {
@@ -1076,31 +1100,49 @@ class Panel {
     }
     const [h, w] = this.grid;
     const at = `Level ${this.state.level}, ${h} × ${w} regions. `;
-    if (layer === "memory") return `${at}How much of this level the fusion (GMLF) hands to the other levels, 0 to 1, mean over channels.`;
-    if (layer === "reset") return `${at}How much of the mixture replaces the level's own feature (GMLF), 0 to 1, mean over channels.`;
+    if (layer === "memory" || layer === "reset") {
+      const handed = layer === "memory";
+      const much = handed ? "this level the fusion hands to the others" : "the mixture replaces this level's own";
+      return `${at}Fusion (GMLF): how much of ${much}, from 0 to 1, mean over channels.`;
+    }
     if (layer === "frames") {
-      return `${at}Cross-frame attention (CFSA) of every region of the annotated frame; how it shares itself out over the frames, mean over heads; the shares of a region sum to one.`;
+      return (
+        `${at}Cross-frame attention (CFSA): how every region of the annotated frame shares itself out over the ` +
+        "frames, mean over heads; the shares of a region sum to one."
+      );
     }
     if (layer === "region") {
-      return `${at}Query: this region, mean over the words. Map: its weights over all regions, 1 = an even share. Bars: its weights over the words, sum one.`;
+      return (
+        `${at}Query: this region, mean over the words. Map: its weights over all regions, 1 = an even share. ` +
+        "Bars: its weights over the words, sum one."
+      );
     }
     const sum =
       this.state.normalisation === "positions"
         ? "each word's weights sum to one over the positions; 1 = an even share"
         : "at each position the words' weights are divided by their sum; an even share is " +
           percent(1 / this.reading().words.length);
-    return `${at}Query: the word at all regions. Aggregation: mean over these query regions. Normalisation: ${NORMALISATIONS[this.state.normalisation]}, that is ${sum}. Bars are as long as the longest one.`;
+    return (
+      `${at}Query: the word at all regions. Aggregation: mean over these query regions. Normalisation: ` +
+      `${NORMALISATIONS[this.state.normalisation]}, that is ${sum}. The longest bar is the largest value.`
+    );
   }
 
   worth() {
     if (!this.level()) return "There is no map to judge.";
     const model = this.content.models[this.state.model];
     const measured = model?.worth?.[this.state.normalisation]?.[this.state.level];
-    if (!measured) return "Not measured for this network. Maps of attention look convincing whether they mean something or not: score them first (lesson 09).";
+    if (!measured) {
+      return (
+        "Not measured for this network. Maps of attention look convincing whether they mean something or not: " +
+        "score them first (lesson 09)."
+      );
+    }
     const { N, pointing, chance, object_chance: objects } = measured;
     const share = (value) => `${(100 * value).toFixed(1)} %`;
     return (
-      `Over ${N.toLocaleString("en")} words of val these maps point at a thing that the word is true of in ${share(pointing)}; ` +
+      `Over ${N.toLocaleString("en")} words of val these maps point at a thing that the word is true of in ` +
+      `${share(pointing)}; ` +
       `a blind guess would in ${share(chance)}, a guess among the objects in ${share(objects)}. ` +
       `${model.note} To see what a word does, strike it out.`
     );
