@@ -248,6 +248,7 @@ class Panel {
     this.id = `rx${Date.now().toString(36)}${(panels += 1)}`;
     this.number = 0;
     this.waiting = {}; // the latest request by what it asks and for which reading
+    this.drafts = {}; // what is being typed, so that no answer from the kernel wipes it away
     this.strikes = new Map();
     this.images = new Map();
     this.state = { ...model.get("view") };
@@ -513,6 +514,7 @@ class Panel {
   chooseScene(scene) {
     const [reading] = this.content.scenes[scene].readings;
     const { expression, model } = reading;
+    this.drafts = {};
     const fresh = { word: telling(reading), second_expression: "", struck: [], locked: false };
     this.set({ scene, expression, model, ...fresh, cell: null, frame: this.content.scenes[scene].target });
   }
@@ -524,6 +526,7 @@ class Panel {
     const there = this.readings().find((reading) => reading.expression === text && reading.model === model);
     if (there) {
       delete this.waiting[`read${slot}`];
+      delete this.drafts[slot];
       this.fail("");
       const changes = { [names[0]]: text, [names[1]]: model, [names[2]]: telling(there) };
       this.set(slot ? changes : { ...changes, struck: [] });
@@ -730,7 +733,8 @@ class Panel {
       field = [
         make("input", {
           type: "text",
-          value: expression,
+          value: this.drafts[slot] ?? expression,
+          oninput: (event) => (this.drafts[slot] = event.target.value),
           list,
           maxLength: LONGEST,
           "data-key": `sentence${slot}`,

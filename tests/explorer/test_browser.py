@@ -504,6 +504,19 @@ def test_two_explorers_on_one_page_do_not_meet(fake):
     assert opened.locator(".rx").count() == 1
 
 
+def test_what_is_being_typed_stays(fake):
+    """The view changes under the hands of who types: the words are still there, and Enter sends them."""
+    opened = fake()
+    field = opened.get_by_label("Sentence")
+    field.fill("the green star")
+    opened.evaluate("""() => { const [model] = fakes;
+        model.set("view", { ...model.get("view"), level: "c4" });
+        model.fire("change:view"); }""")
+    assert field.input_value() == "the green star"
+    field.press("Enter")
+    assert opened.evaluate("fakes[0].sent.map(one => one.expression)") == ["the green star"]
+
+
 def test_the_view_follows_the_kernel(fake):
     opened = fake()
     opened.evaluate("""() => { const [model] = fakes;
