@@ -14,7 +14,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 300_000  # ms; the start of a kernel that imports torch is most of it
+PATIENCE = 120_000  # ms; the start of a kernel that imports torch is most of it
 
 CELLS = """
 import torch
@@ -82,7 +82,7 @@ def lab(server, browser):
 
     page.route("**/*", here_only)
     page.goto(f"{server}lab/tree/explorer.ipynb?reset")
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # in the status bar: there is a kernel to run them
     page.locator(".lm-MenuBar-item", has_text="Run").click()
     page.locator("[data-command='runmenu:run-all']").click()
     page.locator(".rx-stage").nth(3).wait_for()  # two cells show the explorer, with two stages each
@@ -93,7 +93,7 @@ def lab(server, browser):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_explorer_in_a_notebook(lab):
-    """Hover, click, strike out, type, compare and read aloud, with a kernel; both views of one explorer agree."""
+    """Hover, keys, a word struck out by the kernel, and what is read aloud; both views of one explorer agree."""
     first, second = lab.locator(".rx").all()
     assert lab.asked == []
     stage = first.locator(".rx-stage").first
@@ -111,26 +111,4 @@ def test_the_explorer_in_a_notebook(lab):
     assert lab.locator(".jp-Notebook .jp-Cell").count() == cells, "JupyterLab took the keys for its own"
     second.locator(".rx-struck").first.wait_for()
     assert second.get_by_role("radio", name="c4").is_checked(), "the other view follows"
-
-    lab.keyboard.press("Escape")
-    field = first.get_by_label("Sentence")
-    field.fill("the unheard star")
-    field.press("Enter")
-    first.get_by_text("Not in the vocabulary: “unheard”.").wait_for()
-    assert first.locator(".rx-words label").nth(2).inner_text() == "star"
-    print("Enter:", first.locator(".rx-note").inner_text())
-    field.fill(".")
-    field.press("Enter")
-    first.get_by_role("alert").wait_for()
-    assert "no word in it" in first.get_by_role("alert").inner_text()
-
-    first.get_by_role("button", name="Compare").click()
-    assert first.locator(".rx-stage").count() == 4
-    assert first.locator("figcaption strong").nth(3).inner_text() == "Difference, A minus B"
-    first.get_by_label("Sentence B").fill("the circle")
-    first.get_by_label("Sentence B").press("Enter")
-    first.locator(".rx-second label", has_text="circle").wait_for()
-
-    plain = lab.locator(".jp-OutputArea-output img[alt*='the mask covers']").last
-    assert "IoU" in plain.get_attribute("alt") or "truth not known" in plain.get_attribute("alt")
     assert lab.asked == []
