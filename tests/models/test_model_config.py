@@ -52,7 +52,17 @@ def spoilt(**changes):
         (spoilt(vocabulary_size=True), "CMSANetConfig.vocabulary_size is True"),
         (spoilt(head=None), "CMSANetConfig.head is None"),
         (spoilt(backbone={"type": "GMLFConfig", "dim": 3}), "CMSANetConfig.backbone is GMLFConfig"),
-        (spoilt(backbone={"type": "SmallBackboneConfig", "channels": [1, 2, 3], "blocks": [1, 1, 1, 1]}), "channels"),
+        (
+            spoilt(
+                backbone={
+                    "type": "SmallBackboneConfig",
+                    "channels": [1, 2, 3],
+                    "blocks": [1, 1, 1, 1],
+                    "frozen": False,
+                }
+            ),
+            "channels",
+        ),
         (spoilt(fusion={"type": "GMLFConfig", "dim": 3, "width": 4}), "CMSANetConfig.fusion has a field 'width'"),
         ([], "not a dict"),
         (None, "not a dict"),
