@@ -73,6 +73,12 @@ function told(value) {
   return value.toFixed(size < 10 ? 2 : size < 100 ? 1 : 0).replace("-", "−");
 }
 
+// Inside JupyterLab a form does not send itself on Enter.
+const submitOnEnter = (event) => {
+  if (event.key !== "Enter" || event.isComposing) return;
+  event.preventDefault();
+  event.target.form.requestSubmit();
+};
 const percent = (value) => (value > 0 && value < 0.01 ? "<1 %" : `${Math.round(100 * value)} %`);
 const quoted = (text) => `“${text}”`;
 const UNITS = { even: (value) => `${told(value)} × even`, share: percent, plain: told };
@@ -735,6 +741,7 @@ class Panel {
           type: "text",
           value: this.drafts[slot] ?? expression,
           oninput: (event) => (this.drafts[slot] = event.target.value),
+          onkeydown: submitOnEnter,
           list,
           maxLength: LONGEST,
           "data-key": `sentence${slot}`,

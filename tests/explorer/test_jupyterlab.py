@@ -93,7 +93,7 @@ def lab(server, browser):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_explorer_in_a_notebook(lab):
-    """Hover, keys, a word struck out by the kernel, and what is read aloud; both views of one explorer agree."""
+    """Hover, keys, a word struck out by the kernel, a sentence typed, and what is read aloud; both views agree."""
     first, second = lab.locator(".rx").all()
     assert lab.asked == []
     stage = first.locator(".rx-stage").first
@@ -111,4 +111,14 @@ def test_the_explorer_in_a_notebook(lab):
     assert lab.locator(".jp-Notebook .jp-Cell").count() == cells, "JupyterLab took the keys for its own"
     second.locator(".rx-struck").first.wait_for()
     assert second.get_by_role("radio", name="c4").is_checked(), "the other view follows"
+
+    field = first.locator("input[type=text]")
+    field.fill("the purple elephant star")
+    field.press("Enter")
+    first.get_by_text("Not in the vocabulary: “elephant”. Answered in ").wait_for()
+    assert field.input_value() == "the purple elephant star"
+    words = [word.inner_text() for word in first.locator(".rx-words label").all()]
+    assert words == ["the", "purple", "elephant\nnot in the vocabulary", "star"]
+    assert first.locator("figcaption strong").first.inner_text() == "Truth not known"
+    assert second.locator("input[type=text]").input_value() == "the purple elephant star"
     assert lab.asked == []
