@@ -93,7 +93,7 @@ def lab(server, browser):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_explorer_in_a_notebook(lab):
-    """Hover, keys, a word struck out by the kernel, a sentence typed, and what is read aloud; both views agree."""
+    """Hover, keys, a word struck out, a sentence typed and compared, what is read aloud; both views of one explorer agree."""
     first, second = lab.locator(".rx").all()
     assert lab.asked == []
     stage = first.locator(".rx-stage").first
@@ -121,4 +121,8 @@ def test_the_explorer_in_a_notebook(lab):
     assert words == ["the", "purple", "elephant\nnot in the vocabulary", "star"]
     assert first.locator("figcaption strong").first.inner_text() == "Truth not known"
     assert second.locator("input[type=text]").input_value() == "the purple elephant star"
+
+    first.get_by_role("button", name="Compare").click()
+    first.locator(".rx-stage").nth(3).wait_for()  # the picture, a map of each, their difference
+    assert "Difference, A minus B" in first.inner_text()
     assert lab.asked == []
