@@ -93,7 +93,7 @@ def lab(server, browser):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_explorer_in_a_notebook(lab):
-    """Hover, keys, a word struck out, a sentence typed and compared, what is read aloud; both views of one explorer agree."""
+    """Hover, keys, striking out, typing, comparing, what is read aloud; both views of one explorer agree."""
     first, second = lab.locator(".rx").all()
     assert lab.asked == []
     stage = first.locator(".rx-stage").first
