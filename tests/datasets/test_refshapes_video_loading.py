@@ -165,9 +165,10 @@ def test_train_evaluate_and_predict(tiny_experiment, here, data_dir, tmp_path, r
     assert results["N"] == results["n_predictions"] == results["motion"]["N"] + results["static"]["N"]
     static = {"attribute", "position"} & results["by_kind"].keys()
     assert results["static"]["N"] == sum(results["by_kind"][kind]["N"] for kind in static) > 0
-    names = [line.split()[0] for line in out.splitlines()[1:-1]]
-    assert names == ["all", "motion", "static", *results["by_kind"]]
-    assert out.splitlines()[-1].startswith(f"mAP {results['mAP']:.3f}, AP50 ")
+    *rows, precision, protocol = out.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["all", "motion", "static", *results["by_kind"]]
+    assert precision.startswith(f"mAP {results['mAP']:.3f}, AP50 ")
+    assert protocol == "P@K counts IoU > K (protocol original-video)."
 
     frames = data_dir / "refshapes_video" / "Release" / "frames" / "val00000"
     words = ("--checkpoint", best, "--video", frames, "--out", tmp_path / "masks of a clip")
