@@ -42,6 +42,13 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
         self.train(self.training)
 
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """[B,3,H,W], normalised colours -> {level: [B,channels[level],h,w]}: the stem, then stage after stage."""
+        features, x = {}, self.stem(images)
+        for level, stage in self.stages.items():
+            features[level] = x = stage(x)
+        return features
+
     def train(self, mode: bool = True) -> Backbone:
         """As usual, but a frozen backbone stays in eval mode."""
         return super().train(mode and not self.frozen)
@@ -109,12 +116,8 @@ class SmallBackbone(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """[B,3,H,W], normalised colours -> {level: [B,channels[level],H/stride,W/stride]}."""
-        features = {}
         # Channels last: quicker convolutions on a CPU, and the regions [B,R,C] of the attention need no copy.
-        x = self.stem(images.contiguous(memory_format=torch.channels_last))
-        for level, stage in self.stages.items():
-            features[level] = x = stage(x)
-        return features
+        return super().forward(images.contiguous(memory_format=torch.channels_last))
 
 
 @dataclass
@@ -228,7 +231,7 @@ def _load_resnet(net: ResNet, weights: str) -> None:
     if weights in ResNet101_Weights.__members__:
         state = ResNet101_Weights[weights].get_state_dict(progress=True)
     elif Path(weights).is_file():
-        state = _read_safetensors(weights)
+        state = read_safetensors(weights)
     else:
         names = ", ".join(ResNet101_Weights.__members__)
         raise RefsegError(f"There are no ResNet-101 weights {weights!r}: give a safetensors file or one of {names}.")
@@ -242,7 +245,12 @@ def _load_resnet(net: ResNet, weights: str) -> None:
         ) from None
 
 
-def _read_safetensors(path: str) -> dict[str, Tensor]:
+def read_safetensors(path: str) -> dict[str, Tensor]:
+    """The tensors of a file by name.
+
+    Raises:
+        RefsegError: it cannot be read as safetensors.
+    """
     try:
         return load_file(path)
     except SafetensorError as error:

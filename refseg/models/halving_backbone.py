@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from refseg.models.backbones import LEVELS, ResidualBlock
+from refseg.models.backbones import LEVELS, Backbone, ResidualBlock
 
 
 @dataclass
@@ -19,14 +19,12 @@ class HalvingBackboneConfig:
     strides: tuple[int, int, int, int] = (2, 2, 2, 1)  # of the first block of each; the stem has 2
 
 
-class HalvingBackbone(nn.Module):
+class HalvingBackbone(Backbone):
     """``stem`` at stride 2, then the four ``stages``, each [B,C,h,w] -> [B,C',h',w'].
 
     Args:
         config: widths, depths and strides.
     """
-
-    frozen = False  # it always learns
 
     def __init__(self, config: HalvingBackboneConfig):
         super().__init__()
@@ -45,10 +43,3 @@ class HalvingBackbone(nn.Module):
     def stem(self, images: Tensor) -> Tensor:
         """[B,3,H,W] -> [B,C,H/2,W/2]; channels last, because tokens [B,R,C] then need no copy."""
         return self.first(images.contiguous(memory_format=torch.channels_last))
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """[B,3,H,W], normalised colours -> {level: [B,channels[level],h,w]}."""
-        features, x = {}, self.stem(images)
-        for level, stage in self.stages.items():
-            features[level] = x = stage(x)
-        return features

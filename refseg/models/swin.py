@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
-from refseg.models.backbones import LEVELS, _read_safetensors
+from refseg.models.backbones import LEVELS, Backbone, read_safetensors
 
 
 @dataclass
@@ -28,7 +28,7 @@ class SwinConfig:
     frozen: bool = False
 
 
-class SwinBackbone(nn.Module):
+class SwinBackbone(Backbone):
     """``stem``, then the four ``stages``, each [B,C,h,w] -> [B,C',h',w']: strides 4, 8, 16 and 32.
 
     A stage begins with the merging of patches, as in timm, so that what a network adds to the features of one stage
@@ -48,21 +48,13 @@ class SwinBackbone(nn.Module):
         net = _swin(config)
         self.patch = net.patch_embed
         self.stages = nn.ModuleDict({level: SwinStage(stage) for level, stage in zip(LEVELS, net.layers, strict=True)})
-        self.frozen = config.frozen
         if config.frozen:
-            self.requires_grad_(False)
+            self.freeze()
 
     def stem(self, images: Tensor) -> Tensor:
         """[B,3,H,W] -> [B,C,h,w] in patches of 4 pixels; what is missing at the right and bottom is zero."""
         height, width = images.shape[-2:]
         return self.patch(F.pad(images, (0, -width % 4, 0, -height % 4))).permute(0, 3, 1, 2)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """[B,3,H,W], normalised colours -> {level: [B,channels[level],h,w]}."""
-        features, x = {}, self.stem(images)
-        for level, stage in self.stages.items():
-            features[level] = x = stage(x)
-        return features
 
 
 class SwinStage(nn.Module):
@@ -112,7 +104,7 @@ def _swin(config: SwinConfig) -> nn.Module:
 
 
 def _filled(net: nn.Module, path: str) -> nn.Module:
-    state = {name: value for name, value in _read_safetensors(path).items() if not name.startswith("head.")}
+    state = {name: value for name, value in read_safetensors(path).items() if not name.startswith("head.")}
     try:
         net.load_state_dict(state)
     except RuntimeError as error:

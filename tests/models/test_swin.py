@@ -59,3 +59,13 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
         SwinBackbone(SwinConfig(**other))
     with pytest.raises(RefsegError, match="could not be had"):
         SwinBackbone(SwinConfig(**{**vars(TINY), "weights": "no_such_swin"}))
+
+
+@torch.no_grad()
+def test_a_frozen_one_drops_no_paths_in_training():
+    """Fixed weights under dropped paths would not be fixed features."""
+    frozen = SwinBackbone(SwinConfig(**{**vars(TINY), "drop_path": 0.5, "frozen": True})).train()
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(frozen(images)["c5"], frozen(images)["c5"])
+    free = SwinBackbone(SwinConfig(**{**vars(TINY), "drop_path": 0.5})).train()
+    assert not torch.equal(free(images)["c5"], free(images)["c5"])
