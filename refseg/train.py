@@ -235,8 +235,7 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     model, objective, optimizer = _prepare(accelerator, model, objective, optimizer)
 
     share = accelerator.process_index, accelerator.num_processes
-    look = _frozen_backbone(accelerator.unwrap_model(model)) if experiment.data.keep_features else None
-    loader = _loader(train_set, tokenizer, experiment, state.step, *share, look=look)
+    loader = _loader(train_set, tokenizer, experiment, accelerator.unwrap_model(model), state.step, *share)
     log = _Log(folder / "log.jsonl", state.step, accelerator.is_main_process)
     hidden = not progress or log.path is None
     resumed_at, started = state.seconds, time.perf_counter()
@@ -303,10 +302,10 @@ def _loader(
     dataset: Dataset,
     tokenizer: WordVocabulary,
     experiment: Experiment,
+    model: nn.Module,
     first_step: int,
     rank: int,
     world: int,
-    look: Look | None = None,
 ) -> DataLoader:
     lengths = [len(split_words(expression)) for expression in dataset.expressions]
     flips = experiment.data.flips
@@ -315,7 +314,7 @@ def _loader(
     if flips:
         dataset = WithMirrorImages(dataset)
     return DataLoader(
-        dataset if look is None else SeenDataset(dataset, look),
+        SeenDataset(dataset, _frozen_backbone(model)) if experiment.data.keep_features else dataset,
         batch_sampler=batches,
         collate_fn=Collate(tokenizer),
         num_workers=experiment.data.workers,
@@ -373,8 +372,8 @@ def seconds_per_step(experiment: Experiment, steps: int = 12, device: str | None
     accelerator = Accelerator(cpu=device == "cpu")
     train_set, _, tokenizer = build_data(experiment.data)
     model, objective, optimizer = _prepare(accelerator, *build_modules(experiment, train_set, tokenizer))
-    look = _frozen_backbone(model) if experiment.data.keep_features else None
-    loader = _loader(train_set, tokenizer, replace(experiment, optim=config), 0, 0, 1, look)
+    bare = accelerator.unwrap_model(model)
+    loader = _loader(train_set, tokenizer, replace(experiment, optim=config), bare, 0, 0, 1)
     ends = [time.perf_counter()]
     for step, batch in enumerate(loader):
         train_step(model, objective, optimizer, batch, accelerator, step, config)

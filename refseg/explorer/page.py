@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import html
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from refseg.errors import RefsegError
+from refseg.paths import write_text
 
 HERE = Path(__file__).parent
 
@@ -23,15 +22,7 @@ def write(path: Path, content: dict[str, Any], view: dict[str, Any], title: str 
     Raises:
         RefsegError: the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(render(content, view, title, **texts), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RefsegError(
-            f"{path} could not be written ({error.strerror}): name a file in a folder that is there."
-        ) from error
+    write_text(path, render(content, view, title, **texts))
     return path
 
 

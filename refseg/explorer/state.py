@@ -7,7 +7,6 @@ it, with a few words and numbers beside it, is what a student hands in.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from refseg import __version__
 from refseg.errors import RefsegError
+from refseg.paths import write_text
 
 LAYERS = {  # what the map shows
     "word": "where a word looks",
@@ -156,16 +156,7 @@ def save(path: str | Path, state: ExplorerState, sample: Mapping[str, str], seen
     """
     finding = {"format": FORMAT, "refseg": __version__, "sample": dict(sample), "state": state.to_dict()}
     text = json.dumps(finding | {"seen": dict(seen), "note": note}, indent=1, ensure_ascii=False) + "\n"
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RefsegError(
-            f"{path} could not be written ({error.strerror}): name a file in a folder that is there."
-        ) from error
+    write_text(Path(path), text)
 
 
 def load(path: str | Path) -> tuple[ExplorerState, dict[str, str]]:

@@ -79,10 +79,13 @@ class Alignment(Segmentation):
     def forward(self, model: nn.Module, batch: RefBatch) -> tuple[Prediction, dict[str, Tensor]]:
         """The model's prediction as it is, and the losses, scalars and not yet weighted."""
         prediction, losses = super().forward(model, batch)
-        losses |= mean_over_steps(prediction, batch)
         if "contrast" in self.weights:
             losses["contrast"] = self._contrast(prediction.trace, batch)
         return prediction, losses
+
+    def mask_terms(self, prediction: Prediction, batch: RefBatch) -> dict[str, Tensor]:
+        """Those of all steps."""
+        return mean_over_steps(prediction, batch)
 
     def _contrast(self, trace: dict[str, Tensor], batch: RefBatch) -> Tensor:
         pixels = trace["pixels"]

@@ -105,12 +105,15 @@ class MaskGrounding(Segmentation):
         """The prediction for the sentence with hidden words, and the losses, scalars and not yet weighted."""
         read, hidden = self.hide(batch)
         prediction, losses = super().forward(model, read)
-        losses |= mean_over_steps(prediction, batch)
         if "ground" in self.weights:
             features = self.word_features(model, read, prediction.trace)
             logits = self.predictor.head(features[:, : hidden.shape[1]][hidden])
             losses["ground"] = hidden_word_loss(logits.float(), batch.token_ids[hidden])
         return prediction, losses | self._alignment(prediction.trace, batch)
+
+    def mask_terms(self, prediction: Prediction, batch: RefBatch) -> dict[str, Tensor]:
+        """Those of all steps."""
+        return mean_over_steps(prediction, batch)
 
     def hide(self, batch: RefBatch) -> tuple[RefBatch, Tensor]:
         """The batch with some words hidden, and which are to be guessed, [B,L] bool."""

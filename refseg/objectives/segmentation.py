@@ -62,10 +62,14 @@ class Segmentation(nn.Module):
     def forward(self, model: nn.Module, batch: RefBatch) -> tuple[Prediction, dict[str, Tensor]]:
         """The model's prediction as it is, and "bce", "dice" and perhaps "semantics", scalars and not yet weighted."""
         prediction = model(batch)
-        losses = mask_losses(prediction.mask_logits, batch)
+        losses = self.mask_terms(prediction, batch)
         if self.classifiers:
             losses["semantics"] = self._semantics(prediction.trace, batch)
         return prediction, losses
+
+    def mask_terms(self, prediction: Prediction, batch: RefBatch) -> dict[str, Tensor]:
+        """The terms "bce" and "dice": of the last mask here, ``mean_over_steps`` where earlier ones are trained too."""
+        return mask_losses(prediction.mask_logits, batch)
 
     def _semantics(self, trace: dict[str, Tensor], batch: RefBatch) -> Tensor:
         """Cross-entropy, mean over levels, attributes and regions."""
