@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import tyro
-from magnet import SPLITS, Magnet, spread
+from magnet import SPLITS, Magnet
 from torch import nn
 from torch.utils.data import DataLoader, Subset
+from trainings import kept, spread, trained
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
@@ -34,9 +34,9 @@ from refseg.machine import describe_machine, git_commit, versions
 from refseg.metrics import area_under_curve
 from refseg.models import build_model
 from refseg.models.alignformer import centre_similarity
-from refseg.paths import results_dir, runs_dir
+from refseg.paths import results_dir
 from refseg.presets import PRESETS
-from refseg.train import seconds_per_step, train
+from refseg.train import seconds_per_step
 from refseg.types import Prediction, RefBatch
 
 ROWS = {
@@ -85,11 +85,7 @@ class AlignFormerBenchmark:
         """The folder of the last checkpoint: the same number of updates for all."""
         if preset in OTHERS.values():
             return Magnet(steps=self.steps).train(preset, seed)
-        experiment = PRESETS[preset]()
-        folder = runs_dir() / "alignformer" / f"{preset}-{self.steps}-{seed}"
-        optim = replace(experiment.optim, steps=self.steps, seed=seed)
-        train(replace(experiment, optim=optim), folder, device="cpu")
-        return folder / "last"
+        return trained("alignformer", preset, self.steps, seed)
 
     def score(self, preset: str, checkpoint: Path) -> dict:
         """Evaluations by split, and the times."""
@@ -113,13 +109,6 @@ class AlignFormerBenchmark:
             return {"before": gathering(before, batches), "after": gathering(after.model, batches)}
 
         return kept(checkpoint.parent / "gathering.json", measure)
-
-
-def kept(path: Path, measure: Callable[[], dict]) -> dict:
-    """What was measured once is not measured again."""
-    if not path.exists():
-        path.write_text(json.dumps(measure()))
-    return json.loads(path.read_text())
 
 
 def val_batches(tokenizer, image_size: int, samples: int) -> DataLoader:

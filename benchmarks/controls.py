@@ -1,7 +1,6 @@
 """Does the network read the sentence, and is it the attention that reads? Controls at one budget, on RefShapes.
 
     python benchmarks/controls.py                      # trains what is missing, prints the table, writes the JSON
-    python benchmarks/controls.py --fusions            # the same for other fusions of the levels, into fusions.json
     python benchmarks/controls.py --only cmsa_refshapes   # one of the trainings, for instance in a second terminal
 
 Every row is trained with the same steps, batches, seed and learning rate; two more rows score the full model with
@@ -32,13 +31,6 @@ HEAD_ROWS = {
     "full model, head without the look across": "cmsa_refshapes_near_head",
     "no attention, head without the look across": "cmsa_refshapes_near_head_no_attention",
 }
-FUSION_ROWS = {  # the ablation of the paper's Sec. 4; the gates of its Eq. 5-6 are the full model of ROWS
-    "sum of the levels": "cmsa_refshapes_fusion_sum",
-    "pyramid pooling": "cmsa_refshapes_fusion_ppm",
-    "deconvolutions": "cmsa_refshapes_fusion_deconv",
-    "ConvLSTM": "cmsa_refshapes_fusion_convlstm",
-    "gates as in the release": "cmsa_refshapes_fusion_release",
-}
 SPLITS = ("val", "testA", "testB", "testC")
 
 
@@ -51,15 +43,13 @@ class Controls:
     seed: int = 0
     heads: bool = False
     """Also train both with a head that does not look across the picture: what comparing costs without it."""
-    fusions: bool = False
-    """Train other fusions in place of the controls; controls.json of the same budget gives the row of GMLF."""
     only: str | None = None
     """Train this preset and stop."""
     out: Path = results_dir()
 
     def run(self) -> None:
         """Everything, or one training."""
-        wanted = ROWS | HEAD_ROWS if self.heads else FUSION_ROWS if self.fusions else ROWS
+        wanted = ROWS | HEAD_ROWS if self.heads else ROWS
         folders = {preset: self.train(preset) for preset in ([self.only] if self.only else wanted.values())}
         if self.only:
             return
@@ -67,27 +57,13 @@ class Controls:
         for name, preset in wanted.items():
             control = "blank" if preset.endswith("_blank") else None
             rows[name] = {split: self.score(folders[preset], split, control) for split in SPLITS}
-        if self.fusions:
-            rows = {"GMLF": self.full_model()} | rows
-        else:
-            full = folders["cmsa_refshapes"]
-            rows["full model, scored with the expression blanked"] = {"val": self.score(full, "val", "blank")}
-            rows["full model, given the expression of another object"] = {"val": self.score(full, "val", "other")}
+        full = folders["cmsa_refshapes"]
+        rows["full model, scored with the expression blanked"] = {"val": self.score(full, "val", "blank")}
+        rows["full model, given the expression of another object"] = {"val": self.score(full, "val", "other")}
         about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
         result = {"steps": self.steps, "seed": self.seed, **about, "rows": rows}
-        (self.out / ("fusions.json" if self.fusions else "controls.json")).write_text(
-            json.dumps(result, indent=1) + "\n"
-        )
+        (self.out / "controls.json").write_text(json.dumps(result, indent=1) + "\n")
         print(table(result))
-
-    def full_model(self) -> dict:
-        """The row of the full model in controls.json, which must be of the same budget."""
-        controls = json.loads((results_dir() / "controls.json").read_text())
-        if (controls["steps"], controls["seed"]) != (self.steps, self.seed):
-            raise SystemExit(
-                "controls.json is of another budget or seed: run benchmarks/controls.py with this one first."
-            )
-        return controls["rows"]["full model"]
 
     def train(self, preset: str) -> Path:
         """The folder of the last checkpoint: the same number of updates for all."""

@@ -11,17 +11,15 @@ stopped; results go to data/results/video.json, and ``benchmarks/results.py`` pu
 from __future__ import annotations
 
 import json
-import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from trainings import kept, spread, trained
 
 from refseg.evaluate import evaluate_checkpoint
 from refseg.machine import describe_machine, git_commit, versions
-from refseg.paths import results_dir, runs_dir
-from refseg.presets import PRESETS
-from refseg.train import train
+from refseg.paths import results_dir
 
 ROWS = {
     "centre frame only": "cmsa_refshapes_video_centre",
@@ -65,18 +63,14 @@ class Video:
 
     def train(self, preset: str, seed: int) -> Path:
         """The folder of the last checkpoint: the same number of updates for all."""
-        experiment = PRESETS[preset]()
-        optim = replace(experiment.optim, steps=self.steps, seed=seed)
-        folder = runs_dir() / "video" / f"{preset}-{self.steps}-{seed}"
-        train(replace(experiment, optim=optim), folder, device="cpu")
-        return folder / "last"
+        return trained("video", preset, self.steps, seed)
 
     def score(self, checkpoint: Path) -> dict:
         """One evaluation, kept beside the checkpoint."""
-        kept = checkpoint.parent / f"{self.split}.json"
-        if not kept.exists():
-            kept.write_text(json.dumps(evaluate_checkpoint(checkpoint, "refshapes_video", self.split, device="cpu")))
-        return json.loads(kept.read_text())
+        return kept(
+            checkpoint.parent / f"{self.split}.json",
+            lambda: evaluate_checkpoint(checkpoint, "refshapes_video", self.split, device="cpu"),
+        )
 
 
 def table(result: dict) -> str:
@@ -90,12 +84,6 @@ def table(result: dict) -> str:
         cells = [spread([score[group]["mIoU"] for score in scores]) for group in ("motion", "static")]
         lines.append(f"| {name} | {len(scores)} | {scores[0]['parameters']:,} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def spread(values: list[float]) -> str:
-    """``0.812 ± 0.010``, or the one value."""
-    mean = f"{statistics.mean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
 
 
 if __name__ == "__main__":

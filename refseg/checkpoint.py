@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,13 +139,14 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Loaded:
     return Loaded(model.to(device).eval(), tokenizer, config["image_size"], config, training, *window)
 
 
-def begin_with(model: nn.Module, tokenizer: WordVocabulary, folder: Path) -> list[str]:
+def begin_with(model: nn.Module, tokenizer: WordVocabulary, folder: Path, parts: Collection[str] = ()) -> list[str]:
     """Give ``model`` the weights of another checkpoint wherever name and shape agree; words keep their vectors by name.
 
     Args:
         model: changed in place, e.g. a network for video that begins with one trained on pictures.
         tokenizer: of ``model``.
         folder: the other checkpoint.
+        parts: only these parts of ``model``, e.g. ("backbone",); empty means all.
 
     Returns:
         The names that keep their fresh weights.
@@ -155,10 +156,12 @@ def begin_with(model: nn.Module, tokenizer: WordVocabulary, folder: Path) -> lis
     """
     given = load_checkpoint(folder)
     weights, own = given.model.state_dict(), model.state_dict()
-    tables = _word_tables(model, len(tokenizer)) & _word_tables(given.model, len(given.tokenizer))
-    same = {name for name in own.keys() & weights.keys() - tables if own[name].shape == weights[name].shape}
+    wanted = {name for name in own.keys() & weights.keys() if not parts or name.partition(".")[0] in parts}
+    tables = wanted & _word_tables(model, len(tokenizer)) & _word_tables(given.model, len(given.tokenizer))
+    same = {name for name in wanted - tables if own[name].shape == weights[name].shape}
     if not same:
-        raise RefsegError(f"No weight of {folder} fits this model: begin with the checkpoint of one of the same parts.")
+        which = f"the {' and '.join(parts)} of this model" if parts else "this model"
+        raise RefsegError(f"No weight of {folder} fits {which}: begin with the checkpoint of one of the same parts.")
     shared = [
         (own_id, given.tokenizer.ids[word]) for word, own_id in tokenizer.ids.items() if word in given.tokenizer.ids
     ]

@@ -36,6 +36,7 @@ class DataConfig:
     """What to train on and how it enters the network."""
 
     name: str = "refshapes"  # key of the data set
+    root: str | None = None  # folder of its files or of its shards (``refseg shard``); None looks in data/
     train_split: str = "train"
     val_split: str = "val"
     split_by: str | None = None  # owner of the split (unc, umd, google, berkeley); None is the usual one
@@ -51,6 +52,7 @@ class DataConfig:
     num_frames: int = 1  # of a clip: the window around the annotated frame, odd; pictures are clips of one frame
     frame_stride: int = 1  # distance of the frames in the window
     flips: bool = False  # half of the training samples of every epoch are mirrored, left and right swapped in words too
+    broken: str = "stop"  # at a training sample that cannot be read; or "skip": go on, count and name it in the log
     keep_features: bool = False  # what a frozen backbone sees in a picture stays in memory: it looks only once
 
     def __post_init__(self):
@@ -61,6 +63,8 @@ class DataConfig:
             )
         if not 0 < self.train_share <= 1:
             raise RefsegError(f"train_share is {self.train_share}: give a share above 0, and at most 1.")
+        if self.broken not in ("stop", "skip"):
+            raise RefsegError(f"broken is {self.broken!r}: choose stop or skip.")
         if self.keep_features and self.workers:
             raise RefsegError("keep_features keeps what one process has seen: set workers to 0, or leave it.")
 
@@ -71,6 +75,7 @@ class OptimConfig:
 
     steps: int = 6000
     batch_size: int = 32
+    accumulate: int = 1  # parts in which a process works through its share of a batch: less memory, the same gradient
     expressions_per_image: int = 4  # samples of one picture that stay together in a batch
     short_steps: int = 0  # the first steps see short expressions only: attributes are learned sooner standing alone
     short_words: int = 4  # what counts as short
@@ -85,7 +90,7 @@ class OptimConfig:
     log_every: int = 20
 
     def __post_init__(self):
-        counts = ("steps", "batch_size", "expressions_per_image", "eval_every", "save_every", "log_every")
+        counts = ("steps", "batch_size", "accumulate", "expressions_per_image", "eval_every", "save_every", "log_every")
         for name in counts:
             if getattr(self, name) < 1:
                 raise RefsegError(f"{name} is {getattr(self, name)}: give a whole number of at least 1.")
@@ -102,6 +107,7 @@ class Experiment:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     begin_with: str | None = None  # a shipped checkpoint, or a folder: its fitting weights are where training begins
+    begin_parts: tuple[str, ...] = ()  # of the model, which take them, e.g. ("backbone",); empty means all
 
 
 def cmsa_refshapes() -> Experiment:
@@ -193,6 +199,20 @@ def cmsa_release_refcoco() -> Experiment:
     return replace(cmsa_refcoco(), model=CMSANetConfig.release(VOCABULARY))
 
 
+def cmsa_refshapes_fusion_gmlf() -> Experiment:
+    """The gates of the paper's Eq. 5-6, trained like the other fusions: on the shipped network's backbone, fixed."""
+    experiment = cmsa_refshapes()
+    return replace(
+        experiment,
+        model=replace(experiment.model, backbone=SmallBackboneConfig(frozen=True)),
+        objective=SegmentationConfig(),
+        data=DataConfig(keep_features=True),
+        optim=replace(experiment.optim, steps=1000, eval_every=500),
+        begin_with="cmsa_refshapes",
+        begin_parts=("backbone",),
+    )
+
+
 def cmsa_refshapes_fusion_sum() -> Experiment:
     """Control: the levels are added up instead of fused by gates."""
     return _with_fusion(SumFusionConfig)
@@ -214,12 +234,12 @@ def cmsa_refshapes_fusion_convlstm() -> Experiment:
 
 
 def cmsa_refshapes_fusion_release() -> Experiment:
-    """The gates of the authors' release, one per channel, everything else as in ``cmsa_refshapes``."""
+    """The gates of the authors' release, one per channel."""
     return _with_fusion(ReleaseGMLFConfig)
 
 
 def _with_fusion(kind: type[AnyFusionConfig]) -> Experiment:
-    experiment = cmsa_refshapes()
+    experiment = cmsa_refshapes_fusion_gmlf()
     fusion = kind(dim=experiment.model.fusion.dim)
     return replace(experiment, model=replace(experiment.model, fusion=fusion))
 
@@ -418,6 +438,7 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "cmsa_release_refshapes": cmsa_release_refshapes,
     "cmsa_refcoco": cmsa_refcoco,
     "cmsa_release_refcoco": cmsa_release_refcoco,
+    "cmsa_refshapes_fusion_gmlf": cmsa_refshapes_fusion_gmlf,
     "cmsa_refshapes_fusion_sum": cmsa_refshapes_fusion_sum,
     "cmsa_refshapes_fusion_ppm": cmsa_refshapes_fusion_ppm,
     "cmsa_refshapes_fusion_deconv": cmsa_refshapes_fusion_deconv,

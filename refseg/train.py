@@ -204,7 +204,7 @@ def build_modules(
     if experiment.begin_with:
         shipped = checkpoints_dir() / experiment.begin_with
         folder = shipped if checkpoint.exists(shipped) else Path(experiment.begin_with)
-        checkpoint.begin_with(model, tokenizer, folder)
+        checkpoint.begin_with(model, tokenizer, folder, experiment.begin_parts)
     classes = [len(names) for names in train_set.class_names.values()]
     objective = build_objective(experiment.objective, model, classes, tokenizer)
     return model, objective, build_optimizer(nn.ModuleList([model, objective]), experiment.optim)
@@ -389,6 +389,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "objective": {"type": type(experiment.objective).__name__, **asdict(experiment.objective)},
         "data": asdict(experiment.data),
         "begin_with": experiment.begin_with,
+        "begin_parts": list(experiment.begin_parts),
         "optim": asdict(experiment.optim),
     }
 
@@ -481,7 +482,7 @@ def _with_new_fields(stored: Any) -> Any:
         older = {"flips": False, "num_frames": 1, "frame_stride": 1, "keep_features": False}
         older |= {"pieces": None, "train_share": 1.0}
         data = older | stored["data"]
-        return {"begin_with": None, **stored, "data": data}
+        return {"begin_with": None, "begin_parts": [], **stored, "data": data}
     return stored
 
 

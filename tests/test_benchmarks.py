@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from refseg.presets import PRESETS
+from refseg.train import describe
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
@@ -143,10 +146,27 @@ def test_the_table_of_video_by_hand(monkeypatch):
 def test_every_row_of_video_is_a_preset_of_one_budget(monkeypatch):
     """Same batches, steps and learning rate, and the same beginning."""
     video = load("video", monkeypatch)
-    experiments = [video.PRESETS[preset]() for preset in video.ROWS.values()]
+    experiments = [PRESETS[preset]() for preset in video.ROWS.values()]
     assert all(e.optim == experiments[0].optim for e in experiments)
     assert {e.begin_with for e in experiments} == {"cmsa_refshapes"}
     assert all(e.model.backbone.frozen for e in experiments)
+
+
+def test_the_rows_of_fusions_differ_in_the_fusion_alone(monkeypatch):
+    fusions = load("fusions", monkeypatch)
+    described = [describe(PRESETS[preset]()) for preset in fusions.ROWS.values()]
+    kinds = {row["model"].pop("fusion")["type"] for row in described}
+    assert len(kinds) == len(fusions.ROWS) == 6 and all(row == described[0] for row in described)
+    assert described[0]["begin_parts"] == ["backbone"] and described[0]["model"]["backbone"]["frozen"]
+
+
+def test_the_table_of_fusions_by_hand(monkeypatch):
+    fusions = load("fusions", monkeypatch)
+    by_seed = {
+        str(seed): {split: {"parameters": 1234, "mIoU": value} for split in fusions.SPLITS}
+        for seed, value in enumerate((0.1, 0.3))
+    }
+    assert fusions.table({"rows": {"sum": by_seed}}).splitlines()[2] == "| sum | 1,234 |" + " 0.200 ± 0.141 |" * 4
 
 
 def test_the_rows_of_magnet_have_one_budget(monkeypatch):
@@ -252,7 +272,7 @@ def test_the_tables_of_alignformer_by_hand(monkeypatch):
 def test_a_run_of_the_alignformer_benchmark(monkeypatch, tiny_refshapes, no_accelerate_state, tmp_path, capsys):
     """Every row, at the size of a toy: what is trained is scored, measured and written."""
     alignformer = load("alignformer", monkeypatch)
-    monkeypatch.setattr(alignformer, "runs_dir", lambda: tmp_path)
+    monkeypatch.setattr(sys.modules["trainings"], "runs_dir", lambda: tmp_path)
     monkeypatch.setattr(alignformer, "OTHERS", {})
     monkeypatch.setattr(alignformer, "ROWS", {"AlignFormer": "alignformer_refshapes"})
     whole = alignformer.PRESETS["alignformer_refshapes"]

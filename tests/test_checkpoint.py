@@ -67,6 +67,18 @@ def test_weights_go_over_by_name_and_vectors_by_word(saved, model, tiny_experime
     assert torch.equal(table[2], fresh[2])  # "moving" is new
 
 
+def test_only_the_parts_that_are_named_go_over(saved, model, tokenizer):
+    begun = build_model(model.config)
+    fresh = {name: weight.clone() for name, weight in begun.state_dict().items()}
+    left = begin_with(begun, tokenizer, saved, parts=("backbone",))
+    given, own = model.state_dict(), begun.state_dict()
+    backbone = {name for name in own if name.startswith("backbone.")}
+    assert backbone and set(left) == own.keys() - backbone
+    assert all(torch.equal(own[name], (given if name in backbone else fresh)[name]) for name in own)
+    with pytest.raises(RefsegError, match="No weight of .* fits the backbones of this model"):
+        begin_with(begun, tokenizer, saved, parts=("backbones",))
+
+
 def test_nothing_to_begin_with_is_an_error(saved, tokenizer):
     with pytest.raises(RefsegError, match="No weight of .* fits this model"):
         begin_with(torch.nn.Linear(3, 5), tokenizer, saved)

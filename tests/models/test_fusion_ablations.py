@@ -148,7 +148,10 @@ def test_a_network_takes_it(kind, make_batch):
 
 @pytest.mark.parametrize("name", ["sum", "ppm", "deconv", "convlstm", "release"])
 def test_a_preset_changes_the_fusion_alone(name):
-    whole, control = describe(PRESETS["cmsa_refshapes"]()), describe(PRESETS[f"cmsa_refshapes_fusion_{name}"]())
+    whole, control = (
+        describe(PRESETS["cmsa_refshapes_fusion_gmlf"]()),
+        describe(PRESETS[f"cmsa_refshapes_fusion_{name}"]()),
+    )
     assert [key for key in whole if whole[key] != control[key]] == ["model"]
     assert [key for key in whole["model"] if whole["model"][key] != control["model"][key]] == ["fusion"]
     assert control["model"]["fusion"]["dim"] == whole["model"]["fusion"]["dim"]

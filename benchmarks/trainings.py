@@ -1,0 +1,34 @@
+"""What the benchmarks that train several presets share: a training per preset and seed, and what was measured once."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from refseg.paths import runs_dir
+from refseg.presets import PRESETS
+from refseg.train import train
+
+
+def trained(benchmark: str, preset: str, steps: int, seed: int) -> Path:
+    """The folder of a training's last checkpoint: the same number of updates for all; it goes on where it stopped."""
+    experiment = PRESETS[preset]()
+    folder = runs_dir() / benchmark / f"{preset}-{steps}-{seed}"
+    train(replace(experiment, optim=replace(experiment.optim, steps=steps, seed=seed)), folder, device="cpu")
+    return folder / "last"
+
+
+def kept(path: Path, measure: Callable[[], dict]) -> dict:
+    """What was measured once is not measured again."""
+    if not path.exists():
+        path.write_text(json.dumps(measure()))
+    return json.loads(path.read_text())
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation as ``0.812 ± 0.010``, or the one value."""
+    mean = f"{statistics.mean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
