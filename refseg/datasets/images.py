@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,15 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
         RefsegError: no file there, no readable picture in it, or more than ``MAX_PIXELS`` pixels.
     """
     path = Path(path)
-    with _opened(path) as image:
-        return F.pil_to_tensor(_to_rgb(ImageOps.exif_transpose(image) if upright else image, path)).contiguous()
+    _refuse_missing(path)
+    with _opened(path, path) as image:
+        return _pixels(ImageOps.exif_transpose(image) if upright else image, path)
+
+
+def decode_image(data: bytes, name: str) -> Tensor:
+    """As ``read_image``, of a picture whose bytes are in memory already; ``name`` begins the sentence of an error."""
+    with _opened(BytesIO(data), name) as image:
+        return _pixels(image, name)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -41,17 +49,21 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         RefsegError: as ``read_image``, for what the header shows.
     """
-    with _opened(Path(path)) as image:
+    _refuse_missing(Path(path))
+    with _opened(Path(path), path) as image:
         return image.height, image.width
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The picture, opened by Pillow; whatever goes wrong with it inside becomes one sentence."""
+def _refuse_missing(path: Path) -> None:
     if not path.is_file():
         raise RefsegError(f"There is no picture at {path}: check the path or put the file there.")
+
+
+@contextmanager
+def _opened(source: Path | BytesIO, path: str | Path) -> Iterator[Image.Image]:
+    """The picture, opened by Pillow; whatever goes wrong with it inside becomes one sentence about ``path``."""
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             _refuse_absurd_size(image.size, path)
             yield image
     except RefsegError:
@@ -67,16 +79,20 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def _refuse_absurd_size(size: tuple[int, int], path: Path) -> None:
+def _refuse_absurd_size(size: tuple[int, int], path: str | Path) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         raise RefsegError(_too_large(path))
 
 
-def _too_large(path: Path) -> str:
+def _too_large(path: str | Path) -> str:
     return f"{path} has more than {MAX_PIXELS // 1_000_000} million pixels: scale it down before using it."
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def _pixels(image: Image.Image, path: str | Path) -> Tensor:
+    return F.pil_to_tensor(_to_rgb(image, path)).contiguous()
+
+
+def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
     if image.mode == "F":
         raise RefsegError(f"{path} holds floating point values of unknown range: save it as an 8-bit PNG.")
     if image.mode.startswith("I"):  # 16 bit grey; Pillow's own conversion would clip everything above 255 to white

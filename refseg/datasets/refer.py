@@ -27,8 +27,9 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from refseg.datasets.images import read_image
+from refseg.datasets.images import decode_image, read_image
 from refseg.datasets.safe_pickle import load_plain_pickle
+from refseg.datasets.shards import INDEX, ShardedPictures
 from refseg.errors import RefsegError
 from refseg.paths import data_dir
 from refseg.types import RefSample
@@ -97,7 +98,8 @@ class ReferDataset(Dataset):
     Args:
         name: a key of ``BENCHMARKS``.
         split: one of the benchmark's splits, e.g. "train", "val", "testA".
-        root: the folder that holds ``instances.json`` (or the one above); default ``data_dir()/<folder>``.
+        root: the folder that holds ``instances.json`` (or the one above); default ``data_dir()/<folder>``. Where
+            ``refseg shard`` has written it, the pictures come from its shards.
         image_root: the folder of the pictures or one above it; default: looked for in ``root`` and one above.
         split_by: who made the split; default unc, for refcocog umd, for referit berkeley, for refshapes refseg.
         transform: RefSample -> RefSample, applied last.
@@ -125,7 +127,8 @@ class ReferDataset(Dataset):
     ):
         self.benchmark, self.split_by, wanted = choose_split(name, split, split_by)
         self.name, self.split, self.transform = name, split, transform
-        self.root = _annotation_root(name, self.benchmark, root)
+        self.root = annotation_root(name, self.benchmark, root)
+        self._shards = ShardedPictures(self.root) if (self.root / INDEX).is_file() else None
         self.image_folders = _image_folders(self.benchmark, self.root, image_root)
         self._pictures: dict[str, Tensor] | None = {} if cache_images else None
         self._object_maps: dict[str, Tensor] | None = {} if cache_images else None
@@ -135,7 +138,8 @@ class ReferDataset(Dataset):
 
     def _read(self, wanted: tuple[str, ...], objects: bool) -> None:
         """Both annotation files; ``wanted`` are the values of ref["split"] that belong to the split."""
-        refs_file, refs = read_refs(self.root, self.split_by)
+        self.refs_file, refs = read_refs(self.root, self.split_by)
+        refs_file = self.refs_file
         self.refs = [ref for ref in refs if ref.get("split") in wanted]
         if not self.refs:
             found = ", ".join(sorted({str(ref.get("split")) for ref in refs})) or "nothing"
@@ -182,11 +186,37 @@ class ReferDataset(Dataset):
             )
         return self.transform(sample) if self.transform else sample
 
+    def record(self, image_id: int | str) -> dict[str, Any]:
+        """What ``instances.json`` says of a picture."""
+        return self._records[str(image_id)]
+
+    def segmentation(self, ann_id: int | str) -> Any:
+        """The segmentation of an annotation as COCO writes it, ready for JSON."""
+        pieces = self._annotations[str(ann_id)]["segmentation"]
+        if not isinstance(pieces, list):
+            return pieces
+        return [piece.tolist() if isinstance(piece, np.ndarray) else piece for piece in pieces]
+
     def find_image(self, image_id: int | str) -> Path | None:
-        """Where the picture lies, or None; only looked for, not opened."""
+        """Where the picture lies, or the shard in which it lies, or None; only looked for, not opened."""
+        if self._shards is not None and image_id in self._shards:
+            return self._shards.path(image_id)
         names = _picture_names(self._records[str(image_id)]["file_name"])
         paths = (folder / name for folder in self.image_folders for name in names)
         return next((path for path in paths if path.is_file()), None)
+
+    def picture_file(self, image_id: int | str) -> tuple[str, bytes]:
+        """The ending of a picture's file, as "jpg", and its bytes.
+
+        Raises:
+            RefsegError: it is missing, or its shard is damaged.
+        """
+        path = self.find_image(image_id)
+        if path is None:
+            raise RefsegError(self.missing_image(image_id))
+        if self._shards is not None and image_id in self._shards:
+            return self._shards.ending(image_id), self._shards.read(image_id)
+        return path.suffix.lower().lstrip("."), path.read_bytes()
 
     def missing_image(self, image_id: int | str) -> str:
         """The sentence that tells which picture is missing and where it was looked for."""
@@ -204,7 +234,10 @@ class ReferDataset(Dataset):
         path = self.find_image(image_id)
         if path is None:
             raise RefsegError(self.missing_image(image_id))
-        picture = read_image(path)
+        if self._shards is not None and image_id in self._shards:
+            picture = decode_image(self._shards.read(image_id), f"Picture {image_id} in {path}")
+        else:
+            picture = read_image(path)
         height, width = picture.shape[-2:]
         record = self._records[str(image_id)]
         if (record.get("height", height), record.get("width", width)) != (height, width):
@@ -397,8 +430,12 @@ def _read_json(path: Path) -> Any:
         raise RefsegError(f"{path} is not valid JSON ({error}): fetch it anew.") from error
 
 
-def _annotation_root(name: str, benchmark: Benchmark, root: str | Path | None) -> Path:
-    """The folder that holds instances.json: ``root`` itself, or the benchmark's folder inside it."""
+def annotation_root(name: str, benchmark: Benchmark, root: str | Path | None) -> Path:
+    """The folder that holds instances.json: ``root`` itself, or the benchmark's folder inside it.
+
+    Raises:
+        RefsegError: neither does.
+    """
     given = Path(root) if root is not None else data_dir() / benchmark.folder
     for folder in (given, given / benchmark.folder):
         if (folder / "instances.json").is_file():

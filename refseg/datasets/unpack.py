@@ -109,7 +109,7 @@ def _unpack_zip(path: Path, folder: Path) -> None:
         members = [member for member in archive.infolist() if not _is_litter(member.filename)]
         for member in members:
             kind = stat.S_IFMT(member.external_attr >> 16)
-            _refuse_hostile(member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR), path)
+            refuse_hostile(member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR), path)
         needed = sum(member.file_size for member in members)
         if needed > free_bytes(folder):
             raise RefsegError(no_room(folder, needed))
@@ -127,14 +127,14 @@ def _unpack_tar(path: Path, folder: Path) -> None:
         with tarfile.open(fileobj=file, mode="r:*") as archive:  # read once: bz2 unpacks slowly
             for member in archive:
                 if not _is_litter(member.name):
-                    _refuse_hostile(member.name, member.isfile() or member.isdir(), path)
+                    refuse_hostile(member.name, member.isfile() or member.isdir(), path)
                     archive.extract(member, folder, filter="data")
                 bar.update(file.tell() - bar.n)
             while archive.fileobj.read(CHUNK):  # the sum that tells of damage stands at the very end
                 pass
 
 
-def _refuse_hostile(name: str, plain: bool, path: Path) -> None:
+def refuse_hostile(name: str, plain: bool, path: Path) -> None:
     """Stricter than Python's own filters, which let links inside the folder pass and mend names silently.
 
     Raises:
