@@ -70,6 +70,42 @@ class Prepare:
 
 
 @dataclass
+class Shard:
+    """Write a benchmark's pictures into a few tar files, for storage slow at many small ones; run again: check them."""
+
+    name: DataSetName
+    """refcoco, refcoco+, refcocog, referit or refshapes."""
+    out: Path
+    """The folder of the shards, and of the annotations: all that is needed, see the --root of train and evaluate."""
+    root: Path | None = None
+    """Folder of the data set, if it is not in data/."""
+    image_root: Path | None = None
+    """Folder of its pictures, if they lie elsewhere."""
+    split_by: str | None = None
+    """Owner of the split: unc, umd, google, berkeley."""
+    megabytes: int = 512
+    """Size of a shard."""
+
+    def run(self) -> None:
+        """Write, or check; exit status 1 if a shard is damaged."""
+        from refseg.datasets.shards import INDEX, ShardedPictures
+        from refseg.datasets.write_shards import splits_there, write_shards
+
+        if not (self.out / INDEX).exists():
+            datasets = splits_there(self.name, self.root, self.image_root, self.split_by)
+            count = write_shards(datasets, self.out, self.megabytes)
+            print(f"{count} shards are in {self.out}. Next: refseg train --root {self.out}")
+            return
+        pictures = ShardedPictures(self.out)
+        problems = list(pictures.check())
+        for problem in problems:
+            print(f"[FAIL] {problem}")
+        if problems:
+            raise SystemExit(1)
+        print(f"{self.out} is whole: {len(pictures.shards)} shards with {len(pictures)} pictures.")
+
+
+@dataclass
 class Train:
     """Train a network from a preset. Stopped at any moment, the same command goes on where it was."""
 
@@ -85,22 +121,37 @@ class Train:
     """Peak learning rate, instead of the preset's."""
     seed: int | None = None
     """Decides initial weights and order of samples."""
+    root: str | None = None
+    """Folder of the data set or of its shards, if it is not in data/."""
+    workers: int | None = None
+    """Processes that read pictures, instead of the preset's."""
+    broken: Literal["stop", "skip"] | None = None
+    """At a training sample that cannot be read: stop, or skip it and name it in the log."""
+    accumulate: int | None = None
+    """Parts in which each process works through its share of a batch: less memory, the same gradient."""
     device: Literal["auto", "cpu"] = "auto"
     """auto takes a GPU if there is one."""
 
     def run(self) -> None:
         """Train and say where the best checkpoint is."""
+        from refseg.evaluate import launched_processes
         from refseg.presets import PRESETS
         from refseg.train import train
 
         if self.preset not in PRESETS:
             raise RefsegError(f"There is no preset {self.preset!r}: choose one of {', '.join(PRESETS)}.")
         experiment = PRESETS[self.preset]()
-        names = ("steps", "batch_size", "learning_rate", "seed")
-        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        experiment = replace(experiment, optim=replace(experiment.optim, **changes))
+        optim = replace(experiment.optim, **self._given("steps", "batch_size", "learning_rate", "seed", "accumulate"))
+        data = replace(experiment.data, **self._given("root", "workers", "broken"))
+        experiment = replace(experiment, optim=optim, data=data)
         best = train(experiment, self.out or runs_dir() / self.preset, device=self.device)
-        print(f"The best checkpoint is in {best}. Next: refseg evaluate --checkpoint {best}")
+        launched = launched_processes()
+        if launched is None or launched.is_main_process:
+            print(f"The best checkpoint is in {best}. Next: refseg evaluate --checkpoint {best}")
+
+    def _given(self, *names: str) -> dict:
+        """Those of the options that stand in place of the preset's."""
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass
@@ -131,7 +182,7 @@ class Evaluate:
     def run(self) -> None:
         """Score and print a table or JSON."""
         from refseg.datasets import CLIP_DATASETS
-        from refseg.evaluate import evaluate_checkpoint
+        from refseg.evaluate import evaluate_checkpoint, launched_processes
 
         results = evaluate_checkpoint(
             self.checkpoint or (SHIPPED_VIDEO if self.data in CLIP_DATASETS else SHIPPED),
@@ -144,6 +195,9 @@ class Evaluate:
             protocols=self.protocol,
             device=None if self.device == "auto" else self.device,
         )
+        launched = launched_processes()
+        if launched is not None and not launched.is_main_process:
+            return
         if self.json == "-":
             print(json.dumps(results))
             return
@@ -400,6 +454,7 @@ class Catchup:
 Command = (
     Annotated[Tour, tyro.conf.subcommand("tour")]
     | Annotated[Prepare, tyro.conf.subcommand("prepare")]
+    | Annotated[Shard, tyro.conf.subcommand("shard")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Score, tyro.conf.subcommand("score")]

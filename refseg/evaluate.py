@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
@@ -88,20 +91,24 @@ def score(
     ranked: RankedMasks | None = None,
     moving: SegmentationMeter | None = None,
     others: Sequence[ProtocolMeter] = (),
+    share: tuple[int, int] = (0, 1),
 ) -> SegmentationMeter:
     """A meter that has seen every sample in the order of ``dataset``; ``.ious`` has one number per sample.
 
-    Several processes each score their part and ``merge`` their meters. Arguments as for :func:`evaluate`.
+    Of several processes each scores its share, the meters ``merge``. Arguments as for :func:`evaluate`.
 
     Args:
+        share: (this process, number of processes): so many batches in a row that all shares together, in order, are
+            the batches of one process. Masks can hang on what else is in a batch, by rounding; these do not.
         ranked: is given every mask too.
         moving: is given the samples that say in ``facts["motion"]`` whether motion is asked for, as two groups.
         others: are given every sample too, each for its own protocol.
     """
     device = device_of(model) if device is None else torch.device(device)
     meter = SegmentationMeter(convention)
-    loader = DataLoader(dataset, batch_size, shuffle=False, num_workers=num_workers, collate_fn=Collate(tokenizer))
-    with in_eval_mode(model.to(device)), tqdm(total=len(dataset), unit="sample", disable=not progress) as bar:
+    own = batches_of(len(dataset), batch_size, *share)
+    loader = DataLoader(dataset, batch_sampler=own, num_workers=num_workers, collate_fn=Collate(tokenizer))
+    with in_eval_mode(model.to(device)), tqdm(total=sum(map(len, own)), unit="sample", disable=not progress) as bar:
         for batch in loader:
             with torch.inference_mode():
                 batch = batch.to(device)
@@ -120,6 +127,12 @@ def score(
     return meter
 
 
+def batches_of(count: int, batch_size: int, process: int, processes: int) -> list[range]:
+    """The indices of ``count`` samples in batches, in order: those that fall to ``process`` of ``processes``."""
+    batches = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    return batches[process * len(batches) // processes : (process + 1) * len(batches) // processes]
+
+
 def evaluate(
     model: nn.Module,
     dataset: Dataset,
@@ -133,8 +146,12 @@ def evaluate(
     num_workers: int = 0,
     rank: bool = False,
     protocols: Sequence[str] = (),
+    share: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
     """oIoU, mIoU and P@K of ``model`` on all samples of ``dataset``.
+
+    In several processes that all call this with their ``share`` each sample is scored by one of them, and every process
+    returns the scores of all samples, the very numbers that one process finds.
 
     Args:
         model: moved to ``device``; in eval mode while this runs, afterwards every part is as it was.
@@ -145,6 +162,7 @@ def evaluate(
         expression_control: a key of ``CONTROLS``: score with expressions that cannot tell the referent.
         rank: average precision as well, of one prediction per sample, see :class:`RankedMasks`.
         protocols: names from ``refseg.protocols``: the same answers scored by each of them as well.
+        share: (this process, number of processes).
 
     Returns:
         JSON-able: "N", "oIoU", "mIoU", "P@0.5".., "protocol", "convention", "at_threshold", "seconds"; "protocols"
@@ -171,7 +189,10 @@ def evaluate(
         ranked=ranked,
         moving=moving,
         others=others,
+        share=share,
     )
+    if share[1] > 1:
+        meter, moving, ranked, *others = _together([meter, moving, ranked, *others])
     result: dict[str, Any] = meter.compute()
     result |= ranked.compute() if ranked else {}
     result |= {"protocol": protocol_of(convention), "convention": convention.name}
@@ -185,6 +206,16 @@ def evaluate(
     if expression_control is not None:
         result |= {"expression_control": expression_control, "left_out": len(dataset) - len(scored)}
     return result
+
+
+def _together(own: list[Any]) -> list[Any]:
+    """The meters of all processes merged, in the order of the processes: that of the samples."""
+    first, *rest = gather_object([own])
+    for meters in rest:
+        for into, meter in zip(first, meters, strict=True):
+            if into is not None:
+                into.merge(meter)
+    return first
 
 
 def evaluate_checkpoint(
@@ -201,7 +232,7 @@ def evaluate_checkpoint(
     """Scores of a checkpoint on a split, with everything needed to say how they came about.
 
     Data sets of clips are scored as papers on video do: with MTTR's convention, and with average precision. Clips are
-    read in windows of the checkpoint's ``num_frames``.
+    read in windows of the checkpoint's ``num_frames``. Under ``accelerate launch`` the processes share the samples.
 
     Args:
         folder: the checkpoint.
@@ -217,6 +248,10 @@ def evaluate_checkpoint(
         RefsegError: no such checkpoint, data set or split; and see :func:`evaluate`.
     """
     loaded = load_checkpoint(Path(folder))
+    launched = launched_processes(device)
+    if launched is not None:
+        device, share = launched.device, (launched.process_index, launched.num_processes)
+        options = {"share": share} | options | {"progress": share[0] == 0 and options.get("progress", True)}
     device = _auto_device() if device is None else torch.device(device)
     window = {"num_frames": loaded.num_frames, "frame_stride": loaded.frame_stride}
     transform = build_transform(loaded.image_size)
@@ -358,6 +393,13 @@ def _short(folder: Path) -> str:
 def _seed(record: dict[str, Any]) -> int | None:
     """The seed of the training as ``train`` records it."""
     return record.get("experiment", {}).get("optim", {}).get("seed")
+
+
+def launched_processes(device: str | torch.device | None = None) -> PartialState | None:
+    """The processes among which ``accelerate launch`` (or torchrun) has started this one; None if it is alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return None
+    return PartialState(cpu=str(device) == "cpu")
 
 
 def _auto_device() -> torch.device:

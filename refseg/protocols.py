@@ -169,6 +169,12 @@ class RankedMasks:
         self.masks.append(_run_lengths(mask))
         self.predictions.append([(score, _run_lengths(pred_mask))])
 
+    def merge(self, other: RankedMasks) -> RankedMasks:
+        """Add the samples of ``other`` (another process' share) behind ours; returns this one."""
+        self.masks.extend(other.masks)
+        self.predictions.extend(other.predictions)
+        return self
+
     def compute(self) -> dict[str, Any]:
         """See ``metrics.average_precision``; "n_predictions" is how many there were in all."""
         count = sum(map(len, self.predictions))
@@ -200,6 +206,13 @@ class ProtocolMeter:
     def update_mask(self, pred_mask: Tensor, mask: Tensor) -> None:
         """Add one sample whose prediction is a mask already; it is not ranked."""
         self.meter.update(self.protocol.of_mask(pred_mask), self.protocol.truth(mask))
+
+    def merge(self, other: ProtocolMeter) -> ProtocolMeter:
+        """Add the samples of ``other`` (another process' share) behind ours; returns this one."""
+        self.meter.merge(other.meter)
+        if self.ranked is not None:
+            self.ranked.merge(other.ranked)
+        return self
 
     def compute(self) -> dict[str, Any]:
         """The scores, with the protocol's name, what it does and how it counts."""

@@ -6,6 +6,11 @@
 A run lives in one folder: ``log.jsonl`` (a line per logged step and per validation), ``last/`` (to resume from) and
 ``best/`` (highest validation mIoU). The batch of a step depends on the seed and the step alone, and ``last/`` holds
 optimiser and random state, so a run that was killed resumes to the same weights as one that was not (on CPU).
+
+``accelerate launch`` starts it in many processes, each with its share of every batch; any number of them may go on with
+a run. What they minimise is the mean of the processes' losses: that of one process where a loss is a mean over samples,
+and very nearly so where it is one over pixels (BCE) and pictures are padded differently. BatchNorm that learns sees a
+process' share on a CPU, the whole batch on GPUs. Where parts draw random numbers, each process draws its own.
 """
 
 from __future__ import annotations
@@ -14,19 +19,23 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from tqdm.auto import tqdm
 
 from refseg import checkpoint
 from refseg.datasets import build_dataset
+from refseg.datasets.broken import Broken, CollateReadable, TellsBroken
 from refseg.datasets.collate import Collate
+from refseg.datasets.fetch import cannot_write
 from refseg.datasets.seen import Look, SeenDataset
 from refseg.datasets.transforms import HorizontalFlip, build_transform, swap_left_right
 from refseg.errors import RefsegError
@@ -37,7 +46,9 @@ from refseg.objectives import build_objective
 from refseg.paths import checkpoints_dir
 from refseg.presets import DataConfig, Experiment, OptimConfig
 from refseg.tokenizer import PAD, UNK, WordPieces, WordVocabulary, split_words
-from refseg.types import RefSample
+from refseg.types import RefBatch, RefSample
+
+MAY_CHANGE = ("root", "workers", "broken")  # fields of DataConfig that decide nothing about what is learned
 
 
 @dataclass
@@ -47,6 +58,7 @@ class Progress:
     step: int = 0  # updates done
     seconds: float = 0.0  # spent so far, validation included, all sittings together
     best: float = -1.0  # highest validation mIoU
+    broken: int = 0  # samples that could not be read and were left out, counted each time
 
 
 class ShuffledBatches(Sampler[list[int]]):
@@ -85,6 +97,11 @@ class ShuffledBatches(Sampler[list[int]]):
     ):
         if config.batch_size % world:
             raise RefsegError(f"A batch of {config.batch_size} cannot be shared by {world} processes: use a multiple.")
+        if config.batch_size // world % config.accumulate:
+            raise RefsegError(
+                f"{config.batch_size // world} samples of a batch per process cannot be worked through in "
+                f"{config.accumulate} equal parts: change batch_size or accumulate."
+            )
         self.config, self.first_step, self.rank, self.world = config, first_step, rank, world
         self.flips = flips
         pictures = list(dict.fromkeys(image_ids))
@@ -172,6 +189,7 @@ def build_data(config: DataConfig) -> tuple[Dataset, Dataset, WordVocabulary]:
     """Training set, validation set, and the vocabulary of the training expressions."""
     transform = build_transform(config.image_size)
     shared = {"split_by": config.split_by, "num_frames": config.num_frames, "frame_stride": config.frame_stride}
+    shared["root"] = config.root
     train_set = build_dataset(config.name, config.train_split, transform, objects=config.objects, **shared)
     val_set = build_dataset(config.name, config.val_split, transform, **shared)
     tokenizer = build_tokenizer(config, train_set.expressions)
@@ -223,7 +241,9 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
         The folder of the best checkpoint.
 
     Raises:
-        RefsegError: the loss is not finite (the message names the step), or the folder is another run's.
+        RefsegError: the loss is not finite (the message names the step), the folder is another run's, the disk is full,
+            another process has stopped, or a sample cannot be read. Training samples that cannot are left out where
+            ``data.broken`` is "skip"; validation stops at one, because a score over fewer samples is another score.
     """
     folder, config = Path(folder), experiment.optim
     accelerator = Accelerator(cpu=device == "cpu")
@@ -233,10 +253,11 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     recipe = describe(experiment)
     state = _resume(folder / "last", model, objective, optimizer, recipe, tokenizer)
     model, objective, optimizer = _prepare(accelerator, model, objective, optimizer)
-
     share = accelerator.process_index, accelerator.num_processes
+    _own_random_numbers(config.seed, state.step, share[0])
     loader = _loader(train_set, tokenizer, experiment, accelerator.unwrap_model(model), state.step, *share)
     log = _Log(folder / "log.jsonl", state.step, accelerator.is_main_process)
+    unread = _Unread(experiment.data.broken == "skip")
     hidden = not progress or log.path is None
     resumed_at, started = state.seconds, time.perf_counter()
 
@@ -256,24 +277,34 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
                 training=training,
             )
 
-    with tqdm(total=config.steps, initial=state.step, desc="training", unit="step", disable=hidden) as bar:
+    with (
+        _told_if_another_stops(),
+        tqdm(total=config.steps, initial=state.step, desc="training", unit="step", disable=hidden) as bar,
+    ):
         for batch in loader:
+            batch = unread.without(batch)
             losses = train_step(model, objective, optimizer, batch, accelerator, state.step, config)
             state.step += 1
             state.seconds = resumed_at + time.perf_counter() - started
             bar.update()
             if state.step % config.log_every == 0 or state.step == config.steps:
-                log.write(step=state.step, seconds=round(state.seconds, 2), **losses)
+                told = unread.told()
+                state.broken += told.get("broken", 0)
+                log.write(step=state.step, seconds=round(state.seconds, 2), **losses, **told)
                 bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
             if state.step % config.eval_every == 0 or state.step == config.steps:
-                results = evaluate(accelerator.unwrap_model(model), val_set, tokenizer, progress=False)
+                bare = accelerator.unwrap_model(model)
+                for statistics in bare.buffers():  # every process has its own; those of the first are saved and scored
+                    broadcast(statistics)
+                results = evaluate(bare, val_set, tokenizer, progress=False, share=share)
                 log.write(step=state.step, seconds=round(state.seconds, 2), val=results)
                 if results["mIoU"] > state.best:
                     state.best = results["mIoU"]
                     save("best", None, results)
             if state.step % config.save_every == 0 or state.step == config.steps:
                 save("last", _training_state(accelerator.unwrap_model(objective), optimizer), {})
-    accelerator.wait_for_everyone()
+                _own_random_numbers(config.seed, state.step, share[0])
+        accelerator.wait_for_everyone()
     return folder / "best"
 
 
@@ -281,9 +312,34 @@ def _prepare(
     accelerator: Accelerator, model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
     """Onto the device and, in several processes, wrapped; torch refuses to wrap an objective without weights."""
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # torch has it for GPUs only
     model, optimizer = accelerator.prepare(model, optimizer)
     has_weights = any(parameter.requires_grad for parameter in objective.parameters())
     return model, accelerator.prepare(objective) if has_weights else objective.to(accelerator.device), optimizer
+
+
+def _own_random_numbers(seed: int, step: int, process: int) -> None:
+    """Behind a checkpoint the first process goes on with the numbers stored there, others begin a stream of their own.
+
+    Such a stream hangs on seed, step and process alone, so that a run which resumes draws what it would have drawn.
+    """
+    if process:
+        torch.manual_seed((1_000_003 * seed + step) * 65_537 + process)
+
+
+@contextmanager
+def _told_if_another_stops() -> Iterator[None]:
+    """Whatever the connections between processes say when one of them is gone becomes one sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.distributed.DistError) and "peer" not in str(error):
+            raise
+        raise RefsegError(
+            "Another process of this run has stopped, its own message says why: start all of them again, with any "
+            "number of processes, and the run goes on from its last checkpoint."
+        ) from error
 
 
 def _frozen_backbone(model: nn.Module) -> Look:
@@ -313,10 +369,12 @@ def _loader(
     batches = ShuffledBatches(dataset.image_ids, lengths, experiment.optim, first_step, rank, world, flips, share)
     if flips:
         dataset = WithMirrorImages(dataset)
+    if experiment.data.keep_features:
+        dataset = SeenDataset(dataset, _frozen_backbone(model))
     return DataLoader(
-        SeenDataset(dataset, _frozen_backbone(model)) if experiment.data.keep_features else dataset,
+        TellsBroken(dataset),
         batch_sampler=batches,
-        collate_fn=Collate(tokenizer),
+        collate_fn=CollateReadable(Collate(tokenizer)),
         num_workers=experiment.data.workers,
         generator=torch.Generator(),  # else every sitting would take a number from the stream that is resumed
     )
@@ -333,25 +391,32 @@ def train_step(
 ) -> dict[str, float]:
     """One update. Returns every loss by its name, their weighted sum as "loss", and the learning rate as "lr".
 
-    The losses are means over all processes, so that all of them stop together where one of them diverges.
+    The batch is worked through in ``config.accumulate`` parts, which add up to the same gradient and take less memory.
+    The losses are means over all parts and processes, so that all processes stop together where one of them diverges.
     """
     model.train()
     objective.train()
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, config)
-    batch = batch.to(accelerator.device)
-    # bfloat16 has the range of float32 and needs no gradient scaler: torch's own autocast is all there is to it.
-    with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
-        _, losses = objective(model, batch)
-    weights = accelerator.unwrap_model(objective).weights
-    means = accelerator.reduce(torch.stack([value.detach() for value in losses.values()]), "mean").tolist()
+    optimizer.zero_grad(set_to_none=True)
+    weights, parts, found = accelerator.unwrap_model(objective).weights, batch.parts(config.accumulate), []
+    for number, part in enumerate(parts, start=1):
+        with ExitStack() as waiting:
+            if number < len(parts):  # processes exchange their gradients once, after the last part
+                for module in (model, objective):
+                    waiting.enter_context(accelerator.no_sync(module))
+            part = part.to(accelerator.device)
+            # bfloat16 has the range of float32 and needs no gradient scaler: torch's own autocast is all it takes.
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+                _, losses = objective(model, part)
+            accelerator.backward(sum(weights[name] * value for name, value in losses.items()) / len(parts))
+        found.append(torch.stack([value.detach() for value in losses.values()]))
+    means = accelerator.reduce(torch.stack(found).mean(0), "mean").tolist()
     named = dict(zip(losses, means))
     total = sum(weights[name] * value for name, value in named.items())
     if not math.isfinite(total):
-        parts = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
-        raise _diverged(f"loss is not finite at step {step + 1} ({parts})")
-    optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(sum(weights[name] * value for name, value in losses.items()))
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
+        raise _diverged(f"loss is not finite at step {step + 1} ({terms})")
     norm = accelerator.clip_grad_norm_([*model.parameters(), *objective.parameters()], config.clip_norm)
     if not torch.isfinite(norm):
         raise _diverged(f"gradient is not finite at step {step + 1}")
@@ -375,7 +440,8 @@ def seconds_per_step(experiment: Experiment, steps: int = 12, device: str | None
     bare = accelerator.unwrap_model(model)
     loader = _loader(train_set, tokenizer, replace(experiment, optim=config), bare, 0, 0, 1)
     ends = [time.perf_counter()]
-    for step, batch in enumerate(loader):
+    unread = _Unread(experiment.data.broken == "skip")
+    for step, batch in enumerate(map(unread.without, loader)):
         train_step(model, objective, optimizer, batch, accelerator, step, config)
         ends.append(time.perf_counter())
     durations = sorted(end - start for start, end in zip(ends[3:], ends[4:]))
@@ -394,6 +460,41 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+class _Unread:
+    """The samples that could not be read: ends the run at the first one, or counts them all and names each once."""
+
+    def __init__(self, skip: bool):
+        self.skip, self.count = skip, 0
+        self.known: set[str] = set()
+        self.new: list[str] = []  # not yet told
+
+    def without(self, batch: RefBatch | Broken) -> RefBatch:
+        """The batch of what could be read.
+
+        Raises:
+            RefsegError: something could not, and that is to end the run; or nothing could.
+        """
+        sentences = batch.sentences if isinstance(batch, Broken) else batch.broken
+        if sentences and not self.skip:
+            raise RefsegError(f"{sentences[0]} Or train without such samples: --broken skip.")
+        if isinstance(batch, Broken):
+            raise RefsegError(f"Not one sample of a batch could be read. {sentences[0]}")
+        self.count += len(sentences)
+        self.new += [sentence for sentence in dict.fromkeys(sentences) if sentence not in self.known]
+        self.known.update(sentences)
+        return batch
+
+    def told(self) -> dict[str, Any]:
+        """For the log: how many since the last time, in all processes, and what is new among them; {} if none."""
+        if not self.skip:
+            return {}
+        found = gather_object([(self.count, self.new)])
+        self.count, self.new = 0, []
+        count = sum(of_process for of_process, _ in found)
+        names = list(dict.fromkeys(name for _, of_process in found for name in of_process))
+        return {"broken": count, "broken_samples": names} if count else {}
+
+
 class _Log:
     """JSON lines; on resuming, what was logged after the checkpoint is cut off, for it will come again."""
 
@@ -401,16 +502,24 @@ class _Log:
         self.path = path if main else None
         if self.path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_log(path) if line["step"] <= first_step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.replace(path)
+        with self._told_if_full():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = [line for line in read_log(path) if line["step"] <= first_step]
+            partial = path.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            partial.replace(path)
 
     def write(self, **line: Any) -> None:
         if self.path is not None:
-            with self.path.open("a") as file:
+            with self._told_if_full(), self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
+
+    @contextmanager
+    def _told_if_full(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RefsegError(cannot_write(error, self.path.parent)) from error
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -453,6 +562,7 @@ def _resume(
         raise RefsegError(f"{folder} is a checkpoint that cannot be trained on: name another folder with --out.")
     changed = None
     stored = _with_new_fields(record["experiment"])
+    stored = {**stored, "data": stored["data"] | {name: recipe["data"][name] for name in MAY_CHANGE}}
     if stored != recipe:
         changed = _first_difference(stored, recipe)
     elif loaded.tokenizer.words != tokenizer.words:
@@ -480,9 +590,10 @@ def _with_new_fields(stored: Any) -> Any:
     """A stored description, with the value that stands for "as it was" in fields that its run is older than."""
     if isinstance(stored, dict) and isinstance(stored.get("data"), dict):
         older = {"flips": False, "num_frames": 1, "frame_stride": 1, "keep_features": False}
-        older |= {"pieces": None, "train_share": 1.0}
+        older |= {"pieces": None, "train_share": 1.0, "broken": "stop", "root": None}
         data = older | stored["data"]
-        return {"begin_with": None, "begin_parts": [], **stored, "data": data}
+        optim = {"accumulate": 1} | stored["optim"]
+        return {"begin_with": None, "begin_parts": [], **stored, "data": data, "optim": optim}
     return stored
 
 

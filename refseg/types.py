@@ -62,6 +62,7 @@ class RefBatch:
     features: dict[str, Tensor] | None = None  # {level: [B,T,C,h,w]}; None: the backbone has yet to look at the frames
     objects: Tensor | None = None  # [B,1,H,W] uint8, zero where padded; None if a sample came without
     object_classes: Tensor | None = None  # [B,K+1,A] int64, zero where padded
+    broken: list[str] = field(default_factory=list)  # of samples that could not be read and are missing here: why
 
     def __post_init__(self):
         if self.frame_valid is None:
@@ -87,6 +88,22 @@ class RefBatch:
         picture_of = [number.setdefault(picture, len(number)) for picture in self.picture_ids]
         first = [picture_of.index(picture) for picture in range(len(number))]
         return self.target_frame.new_tensor(first), self.target_frame.new_tensor(picture_of)
+
+    def parts(self, count: int) -> list[RefBatch]:
+        """The samples in ``count`` batches one after the other, of equal size or nearly; fewer where there are fewer.
+
+        What was padded stays padded. All that is ``broken`` goes with the first.
+        """
+        count = min(count, len(self))
+        ends = [number * len(self) // count for number in range(count + 1)]
+        parts = [self._rows(slice(*rows)) for rows in zip(ends, ends[1:])]
+        return [replace(part, broken=[] if number else self.broken) for number, part in enumerate(parts)]
+
+    def _rows(self, rows: slice) -> RefBatch:
+        own = {name: value[rows] for name, value in vars(self).items() if isinstance(value, (Tensor, list))}
+        if self.features is not None:
+            own["features"] = {level: x[rows] for level, x in self.features.items()}
+        return replace(self, **own)
 
     def __len__(self) -> int:
         return len(self.expressions)

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "tour": cli.Tour,
     "prepare": cli.Prepare,
+    "shard": cli.Shard,
     "train": cli.Train,
     "evaluate": cli.Evaluate,
     "score": cli.Score,
@@ -34,6 +35,7 @@ COMMANDS = {
 }
 POSITIONAL = {
     ("prepare", "name"),
+    ("shard", "name"),
     ("check-data", "name"),
     ("convert-cmsa-release", "checkpoint"),
     ("convert-magnet-release", "checkpoint"),

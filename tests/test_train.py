@@ -5,7 +5,6 @@ import os
 import pickle
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,10 +24,8 @@ from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, refshapes
 from refseg.errors import RefsegError
 from refseg.models import build_model
-from refseg.models.backbones import ResNet101BackboneConfig
 from refseg.models.halving_backbone import HalvingBackboneConfig
 from refseg.models.magnet import MagNetConfig
-from refseg.models.mask_head import MaskHeadConfig
 from refseg.models.staged_text import TransformerWordsConfig
 from refseg.objectives import MaskGroundingConfig, build_objective
 from refseg.presets import OptimConfig
@@ -421,38 +418,6 @@ def test_a_line_cut_by_a_kill_is_left_out(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert read_log(tmp_path / "log.jsonl") == [{"step": 1}, {"step": 2}]
     assert read_log(tmp_path / "nowhere.jsonl") == []
-
-
-@pytest.mark.slow
-def test_two_processes_are_one(tiny_experiment, tmp_path):
-    """Half of every batch each, the same losses and weights; with fixed statistics, for BatchNorm sees halves only."""
-    model = replace(
-        tiny_experiment.model,
-        backbone=ResNet101BackboneConfig(frozen=True, layers=(1, 1, 1, 1)),
-        c5_dim=8,
-        normalize_levels=False,
-        head=MaskHeadConfig(),
-    )
-    experiment = change(replace(tiny_experiment, model=model), steps=4)
-    fit(experiment, tmp_path / "one")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    processes = [
-        start(experiment, tmp_path / "two", tmp_path, RANK=rank, LOCAL_RANK=rank, LOCAL_WORLD_SIZE="2", **shared)
-        for rank in "01"
-    ]
-    try:
-        errors = [process.communicate(timeout=100)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], errors
-    losses = [[row["loss"] for row in logged(tmp_path / name) if "loss" in row] for name in ("one", "two")]
-    assert losses[0] == pytest.approx(losses[1], abs=2e-5) and len(losses[0]) == 4
-    one, two = (weights(tmp_path / name)[0] for name in ("one", "two"))
-    assert [name for name in one if not torch.allclose(one[name], two[name], atol=1e-4)] == []
 
 
 # ---- what cannot go on -----------------------------------------------------------------------------------------

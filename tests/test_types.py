@@ -103,3 +103,20 @@ def test_to_moves_tensors_and_leaves_the_original():
     assert len(moved) == 2
     assert {moved.frames.device.type, moved.token_ids.device.type, moved.pixel_valid.device.type} == {"meta"}
     assert moved.original_masks[0].device.type == "cpu" and one.frames.device.type == "cpu"
+
+
+@pytest.mark.parametrize("count, sizes", [(1, [7]), (2, [3, 4]), (3, [2, 2, 3]), (7, [1] * 7), (9, [1] * 7)])
+def test_the_parts_of_a_batch_are_the_batch(count, sizes):
+    whole = batch(list("aabbcca"), target_frames=[0, 1, 0, 1, 0, 1, 0], T=2)
+    whole.features = {"c3": whole.frames[:, :, :1, 0]}
+    whole.broken = ["no picture"]
+    parts = whole.parts(count)
+    assert [len(part) for part in parts] == sizes and [part.broken for part in parts] == [
+        ["no picture"],
+        *[[]] * (len(parts) - 1),
+    ]
+    for name in ("frames", "target_frame", "token_ids", "mask", "frame_valid"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name)), name
+    assert torch.equal(torch.cat([part.features["c3"] for part in parts]), whole.features["c3"])
+    assert sum((part.sample_ids for part in parts), []) == whole.sample_ids
+    assert sum((part.picture_ids for part in parts), []) == whole.picture_ids
