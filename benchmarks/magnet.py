@@ -1,43 +1,41 @@
 """Does Mask Grounding pay? MagNet, its ablations, and CMSA with and without it, at one budget on RefShapes.
 
-    python benchmarks/magnet.py                          # trains what is missing, prints the tables, writes the JSON
+    python benchmarks/magnet.py                          # trains what is missing, row by row; prints the tables
     python benchmarks/magnet.py --only magnet_refshapes --seeds 1   # one training, say in a second terminal
     python benchmarks/magnet.py --steps 3000 --share 0.1 # a tenth of the training pictures
+    python benchmarks/magnet.py --ship runs/magnet_refshapes/last   # that training becomes the shipped checkpoint
+    python benchmarks/magnet.py --shipped                # what the shipped checkpoint makes of hidden words, all of val
 
 Every row has the same steps and batches; CMSA keeps its learning rate. The second table asks what the trained heads
 make of a hidden word that names the colour or the shape of something: with picture and mask, without the mask, and
 what can be guessed from the words alone, by a text encoder that was trained on nothing else. Synonyms count as right.
-Training goes on where it stopped; results go to data/results/magnet.json.
+Stopped at any time, the same command goes on where it was; results go to data/results/magnet.json after every row, and
+those of the shipped checkpoint to data/results/magnet_recovery.json.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import tyro
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from safetensors.torch import load_file, save_file
+from torch import nn
+from trainings import kept, spread
 
-from refseg.checkpoint import load_checkpoint
-from refseg.datasets import Collate, build_dataset, build_transform
-from refseg.datasets.refshapes.language import SYNONYMS, content_words
-from refseg.datasets.refshapes.scene import ATTRIBUTES
+from refseg.checkpoint import load_checkpoint, save_checkpoint
+from refseg.datasets import build_dataset, build_transform
 from refseg.evaluate import evaluate_checkpoint
+from refseg.grounding import Tally, WordGuesser, WordsAlone, recover, trained_heads, write_heads
 from refseg.losses import hidden_word_loss
 from refseg.machine import describe_machine, git_commit, versions
-from refseg.models.staged_text import TransformerWords, TransformerWordsConfig
-from refseg.objectives import MaskGrounding, build_objective
 from refseg.objectives.mask_grounding import hide_some, hideable_ids
-from refseg.paths import results_dir, runs_dir
+from refseg.paths import checkpoints_dir, results_dir, runs_dir
 from refseg.presets import PRESETS
 from refseg.tokenizer import WordVocabulary
 from refseg.train import learning_rate, train
-from refseg.types import RefBatch
 
 ROWS = {
     "MagNet": "magnet_refshapes",
@@ -49,10 +47,7 @@ ROWS = {
 }
 GROUNDED = ("magnet_refshapes", "cmsa_refshapes_mask_grounding")
 SPLITS = ("val", "testA", "testB", "testC")
-ASKED = ("colour", "shape")  # kinds of words that are hidden for the second table
-SEEN = {"picture and mask": {}, "picture, no mask": {"mask": False}}
-# Every word for a colour or a shape, and what it means.
-MEANING = {text: value for kind in ASKED for value in ATTRIBUTES[kind] for text in SYNONYMS.get(value, (value,))}
+SHIPPED = "magnet_refshapes"
 
 
 @dataclass
@@ -69,26 +64,48 @@ class Magnet:
     """Of the training pictures; below 1 the results go to magnet-SHARE.json."""
     recovered: int = 800
     """Expressions of val whose colour and shape words are hidden, one at a time."""
+    ship: Path | None = None
+    """The last/ folder of a training of magnet_refshapes: make it the shipped checkpoint, and stop."""
+    shipped: bool = False
+    """Ask the shipped checkpoint for the hidden words of all of val, and stop."""
     out: Path | None = None
 
     def run(self) -> None:
-        """Everything, or the trainings of one preset."""
-        presets = [self.only] if self.only else list(ROWS.values())
-        folders = {(preset, seed): self.train(preset, seed) for preset in presets for seed in self.seeds}
-        if self.only:
-            return
-        rows = {
-            name: {str(seed): self.score(folders[preset, seed]) for seed in self.seeds} for name, preset in ROWS.items()
-        }
-        recovery = {
-            preset: {str(seed): self.recover(preset, folders[preset, seed]) for seed in self.seeds}
-            for preset in GROUNDED
-        }
+        """What was asked for."""
+        if self.ship:
+            ship(self.ship)
+        elif self.shipped:
+            self.ask_the_shipped()
+        elif self.only:
+            for seed in self.seeds:
+                self.measure(self.only, seed)
+        else:
+            self.fill_the_tables()
+
+    def fill_the_tables(self) -> None:
+        """Row by row, all rows with the first seed first; what is there is written after each."""
         about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
-        result = {"steps": self.steps, "share": self.share, **about, "rows": rows, "recovery": recovery}
+        result = {"steps": self.steps, "share": self.share, **about, "rows": {}, "recovery": {}}
         out = self.out or results_dir() / ("magnet.json" if self.share == 1 else f"magnet-{self.share}.json")
-        out.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"{table(result)}\n\n{recovery_table(result)}")
+        for seed in self.seeds:
+            for name, preset in ROWS.items():
+                scores, recovery = self.measure(preset, seed)
+                result["rows"].setdefault(name, {})[str(seed)] = scores
+                if recovery:
+                    result["recovery"].setdefault(preset, {})[str(seed)] = recovery
+                out.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"{table(result)}\n\n{recovery_table(result['recovery'])}")
+
+    def measure(self, preset: str, seed: int) -> tuple[dict, dict | None]:
+        """Train, score and ask for hidden words, whatever of it has not been done yet; kept beside the checkpoint."""
+        checkpoint = self.train(preset, seed)
+        scores = kept(
+            checkpoint.parent / "scores.json",
+            lambda: {split: evaluate_checkpoint(checkpoint, "refshapes", split, device="cpu") for split in SPLITS},
+        )
+        if preset not in GROUNDED:
+            return scores, None
+        return scores, kept(checkpoint.parent / "recovery.json", lambda: recovery_of(checkpoint, self.recovered))
 
     def train(self, preset: str, seed: int) -> Path:
         """The folder of the last checkpoint: the same number of updates for all."""
@@ -99,122 +116,64 @@ class Magnet:
         train(replace(experiment, optim=optim, data=data), folder, device="cpu")
         return folder / "last"
 
-    def score(self, checkpoint: Path) -> dict:
-        """Evaluations by split, kept beside the checkpoint."""
-        kept = checkpoint.parent / "scores.json"
-        if not kept.exists():
-            scores = {split: evaluate_checkpoint(checkpoint, "refshapes", split, device="cpu") for split in SPLITS}
-            kept.write_text(json.dumps(scores))
-        return json.loads(kept.read_text())
-
-    def recover(self, preset: str, checkpoint: Path) -> dict:
-        """Shares of hidden words that come back, kept beside the checkpoint."""
-        kept = checkpoint.parent / "recovery.json"
-        if not kept.exists():
-            kept.write_text(json.dumps(recover(preset, checkpoint, self.recovered)))
-        return json.loads(kept.read_text())
+    def ask_the_shipped(self) -> None:
+        """Write data/results/magnet_recovery.json."""
+        folder = checkpoints_dir() / SHIPPED
+        val = build_dataset("refshapes", "val", build_transform(load_checkpoint(folder).image_size))
+        about = {"expressions": len(val), "machine": describe_machine(), "versions": versions()}
+        result = about | {"recovery": described(recover(WordGuesser.of(folder), val))}
+        out = self.out or results_dir() / "magnet_recovery.json"
+        out.write_text(json.dumps(result, indent=1) + "\n")
+        print(recovery_table({SHIPPED: {"0": result["recovery"]}}))
 
 
 # ---- hidden words ------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Tally:
-    """How often a hidden word came back, of the referent's own words and of those of other things."""
-
-    right: dict[str, int] = field(default_factory=dict)
-    asked: dict[str, int] = field(default_factory=dict)
-
-    def count(self, group: str, guessed: str, hidden: str) -> None:
-        """One word that was hidden."""
-        self.asked[group] = self.asked.get(group, 0) + 1
-        self.right[group] = self.right.get(group, 0) + (MEANING.get(guessed) == MEANING[hidden])
-
-    def shares(self) -> dict[str, float]:
-        """By group."""
-        return {group: self.right[group] / count for group, count in sorted(self.asked.items())}
-
-
-@torch.no_grad()
-def recover(preset: str, checkpoint: Path, samples: int) -> dict:
+def recovery_of(checkpoint: Path, samples: int) -> dict:
     """Hide every colour and shape word of some of val, one at a time, and let the trained head guess it."""
     loaded = load_checkpoint(checkpoint)
-    objective = build_objective(replace(PRESETS[preset]().objective, semantics=0.0), loaded.model, (), loaded.tokenizer)
-    heads = {n.removeprefix("objective."): t for n, t in loaded.training.items() if n.startswith("objective.")}
-    objective.load_state_dict({name: heads[name] for name in objective.state_dict()})
-    objective.eval()
-    alone = train_on_words_alone(loaded.tokenizer)
-    tallies = {name: Tally() for name in (*SEEN, "words alone")}
-    for batch in _batches(loaded.tokenizer, loaded.image_size, samples):
-        for rows, hidden, words, groups in hidden_words(batch):
-            guesses = {name: objective.guess(loaded.model, rows, hidden, **seen) for name, seen in SEEN.items()}
-            guesses["words alone"] = alone.guess(rows, hidden, objective)
-            for name, probabilities in guesses.items():
-                for word, group, best in zip(words, groups, probabilities.argmax(-1).tolist(), strict=True):
-                    tallies[name].count(group, loaded.tokenizer.words[best], word)
-    asked = tallies["words alone"].asked
-    return {"asked": asked, "right": {name: tally.shares() for name, tally in tallies.items()}}
+    guesser = WordGuesser(loaded, trained_heads(loaded, words_alone(loaded.tokenizer)))
+    val = build_dataset("refshapes", "val", build_transform(loaded.image_size))
+    return described(recover(guesser, val, samples))
 
 
-def _batches(tokenizer: WordVocabulary, image_size: int, samples: int) -> Iterator[RefBatch]:
-    dataset = build_dataset("refshapes", "val", build_transform(image_size))
-    step = max(1, len(dataset) // samples)
-    chosen = torch.utils.data.Subset(dataset, range(0, len(dataset), step))
-    return iter(DataLoader(chosen, batch_size=32, collate_fn=Collate(tokenizer)))
+def described(tallies: dict[str, Tally]) -> dict:
+    """JSON-able: how many were asked for, the shares that came back, and those among words of the same kind."""
+    return {
+        "asked": dict(sorted(next(iter(tallies.values())).asked.items())),
+        "right": {way: tally.shares() for way, tally in tallies.items()},
+        "right of its kind": {way: tally.shares(of_kind=True) for way, tally in tallies.items()},
+    }
 
 
-def hidden_words(batch: RefBatch) -> Iterator[tuple[RefBatch, Tensor, list[str], list[str]]]:
-    """The batch as often as its richest sentence has words to hide, each time with those that have one left.
-
-    Yields:
-        the samples, hidden [B,L] with one True per row, the hidden words, and groups like "shape of the referent"
-    """
-    places = [list(_places(*sample)) for sample in zip(batch.expressions, batch.facts, strict=True)]
-    for turn in range(max(map(len, places))):
-        rows = [row for row, found in enumerate(places) if turn < len(found)]
-        hidden = torch.zeros(len(rows), batch.token_ids.shape[1], dtype=torch.bool)
-        for n, row in enumerate(rows):
-            hidden[n, places[row][turn][0]] = True
-        yield _rows(batch, rows), hidden, *([places[row][turn][i] for row in rows] for i in (1, 2))
-
-
-def _places(expression: str, facts: dict) -> Iterator[tuple[int, str, str]]:
-    words = expression.split()
-    for position, word, kind, true_of in content_words(words, facts["word_objects"]):
-        if kind in ASKED:
-            of = "the referent" if facts["ann_id"] in true_of else "another"
-            yield position, word, f"{kind} of {of}"
+def ship(last: Path) -> None:
+    """Make ``last/`` of a training the shipped checkpoint: the weights as they are, and the heads beside them."""
+    loaded = load_checkpoint(last)
+    heads = trained_heads(loaded, words_alone(loaded.tokenizer))
+    folder = checkpoints_dir() / SHIPPED
+    card = folder / "README.md"
+    text = card.read_text() if card.exists() else None
+    save_checkpoint(folder, loaded.model, loaded.tokenizer, loaded.image_size, record=loaded.config["record"])
+    write_heads(folder, heads)
+    if text is not None:
+        card.write_text(text)
+    print(f"{last} is shipped as {folder}: make SHA256SUMS anew (refseg doctor says how).")
 
 
-def _rows(batch: RefBatch, rows: list[int]) -> RefBatch:
-    chosen = {}
-    for name, value in vars(batch).items():
-        if isinstance(value, Tensor):
-            chosen[name] = value[rows]
-        elif isinstance(value, list):
-            chosen[name] = [value[row] for row in rows]
-    return replace(batch, **chosen)
+def words_alone(tokenizer: WordVocabulary) -> WordsAlone:
+    """Trained on the training expressions of RefShapes, once for a vocabulary."""
+    model = WordsAlone(len(tokenizer))
+    path = runs_dir() / "magnet" / f"words_alone-{len(tokenizer)}.safetensors"
+    if path.exists():
+        model.load_state_dict(load_file(path))
+        return model.eval()
+    model = train_on_words_alone(tokenizer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), path)
+    return model
 
 
-class WordsAlone(nn.Module):
-    """A text encoder that names hidden words from their neighbours: what a guess is worth without the picture."""
-
-    def __init__(self, vocabulary_size: int):
-        super().__init__()
-        self.text = TransformerWords(TransformerWordsConfig(), vocabulary_size)
-        self.head = nn.Linear(self.text.channels, vocabulary_size)
-
-    def forward(self, token_ids: Tensor, token_valid: Tensor) -> Tensor:
-        """[B,L] -> logits [B,L,V]."""
-        return self.head(self.text(token_ids, token_valid)[0])
-
-    def guess(self, batch: RefBatch, hidden: Tensor, objective: MaskGrounding) -> Tensor:
-        """As ``MaskGrounding.guess``."""
-        read = objective.with_hidden(batch, hidden)
-        return self(read.token_ids, read.token_valid)[hidden].softmax(-1)
-
-
-@torch.enable_grad()
 def train_on_words_alone(tokenizer: WordVocabulary, steps: int = 1500, batch_size: int = 128) -> WordsAlone:
     """Masked language modelling on the training expressions of RefShapes; about a minute."""
     torch.manual_seed(0)
@@ -247,25 +206,20 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
-def recovery_table(result: dict) -> str:
-    """Shares of hidden words that came back."""
+def recovery_table(recovery: dict) -> str:
+    """Shares of hidden words that came back, by network and seed."""
     lines = []
-    for preset, by_seed in result["recovery"].items():
+    for name, by_seed in recovery.items():
         runs = list(by_seed.values())
         groups = list(runs[0]["asked"])
-        lines += [f"| {preset} | {' | '.join(groups)} |", "|---|" + "---|" * len(groups)]
+        lines += [f"| {name} | {' | '.join(groups)} |", "|---|" + "---|" * len(groups)]
         lines.append("| asked | " + " | ".join(f"{runs[0]['asked'][group]:,}" for group in groups) + " |")
-        for name in runs[0]["right"]:
-            cells = [spread([run["right"][name][group] for run in runs]) for group in groups]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+        for counted, note in (("right", ""), ("right of its kind", ", of its kind")):
+            for way in runs[0][counted]:
+                cells = [spread([run[counted][way][group] for run in runs]) for group in groups]
+                lines.append(f"| {way}{note} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines).rstrip()
-
-
-def spread(values: list[float]) -> str:
-    """``0.812 ± 0.010``, or the one value."""
-    mean = f"{statistics.mean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
 
 
 if __name__ == "__main__":

@@ -85,6 +85,30 @@ def tiny_checkpoint(tiny_experiment, tmp_path) -> Path:
 
 
 @pytest.fixture
+def tiny_grounded(tiny_experiment, tmp_path) -> Path:
+    """A small MagNet, untrained, with untrained heads for hidden words beside it."""
+    from refseg.checkpoint import load_checkpoint, save_checkpoint
+    from refseg.grounding import WordsAlone, grounding_of, write_heads
+    from refseg.models import build_model
+    from refseg.models.halving_backbone import HalvingBackboneConfig
+    from refseg.models.magnet import MagNetConfig
+    from refseg.objectives import MaskGroundingConfig
+    from refseg.train import build_data, describe
+
+    _, _, tokenizer = build_data(tiny_experiment.data)
+    backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
+    model = build_model(replace(MagNetConfig.lesson(len(tokenizer)), backbone=backbone))
+    objective = MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2, semantics=1.0)
+    record = {"experiment": describe(replace(tiny_experiment, model=model.config, objective=objective))}
+    folder = tmp_path / "grounded"
+    save_checkpoint(folder, model, tokenizer, tiny_experiment.data.image_size, record=record)
+    predictor = grounding_of(load_checkpoint(folder)).predictor.state_dict()
+    parts = {"predictor": predictor, "alone": WordsAlone(len(tokenizer)).state_dict()}
+    write_heads(folder, {f"{part}.{name}": x for part, tensors in parts.items() for name, x in tensors.items()})
+    return folder
+
+
+@pytest.fixture
 def no_accelerate_state():
     """accelerate keeps the device of its first use for the whole process; tests choose their own."""
     from accelerate.state import AcceleratorState

@@ -183,50 +183,83 @@ def test_the_tables_of_magnet_by_hand(monkeypatch):
     result = {"rows": {"all": dict(zip("01", by_seed))}}
     assert magnet.table(result).splitlines()[2] == "| all | 1,234 |" + " 0.200 ± 0.141 |" * 4
     run = {"asked": {"shape of another": 7}, "right": {"words alone": {"shape of another": 0.25}}}
-    assert magnet.recovery_table({"recovery": {"net": {"0": run}}}).splitlines() == [
+    run["right of its kind"] = {"words alone": {"shape of another": 0.5}}
+    assert magnet.recovery_table({"net": {"0": run}}).splitlines() == [
         "| net | shape of another |",
         "|---|---|",
         "| asked | 7 |",
         "| words alone | 0.250 |",
+        "| words alone, of its kind | 0.500 |",
     ]
 
 
-def test_hidden_words_of_magnet_by_hand(monkeypatch, tiny_refshapes):
-    magnet = load("magnet", monkeypatch)
-    from refseg.datasets import Collate, build_dataset, build_transform
-    from refseg.tokenizer import WordVocabulary
-
-    dataset = build_dataset("refshapes", "val", build_transform(32))
-    tokenizer = WordVocabulary.build(dataset.expressions)
-    batch = Collate(tokenizer)([dataset[index] for index in range(6)])
-    asked = {}
-    for rows, hidden, words, groups in magnet.hidden_words(batch):
-        assert (hidden.sum(1) == 1).all() and tokenizer.decode(rows.token_ids[hidden].tolist()) == words
-        for sample, word, group in zip(rows.sample_ids, words, groups):
-            asked.setdefault(sample, []).append(word)
-            assert group.split(" of ")[0] in ("colour", "shape")
-    for sample, expression in zip(batch.sample_ids, batch.expressions):
-        assert sorted(asked.get(sample, [])) == sorted(w for w in expression.split() if w in magnet.MEANING)
-    assert magnet.MEANING["disc"] == "circle" and magnet.MEANING["red"] == "red" and "small" not in magnet.MEANING
-
-
-def test_a_trained_head_is_asked_for_hidden_words(monkeypatch, tiny_experiment, tmp_path, no_accelerate_state):
-    """From training to the shares of recovered words, with a network of 13 steps."""
+@pytest.fixture
+def trained_grounded(monkeypatch, tiny_experiment, tmp_path, no_accelerate_state):
+    """The benchmark's module, where both grounded rows are a network of 13 steps and words alone learn for two."""
     from dataclasses import replace
-
-    from refseg.train import train
 
     magnet = load("magnet", monkeypatch)
     objective = replace(magnet.PRESETS["cmsa_refshapes_mask_grounding"]().objective, dim=8, heads=2, semantics=0.0)
     experiment = replace(tiny_experiment, objective=objective)
-    monkeypatch.setitem(magnet.PRESETS, "tiny", lambda: experiment)
-    train(experiment, tmp_path / "run", device="cpu", progress=False)
+    for name in set(magnet.ROWS.values()):
+        monkeypatch.setitem(magnet.PRESETS, name, lambda: experiment)
     alone = magnet.train_on_words_alone
     monkeypatch.setattr(magnet, "train_on_words_alone", lambda tokenizer: alone(tokenizer, steps=2, batch_size=3))
-    found = magnet.recover("tiny", tmp_path / "run" / "last", 7)
-    assert set(found["right"]) == {"picture and mask", "picture, no mask", "words alone"}
-    for shares in found["right"].values():
-        assert shares.keys() == found["asked"].keys() and all(0 <= share <= 1 for share in shares.values())
+    monkeypatch.setattr(magnet, "runs_dir", lambda: tmp_path / "runs")
+    monkeypatch.setattr(magnet, "results_dir", lambda: tmp_path)
+    monkeypatch.setattr(magnet, "checkpoints_dir", lambda: tmp_path / "checkpoints")
+    return magnet
+
+
+def test_magnet_goes_on_row_by_row(trained_grounded, monkeypatch, tmp_path, capsys):
+    """Stopped in the second row, the first is there; the same command trains only what is missing."""
+    magnet = trained_grounded
+    monkeypatch.setattr(magnet, "ROWS", {"one": "magnet_refshapes", "two": "cmsa_refshapes"})
+    monkeypatch.setattr(magnet, "SPLITS", ("val",))
+    benchmark, trained, really = magnet.Magnet(steps=2, seeds=(0, 1), recovered=7), [], magnet.train
+
+    def train(experiment, folder, **options):
+        trained.append(folder.name)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return really(experiment, folder, progress=False, **options)
+
+    monkeypatch.setattr(magnet, "train", train)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.run()
+    assert set(json.loads((tmp_path / "magnet.json").read_text())["rows"]) == {"one"}
+    benchmark.run()
+    result = json.loads((tmp_path / "magnet.json").read_text())
+    assert {name: set(by_seed) for name, by_seed in result["rows"].items()} == {"one": {"0", "1"}, "two": {"0", "1"}}
+    (recovery,) = result["recovery"].values()
+    for counted in ("right", "right of its kind"):
+        assert set(recovery["0"][counted]) == {"picture and mask", "picture", "words alone"}
+        for shares in recovery["1"][counted].values():
+            assert shares.keys() == recovery["1"]["asked"].keys() and all(0 <= share <= 1 for share in shares.values())
+    assert "| two | " in capsys.readouterr().out
+
+
+def test_a_training_is_shipped_with_its_heads(trained_grounded, tmp_path, capsys):
+    from refseg.checkpoint import load_checkpoint
+    from refseg.grounding import WordGuesser
+
+    magnet = trained_grounded
+    last = magnet.Magnet(steps=2).train("magnet_refshapes", 0)
+    folder = tmp_path / "checkpoints" / magnet.SHIPPED
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("card")
+    magnet.Magnet(ship=last).run()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "heads.safetensors",
+        "model.safetensors",
+    ]
+    guesser = WordGuesser.of(folder)
+    trained = load_checkpoint(last).training["objective.predictor.head.weight"]
+    assert torch.equal(guesser.objective.predictor.head.weight, trained)
+    magnet.Magnet(shipped=True).run()
+    assert json.loads((tmp_path / "magnet_recovery.json").read_text())["expressions"] > 5
 
 
 def test_the_rows_of_alignformer_have_one_budget(monkeypatch):

@@ -194,13 +194,7 @@ class PyramidAlignment(nn.Module):
         """One pooled copy with the words in it, enlarged again: [B,R,C/reduction]."""
         pool = self.pyramid[index]
         pooled = self.attend_pooled[index](pool(pixels), words, token_valid)
-        return (
-            F.interpolate(
-                as_map(pooled, (pool.size, pool.size)), pixels.shape[-2:], mode="bilinear", align_corners=True
-            )
-            .flatten(2)
-            .mT
-        )
+        return enlargement(pool.size, pixels.shape[-2:], pooled) @ pooled
 
 
 class WordAlignment(nn.Module):
@@ -230,11 +224,20 @@ class WordAlignment(nn.Module):
         return pixels.flatten(2).mT, None if self.attend.released else region_valid.flatten(1)
 
 
+def enlargement(size: int, grid: tuple[int, int], like: Tensor) -> Tensor:
+    """Bilinear interpolation from size x size places to a grid, corners on corners, as a matrix [h*w,size*size].
+
+    As a product of matrices it takes a fraction of the time of ``interpolate``, backwards above all.
+    """
+    units = torch.eye(size * size, device=like.device, dtype=like.dtype).unflatten(1, (size, size))
+    return F.interpolate(units[:, None], grid, mode="bilinear", align_corners=True).flatten(1).T
+
+
 def instance_norm(x: Tensor, valid: Tensor | None = None) -> Tensor:
     """Every channel of [B,N,C] at mean 0 and variance 1 over the valid of its N positions; a lone one becomes 0."""
     if valid is None or valid.all():
-        variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
-        return (x - mean) * (variance + 1e-5).rsqrt()
+        centred = x - x.mean(1, keepdim=True)
+        return centred * (centred.square().mean(1, keepdim=True) + 1e-5).rsqrt()
     valid = valid[..., None]
     centred = x - masked_mean(x, valid, dim=1)[:, None]
     variance = masked_mean(centred.square(), valid, dim=1)[:, None]

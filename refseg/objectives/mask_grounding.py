@@ -106,8 +106,9 @@ class MaskGrounding(Segmentation):
         read, hidden = self.hide(batch)
         prediction, losses = super().forward(model, read)
         if "ground" in self.weights:
-            features = self.word_features(model, read, prediction.trace)
-            logits = self.predictor.head(features[:, : hidden.shape[1]][hidden])
+            rows = hidden.any(1).nonzero()[:, 0] if hidden.any() else torch.arange(len(batch), device=hidden.device)
+            features = self.word_features(model, read, prediction.trace, rows)  # the others would cost and not count
+            logits = self.predictor.head(features[:, : hidden.shape[1]][hidden[rows]])
             losses["ground"] = hidden_word_loss(logits.float(), batch.token_ids[hidden])
         return prediction, losses | self._alignment(prediction.trace, batch)
 
@@ -130,19 +131,30 @@ class MaskGrounding(Segmentation):
         return replace(batch, token_ids=batch.token_ids.masked_fill(hidden, self.stand_in))
 
     def word_features(
-        self, model: nn.Module, batch: RefBatch, trace: dict[str, Tensor], *, picture: bool = True, mask: bool = True
+        self,
+        model: nn.Module,
+        batch: RefBatch,
+        trace: dict[str, Tensor],
+        rows: Tensor | slice = slice(None),
+        *,
+        picture: bool = True,
+        mask: bool = True,
     ) -> Tensor:
         """What the predictor makes of every word, [B,L,D]; ``batch`` is what the model has read.
 
         Args:
+            rows: of these samples only.
             picture: let the predictor look at the pixels.
             mask: tell it where the referent is.
         """
-        words, pixels = self._words(model, batch, trace), trace[self.config.pixels]
+        told = batch.mask if mask else torch.zeros_like(batch.mask)
+        words, pixels = self._words(model, batch, trace, told), trace[self.config.pixels]
         valid = trace["words_valid"]
         if words.shape[1] < batch.token_ids.shape[1]:
             raise RefsegError("The model gives one feature per sentence, Mask Grounding needs one per word.")
-        return self.predictor(words, valid, pixels if picture else None, batch.mask if mask else None)
+        return self.predictor(
+            words[rows], valid[rows], pixels[rows] if picture else None, batch.mask[rows] if mask else None
+        )
 
     def guess(self, model: nn.Module, batch: RefBatch, hidden: Tensor, **seen: bool) -> Tensor:
         """Probabilities of every word of the vocabulary where ``hidden`` [B,L] is True: [N,V], in reading order.
@@ -153,10 +165,10 @@ class MaskGrounding(Segmentation):
         features = self.word_features(model, read, model(read).trace, **seen)
         return self.predictor.head(features[:, : hidden.shape[1]][hidden]).softmax(-1)
 
-    def _words(self, model: nn.Module, batch: RefBatch, trace: dict[str, Tensor]) -> Tensor:
+    def _words(self, model: nn.Module, batch: RefBatch, trace: dict[str, Tensor], mask: Tensor) -> Tensor:
         if self.words == "words":
             return trace["words"]
-        return getattr(model, "module", model).pooled_words(batch, trace, batch.mask)
+        return getattr(model, "module", model).pooled_words(batch, trace, mask)
 
     def _alignment(self, trace: dict[str, Tensor], batch: RefBatch) -> dict[str, Tensor]:
         """The alignment losses that are asked for, in float32: they live on differences of similarities."""

@@ -161,6 +161,18 @@ def test_the_mask_and_the_picture_can_be_left_away():
     assert not torch.allclose(blind, objective.guess(model, here, hidden, mask=False))
 
 
+def test_without_the_mask_no_model_knows_where_the_referent_is(trained):
+    """CMSA pools its words over the referent: without the mask over the whole picture."""
+    model, objective = trained
+    model.eval()
+    hidden, here = torch.tensor([[True, False]]), batch("red star", height=40, width=56)
+    elsewhere = replace(here, mask=here.mask.flip(-1))
+    one, other = (objective.guess(model, given, hidden, mask=False) for given in (here, elsewhere))
+    assert torch.equal(one, other)
+    one, other = (objective.guess(model, given, hidden) for given in (here, elsewhere))
+    assert not torch.equal(one, other)
+
+
 def test_the_centre_by_hand():
     mask = torch.zeros(3, 1, 4, 10, dtype=torch.bool)
     mask[0, 0, 1, 2:5] = True  # row 1 of 4: 3/8; columns 2, 3, 4 of 10: 0.35
