@@ -13,6 +13,9 @@ LESSON ?=
 # More words for `pip install`, for instance another index.
 PIP_FLAGS ?=
 
+# A test computes with one thread, so there is room for one per core; each process takes about a gigabyte.
+SIDE_BY_SIDE := --numprocesses=logical --maxprocesses=4 --dist=worksteal
+
 READY := .venv/ready
 FLOOR := .venv-floor/ready
 
@@ -28,13 +31,13 @@ tour: $(READY) ## a first walk through the kit, without the network once install
 
 test: $(READY) ## ruff and all tests; those that need a GPU skip where there is none
 	@.venv/bin/python -m ruff check .
-	@.venv/bin/python -m pytest -m "" --timeout=900
+	@.venv/bin/python -m pytest $(SIDE_BY_SIDE) -m "" --timeout=900
 
 test-quick: $(READY) ## all but the slow tests, for while you work
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest $(SIDE_BY_SIDE)
 
 test-slow: $(READY) ## the tests that take longer, trainings and notebooks among them
-	@.venv/bin/python -m pytest -m "slow and not gpu" --timeout=3600
+	@.venv/bin/python -m pytest $(SIDE_BY_SIDE) -m "slow and not gpu" --timeout=3600
 
 test-floor: $(FLOOR) ## the quick tests with the oldest versions that pyproject.toml allows
 	@.venv-floor/bin/python -m pytest
