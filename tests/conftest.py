@@ -1,5 +1,6 @@
 """One thread and one seed for every test, so that numbers do not depend on the machine; a small RefShapes."""
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
+from PIL import Image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SMALL_REFSHAPES = {"train": 12, "val": 7, "testA": 3, "testB": 3, "testC": 3}
@@ -133,3 +135,28 @@ def refseg(monkeypatch, capsys):
         return status, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def small_refcoco():
+    """``small_refcoco(folder)`` writes a benchmark in the layout of RefCOCO there."""
+
+    def write(folder, splits=("train", "train", "val", "val", "train"), name="COCO_train2014_{:012d}.jpg"):
+        """Noisy JPEGs of 40 x 60 pixels in the layout of RefCOCO, two sentences about each; of each split some."""
+        pictures = folder / "images" / "train2014"
+        pictures.mkdir(parents=True)
+        instances = {"images": [], "annotations": []}
+        refs = []
+        for i, split in enumerate(splits):
+            pixels = torch.randint(0, 255, (40, 60, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(i))
+            Image.fromarray(pixels.numpy()).save(pictures / name.format(100 + i))
+            instances["images"].append({"id": 100 + i, "file_name": name.format(100 + i), "height": 40, "width": 60})
+            box = [10, 10, 30 + i, 10, 30 + i, 25, 10, 25]
+            instances["annotations"].append({"id": i, "image_id": 100 + i, "segmentation": [box], "category_id": 1})
+            said = [{"sent_id": 2 * i + k, "sent": f"box {k} of {i}", "raw": "Box", "tokens": ["box"]} for k in (0, 1)]
+            refs.append({"ref_id": i, "ann_id": i, "image_id": 100 + i, "split": split, "sentences": said})
+        (folder / "instances.json").write_text(json.dumps(instances))
+        (folder / "refs(unc).json").write_text(json.dumps(refs))
+        return folder
+
+    return write

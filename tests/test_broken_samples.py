@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from datasets.test_shards import benchmark
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate
@@ -20,8 +19,8 @@ def picture(root, number):
 
 
 @pytest.fixture
-def root(tmp_path):
-    return benchmark(tmp_path / "refcoco", ["train"] * 6 + ["val"])
+def root(tmp_path, small_refcoco):
+    return small_refcoco(tmp_path / "refcoco", ["train"] * 6 + ["val"])
 
 
 @pytest.fixture

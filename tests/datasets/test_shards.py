@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from PIL import Image
 
 from refseg.datasets import ReferDataset, build_transform
 from refseg.datasets import write_shards as module
@@ -17,28 +16,9 @@ from refseg.datasets.write_shards import splits_there, write_shards
 from refseg.errors import RefsegError
 
 
-def benchmark(folder, splits=("train", "train", "val", "val", "train"), name="COCO_train2014_{:012d}.jpg"):
-    """Noisy JPEGs of 40 x 60 pixels in the layout of RefCOCO, two sentences about each; of each split some."""
-    pictures = folder / "images" / "train2014"
-    pictures.mkdir(parents=True)
-    instances = {"images": [], "annotations": []}
-    refs = []
-    for i, split in enumerate(splits):
-        pixels = torch.randint(0, 255, (40, 60, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(i))
-        Image.fromarray(pixels.numpy()).save(pictures / name.format(100 + i))
-        instances["images"].append({"id": 100 + i, "file_name": name.format(100 + i), "height": 40, "width": 60})
-        box = [10, 10, 30 + i, 10, 30 + i, 25, 10, 25]
-        instances["annotations"].append({"id": i, "image_id": 100 + i, "segmentation": [box], "category_id": 1})
-        said = [{"sent_id": 2 * i + k, "sent": f"box {k} of {i}", "raw": "Box", "tokens": ["box"]} for k in (0, 1)]
-        refs.append({"ref_id": i, "ann_id": i, "image_id": 100 + i, "split": split, "sentences": said})
-    (folder / "instances.json").write_text(json.dumps(instances))
-    (folder / "refs(unc).json").write_text(json.dumps(refs))
-    return folder
-
-
 @pytest.fixture
-def source(tmp_path):
-    return benchmark(tmp_path / "source")
+def source(tmp_path, small_refcoco):
+    return small_refcoco(tmp_path / "source")
 
 
 @pytest.fixture
