@@ -13,6 +13,11 @@ const LAYERS = {
   frames: "Frames",
 };
 const NORMALISATIONS = { positions: "per word over positions", words: "per position over words" };
+const WAYS = {
+  "picture and mask": "Words, picture and mask",
+  picture: "Words and picture",
+  "words alone": "Words alone",
+};
 const PREDICTION = "#E69F00";
 const TRUTH = "#56B4E9";
 const SECOND = "#CC79A7"; // the mask of the second reading
@@ -483,7 +488,9 @@ class Panel {
     const view = this.model.get("view");
     if (JSON.stringify(view) === JSON.stringify(this.state)) return;
     this.state = { ...view };
+    this.arriving = true; // nobody here waits for what this asks of the kernel
     this.build();
+    this.arriving = false;
     this.say();
   }
 
@@ -550,7 +557,8 @@ class Panel {
   ask(what, slot, request) {
     this.number += 1;
     const about = String(request.struck ?? request.expression);
-    this.waiting[`${what}${slot}`] = { number: this.number, since: performance.now(), about };
+    const since = this.arriving ? null : performance.now();
+    this.waiting[`${what}${slot}`] = { number: this.number, since, about };
     this.fail("");
     this.note.textContent = "The network is reading ...";
     const { scene } = this.state;
@@ -560,7 +568,7 @@ class Panel {
   answer(message) {
     const place = `${message.ask}${message.slot}`;
     if (message.client !== this.id || this.waiting[place]?.number !== message.number) return;
-    const took = performance.now() - this.waiting[place].since;
+    const { since } = this.waiting[place];
     delete this.waiting[place];
     this.note.textContent = "";
     if (message.error) {
@@ -568,7 +576,7 @@ class Panel {
       if (message.ask === "strike") this.set({ struck: [] });
       return;
     }
-    this.took = `Answered in ${Math.round(took)} ms.`;
+    this.took = since === null ? "" : `Answered in ${Math.round(performance.now() - since)} ms.`;
     if (message.ask === "read") {
       this.choose(message.slot, message.expression, message.model);
     } else {
@@ -596,7 +604,8 @@ class Panel {
     else if (key === "Enter" && target.classList.contains("rx-stage")) this.set({ locked: !this.state.locked });
     else if (key === "[" || key === "]") this.stepLevel(key === "]" ? 1 : -1);
     else if (key === "a") this.toggleStrike(this.state.word);
-    else if (key === "Escape") this.set({ locked: false, struck: [] });
+    else if (key === "h" && this.reading().guesses) this.set({ guessing: !this.state.guessing });
+    else if (key === "Escape") this.set({ locked: false, struck: [], guessing: false });
     else return;
     event.preventDefault();
     event.stopPropagation();
@@ -638,6 +647,7 @@ class Panel {
         this.alert,
         this.controls(),
         make("div", { className: `rx-body${this.comparing ? " rx-comparing" : ""}` }, this.figures(), this.wordLists()),
+        this.hiding(),
         this.under(),
         this.live,
       ].filter(Boolean),
@@ -1006,6 +1016,59 @@ class Panel {
     );
   }
 
+  // The chosen word hidden, and what is guessed in its place; nothing where the network has no heads for it.
+  hiding() {
+    const { guesses, words } = this.reading();
+    if (!guesses) return null;
+    const { guessing } = this.state;
+    const word = quoted(words[this.state.word]);
+    const hide = () => this.set({ guessing: !guessing });
+    const text = guessing ? `Show ${word} again` : `Hide ${word} and guess it`;
+    const pressed = { type: "button", "data-key": "hide", "aria-pressed": String(guessing), onclick: hide };
+    const found = guesses[this.state.word];
+    const parts = [make("button", pressed, text)];
+    if (guessing && found) {
+      const sentence = words.map((one, n) => (n === this.state.word ? "____" : one)).join(" ");
+      const lists = Object.keys(WAYS).map((way) => this.best(found, way));
+      parts.push(make("span", {}, quoted(sentence)), make("div", {}, ...lists));
+      parts.push(make("p", { className: "rx-about" }, this.aboutGuesses()));
+    } else if (guessing) {
+      parts.push(make("span", {}, `${word} is never hidden: it says nothing of the thing meant. Choose another word.`));
+    }
+    return make("section", { className: "rx-guesses", "aria-label": "Hidden word" }, ...parts);
+  }
+
+  best(found, way) {
+    const hidden = this.reading().words[this.state.word];
+    const rows = found[way].map(([word, share]) => {
+      const bar = make("i");
+      bar.style.width = `${100 * share}%`;
+      const name = make(word === hidden ? "b" : "span", {}, word);
+      const length = make("span", { className: "rx-bar", "aria-hidden": "true" }, bar);
+      return make("li", {}, name, length, make("span", {}, percent(share)));
+    });
+    return make("div", {}, make("strong", {}, WAYS[way]), make("ol", { "aria-label": WAYS[way] }, ...rows));
+  }
+
+  aboutGuesses() {
+    const mask = this.reading().truth ? "the true one" : "the one that the network found";
+    return (
+      "The network reads the sentence with one word hidden; the layers that Mask Grounding trained name it (our " +
+      `reconstruction). The mask is ${mask}; of it only the centre is told. Words alone: a small text encoder that ` +
+      "has seen sentences and no picture, that is, the prior."
+    );
+  }
+
+  guessed() {
+    const found = this.state.guessing && this.reading().guesses?.[this.state.word];
+    if (!found) return "";
+    const first = Object.entries(WAYS).map(([way, name]) => {
+      const [word, share] = found[way][0];
+      return `${name}: ${quoted(word)} ${percent(share)}`;
+    });
+    return ` ${quoted(this.reading().words[this.state.word])} is hidden. ${first.join("; ")}.`;
+  }
+
   // ---- what changes with every step of the pointer --------------------------------------------------------------
 
   drawCell() {
@@ -1077,7 +1140,8 @@ class Panel {
     if (!words) return;
     const struck = this.state.struck.map((n) => quoted(words[n])).join(", ");
     const chosen = `Word ${quoted(words[Math.min(this.state.word, words.length - 1)])}, level ${this.state.level}. `;
-    this.live.textContent = `${chosen}${this.sentence()} ${this.verdict()}.${struck ? ` Struck out: ${struck}.` : ""}`;
+    const gone = struck ? ` Struck out: ${struck}.` : "";
+    this.live.textContent = `${chosen}${this.sentence()} ${this.verdict()}.${gone}${this.guessed()}`;
   }
 
   // ---- what is shown, and what it is worth ----------------------------------------------------------------------
@@ -1092,6 +1156,7 @@ class Panel {
       ["Enter", "hold the region, or let it go"],
       ["[ and ]", "level"],
       ["a, or shift-click on a word", "strike the word out"],
+      ...(this.reading().guesses ? [["h", "hide the word, and see what is guessed"]] : []),
       ["Esc", "all words back, no region held"],
     ];
     const list = make("dl", {}, ...keys.flatMap(([key, text]) => [make("dt", {}, key), make("dd", {}, text)]));

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from refseg.datasets import Collate, build_transform, undo_letterbox
@@ -18,6 +19,7 @@ from refseg.datasets.transforms import resize_mask
 from refseg.errors import RefsegError
 from refseg.evaluate import MASK_THRESHOLD, predict_logits
 from refseg.explorer.wire import pack, pack_mask, unpack, unpack_mask
+from refseg.grounding import WordGuesser, rows_of
 from refseg.metrics import RES, intersection_union
 from refseg.pointing import point_words
 from refseg.predict import Predictor
@@ -83,6 +85,8 @@ class Reading:
     points: dict[str, dict[str, list[WordScore | None]]] = field(default_factory=dict)  # level, normalisation, word
     looks: dict[str, Tensor] = field(default_factory=dict)  # level -> [T,h,w], where in time the target frame looks
     strikes: dict[tuple[int, ...], Strike] = field(default_factory=dict)  # by the positions struck out
+    # By the position of a hidden word and the way it is guessed (``grounding.WAYS``): the best (word, probability).
+    guesses: dict[int, dict[str, list[tuple[str, float]]]] = field(default_factory=dict)
 
     def to_wire(self) -> dict[str, Any]:
         """JSON-able, short."""
@@ -100,6 +104,7 @@ class Reading:
             "looks": {level: pack(x, 16) for level, x in self.looks.items()},
             "frames": [_frame_to_wire(frame) for frame in self.frames],
             "strikes": {_key(struck): strike_to_wire(strike) for struck, strike in self.strikes.items()},
+            **({"guesses": _guesses_to_wire(self.guesses)} if self.guesses else {}),
         }
 
     @classmethod
@@ -123,6 +128,10 @@ class Reading:
                 )
                 for key, strike in wire["strikes"].items()
             },
+            guesses={
+                int(place): {way: [(word, share) for word, share in best] for way, best in by_way.items()}
+                for place, by_way in wire.get("guesses", {}).items()
+            },
         )
 
     def map(self, word: int, level: str, normalisation: str = "positions", frame: int = 0) -> Tensor:
@@ -139,6 +148,13 @@ def strike_to_wire(strike: Strike) -> dict[str, Any]:
         "masks": [pack_mask(mask) for mask in strike.masks],
         "probs": [pack(prob) for prob in strike.probs],
         "iou": strike.iou,
+    }
+
+
+def _guesses_to_wire(guesses: dict[int, dict[str, list[tuple[str, float]]]]) -> dict[str, Any]:
+    return {
+        str(place): {way: [[word, round(share, 4)] for word, share in best] for way, best in by_way.items()}
+        for place, by_way in guesses.items()
     }
 
 
@@ -177,10 +193,11 @@ class Reader:
 
     Args:
         predictor: the network, with its vocabulary and the size of its input.
+        guesser: the same network with heads that name hidden words, if it has some.
     """
 
-    def __init__(self, predictor: Predictor):
-        self.predictor = predictor
+    def __init__(self, predictor: Predictor, guesser: WordGuesser | None = None):
+        self.predictor, self.guesser = predictor, guesser
         self.model, self.tokenizer = predictor.model, predictor.loaded.tokenizer
         self.transform = build_transform(predictor.loaded.image_size)
 
@@ -210,6 +227,7 @@ class Reader:
             iou=iou,
             points=self._points(prepared, len(read)) if known else {},
             looks=self._looks(prepared),
+            guesses=self._guesses(prepared, known) if self.guesser else {},
         )
         if strikes and len(read) > 1:
             reading.strikes = {(n,): self.strike(sample, (n,), known) for n in range(len(read))}
@@ -304,6 +322,23 @@ class Reader:
         valid = batch.pixel_valid[0, 0].cpu()
         weights = self._asked("frame_weights", batch)
         return {level: Crop(valid, tuple(x.shape[-2:]))(x[0].mean(0).cpu()) for level, x in weights.items()}
+
+    def _guesses(self, prepared: RefSample, known: bool) -> dict[int, dict[str, list[tuple[str, float]]]]:
+        """Every word that may be hidden, hidden alone; the mask is the truth, or else what the network found."""
+        batch = self._batch(prepared, prepared.target_frame)
+        places = self.guesser.may_be_hidden(batch.token_ids[0]).nonzero().flatten().tolist()
+        if not places:
+            return {}
+        if not known:
+            logits = F.interpolate(self.model(batch).mask_logits, batch.mask.shape[-2:], mode="bilinear")
+            batch = replace(batch, mask=(logits > MASK_THRESHOLD) & batch.pixel_valid)
+        rows = rows_of(batch, [0] * len(places))
+        hidden = torch.zeros_like(rows.token_valid)
+        hidden[range(len(places)), places] = True
+        found = self.guesser.guess(rows, hidden)
+        return {
+            place: {way: self.guesser.best(rows[n]) for way, rows in found.items()} for n, place in enumerate(places)
+        }
 
     def _points(self, prepared: RefSample, words: int) -> dict[str, dict[str, list[WordScore | None]]]:
         """Scores of both normalisations; what the words share falls out of the second, as in ``relative_word_maps``."""

@@ -48,6 +48,7 @@ class ExplorerState:
     locked: bool = False  # the cell no longer follows the pointer
     struck: tuple[int, ...] = ()  # positions of words of the expression, in order
     frame: int = 0
+    guessing: bool = False  # the chosen word is hidden, and what is guessed in its place is shown
 
     @property
     def comparing(self) -> bool:
@@ -81,9 +82,13 @@ class ExplorerState:
         struck = set(self.struck) ^ {word}
         return self if len(struck) >= words else replace(self, struck=tuple(sorted(struck)))
 
+    def hide(self) -> ExplorerState:
+        """``h``: the chosen word is hidden and guessed, or is back."""
+        return replace(self, guessing=not self.guessing)
+
     def clear(self) -> ExplorerState:
         """Esc: no lock and all words back."""
-        return replace(self, locked=False, struck=())
+        return replace(self, locked=False, struck=(), guessing=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, as the browser has it."""
@@ -96,6 +101,7 @@ class ExplorerState:
         Raises:
             RefsegError: a field is missing, unknown or has a value that cannot be.
         """
+        given = _LATER | given if isinstance(given, dict) else given
         if not isinstance(given, Mapping) or set(given) != set(_SOUND):
             missing = sorted(set(_SOUND) - set(given)) if isinstance(given, Mapping) else []
             what = f"it lacks {missing[0]!r}" if missing else "its fields are not those of a state"
@@ -138,7 +144,9 @@ _SOUND: dict[str, Callable[[Any], bool]] = {
     "locked": lambda value: isinstance(value, bool),
     "struck": _places,
     "frame": _count,
+    "guessing": lambda value: isinstance(value, bool),
 }
+_LATER = {"guessing": False}  # what findings mean that are older than the field
 
 
 # ---- a file of it ----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from refseg.explorer.reading import Reader, Reading, Strike, strike_to_wire
 from refseg.explorer.scene import Scene, scene_of
 from refseg.explorer.sheet import contact_sheet, to_html
 from refseg.explorer.state import LONGEST_EXPRESSION, NORMALISATIONS, ExplorerState
+from refseg.grounding import WordGuesser
 from refseg.paths import checkpoints_dir, results_dir
 from refseg.predict import Predictor
 from refseg.types import RefSample
@@ -48,7 +49,8 @@ class Explorer(anywidget.AnyWidget):
     ``Explorer()`` opens on shipped examples, computed before. In a notebook the last line of a cell shows it.
 
     Args:
-        model: a checkpoint's folder, or one loaded already; None is the shipped one.
+        model: a checkpoint's folder, or one loaded already; None is the shipped one. If heads for hidden words lie in
+            the folder (``grounding``), words can be hidden and guessed.
         sample: a sample of a data set, as read (for pointing scores RefShapes with ``objects=True``); or a picture file
             or [3,H,W] uint8 with an ``expression``. A sample with several frames is a clip.
         expression: what to find in a picture that is no sample.
@@ -226,7 +228,9 @@ class Explorer(anywidget.AnyWidget):
     def _reader(self, model: int) -> Reader:
         if self._readers[model] is None:
             given = self._models[model]
-            self._readers[model] = Reader(given if isinstance(given, Predictor) else Predictor(given, "cpu"))
+            predictor = given if isinstance(given, Predictor) else Predictor(given, "cpu")
+            in_folder = isinstance(given, str | Path)
+            self._readers[model] = Reader(predictor, WordGuesser.of(given, predictor.loaded) if in_folder else None)
         return self._readers[model]
 
     def _read_both(self, wanted: ExplorerState) -> None:
@@ -361,6 +365,10 @@ class Explorer(anywidget.AnyWidget):
                 f"“{reading.words[now.word]}” at level {now.level}, {NORMALISATIONS[now.normalisation]}: largest "
                 f"weight {largest}, in row {row + 1}, column {column + 1} of {shown.shape[0]} x {shown.shape[1]}."
             )
+        if now.guessing and now.word in reading.guesses:
+            first = {way: best[0] for way, best in reading.guesses[now.word].items()}
+            guessed = ", ".join(f"“{word}” {share:.0%} ({way})" for way, (word, share) in first.items())
+            told.append(f"“{reading.words[now.word]}” is hidden; guessed in its place: {guessed}.")
         return " ".join(told)
 
     def contact_sheet(self) -> str:
