@@ -1,11 +1,14 @@
-"""How fast data sets are indexed and masks scored, and the memory of an index; writes data/results/data_speed.json.
+"""How fast data sets are indexed, masks scored and pictures read, and an index's memory: data/results/data_speed.json.
 
     python benchmarks/data.py
+    python benchmarks/data.py --only input    # the other numbers stay as they are
 
 Scoring: the 3,800 true test masks of A2D-Sentences against each shifted by a distance of its own, from two JSON files
 to the table, mAP included. Indexing: ReferIt's trainval metadata in the REFER layout, 59,976 sentences about 49,515
 regions, each a run-length mask of its box. Memory: 150,000 sentences about 50,000 of 200,000 objects in 20,000
-pictures, which is RefCOCO's size; measured in a process of its own. The genuine files are looked for in ``--shared``.
+pictures, which is RefCOCO's size; measured in a process of its own. Input: from JPEG and polygons to batches of 320
+pixels in two worker processes, as training reads them, on 128 pictures of COCO with three sentences about each object;
+beside it a plain torchvision pipeline. The genuine files are looked for in ``--shared``.
 
 Seconds are given twice: as a clock shows them, and of the processor, which other programs do not disturb.
 """
@@ -17,6 +20,7 @@ import gc
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -24,19 +28,31 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
+from PIL import Image
 from pycocotools import mask as coco_mask
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-from refseg.datasets import ReferDataset
+from refseg.datasets import Collate, Letterbox, Normalize, ReferDataset, build_transform, read_image
+from refseg.datasets.broken import CollateReadable, TellsBroken
+from refseg.datasets.refer import segmentation_mask
+from refseg.datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import PROJECT, results_dir
+from refseg.presets import OptimConfig
 from refseg.score import score_files
+from refseg.tokenizer import WordVocabulary
+from refseg.train import ShuffledBatches
 
 A2D_TRUTH = "data/a2d_sentences/a2d_sentences_test_annotations_in_coco_format.json"
+SIDE, BATCH, WORKERS = 320, 16, 2  # pixels, samples, processes
+WARM_UP = 10  # batches that are not timed
 
 
 @dataclass
@@ -48,6 +64,10 @@ class DataBenchmark:
     repeats: int = 3
     """The fastest of so many is told."""
     out: Path = results_dir() / "data_speed.json"
+    only: Literal["all", "input"] = "all"
+    """input: only the pipeline from JPEG and polygons to batches."""
+    batches: int = 120
+    """How many the input pipeline is timed over."""
     index_memory_of: Path | None = None
     """Used by the benchmark itself: print the memory that the index in this folder takes, and nothing else."""
 
@@ -59,14 +79,19 @@ class DataBenchmark:
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            result = {
-                "machine": describe_machine(),
-                "versions": versions(),
-                "commit": git_commit(),
-                "scoring_a2d": self.scoring(folder),
-                "indexing_referit": self.indexing(folder),
-                "index_of_150000": self.memory(folder),
-            }
+            if self.only == "input":
+                about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
+                result = json.loads(self.out.read_text()) | {"input": self.input(folder) | about}
+            else:
+                result = {
+                    "machine": describe_machine(),
+                    "versions": versions(),
+                    "commit": git_commit(),
+                    "scoring_a2d": self.scoring(folder),
+                    "indexing_referit": self.indexing(folder),
+                    "index_of_150000": self.memory(folder),
+                    "input": self.input(folder),
+                }
         print(json.dumps(result, indent=1))
         self.out.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -82,6 +107,26 @@ class DataBenchmark:
         write_referit(self.shared / "data" / "referit_berkeley", root)
         found = fastest(self.repeats, lambda: {"sentences": len(ReferDataset("referit", "trainval", root=root))})
         return found | {"file_megabytes": megabytes(root)}
+
+    def input(self, folder: Path) -> dict[str, Any]:
+        """Samples per second of two workers, and what one sample costs in which stage."""
+        pictures = self.shared / "data" / "coco128"
+        root = folder / "coco"
+        write_coco(pictures, root)
+        dataset = ReferDataset("refcoco", "train", root=root, image_root=pictures, transform=build_transform(SIDE))
+        collate = CollateReadable(Collate(WordVocabulary.build(dataset.expressions)))
+        together = samples_per_second(TellsBroken(dataset), dataset.image_ids, collate, self.batches, 4)
+        alone = samples_per_second(TellsBroken(dataset), dataset.image_ids, collate, self.batches, 1)
+        plain = samples_per_second(PlainTorchvision(dataset), dataset.image_ids, None, self.batches, 1)
+        return {
+            "pixels": SIDE,
+            "batch_size": BATCH,
+            "workers": WORKERS,
+            "four_sentences_of_a_picture_together": together,
+            "every_sentence_alone": alone,
+            "plain_torchvision": plain,
+            "milliseconds_by_stage": stages(dataset, collate),
+        }
 
     def memory(self, folder: Path) -> dict[str, Any]:
         """Megabytes of an index of RefCOCO's size, in a fresh process."""
@@ -104,6 +149,95 @@ def fastest(repeats: int, run: Callable[[], dict[str, Any]], keep: tuple[str, ..
         cpus.append(time.process_time() - cpu)
     told = {name: found[name] for name in keep or found}
     return {"seconds": round(min(walls), 2), "cpu_seconds": round(min(cpus), 2)} | told
+
+
+class PlainTorchvision(Dataset):
+    """What one would write by hand: the picture and its mask squashed to a square by torchvision's transforms.
+
+    Args:
+        dataset: whose pictures and polygons are read.
+    """
+
+    def __init__(self, dataset: ReferDataset):
+        self.rows = [(dataset.find_image(ref["image_id"]), dataset.segmentation(ref["ann_id"]))
+                     for ref in dataset.refs for _ in ref["sentences"]]  # fmt: skip
+        kinds = {tv_tensors.Image: torch.float32, "others": None}
+        steps = [v2.Resize((SIDE, SIDE)), v2.ToDtype(kinds, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+        self.transform = v2.Compose(steps)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        path, polygons = self.rows[index]
+        image = tv_tensors.Image(v2.functional.pil_to_tensor(Image.open(path).convert("RGB")))
+        mask = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, *image.shape[-2:])))
+        image, mask = self.transform(image, tv_tensors.Mask(mask[None]))
+        return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor)
+
+
+def samples_per_second(
+    dataset: Dataset, image_ids: list, collate: Callable | None, batches: int, together: int
+) -> dict[str, float]:
+    """By the clock, and of the workers' processors: two of them free would give so many."""
+    config = OptimConfig(steps=WARM_UP + batches, batch_size=BATCH, expressions_per_image=together)
+    order = ShuffledBatches(image_ids, [1] * len(image_ids), config)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    loader = iter(DataLoader(dataset, batch_sampler=order, collate_fn=collate, num_workers=WORKERS))
+    for _ in range(WARM_UP):
+        next(loader)
+    start = time.perf_counter()
+    count = sum(1 for _ in loader)
+    seconds = time.perf_counter() - start
+    del loader  # only then are the workers' seconds known
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"by_the_clock": round(BATCH * count / seconds, 1),
+            "by_the_processors": round(WORKERS * BATCH * (WARM_UP + batches) / cpu, 1)}  # fmt: skip
+
+
+def stages(dataset: ReferDataset, collate: Callable, count: int = 160) -> dict[str, float]:
+    """Milliseconds of the processor that one sample takes, stage by stage."""
+    raw = ReferDataset("refcoco", "train", root=dataset.root, image_root=dataset.image_folders[0])
+    refs, letterbox, normalize = raw.refs[:: max(1, len(raw.refs) // count)], Letterbox(SIDE), Normalize()
+    taken: dict[str, float] = {}
+
+    def timed(name: str, work: Callable, *of: Any) -> Any:
+        start = time.process_time()
+        result = work(*of)
+        taken[name] = taken.get(name, 0.0) + time.process_time() - start
+        return result
+
+    samples = []
+    for ref in refs:
+        path, pieces = raw.find_image(ref["image_id"]), raw.segmentation(ref["ann_id"])
+        picture = timed("decode the JPEG", read_image, path)
+        size = tuple(picture.shape[-2:])
+        timed("draw the polygons", segmentation_mask, pieces, size, "")
+        sample = raw[3 * raw.refs.index(ref)]
+        sample = timed("scale picture and mask", letterbox, sample)
+        samples.append(timed("normalise", normalize, sample))
+        if len(samples) == BATCH:
+            timed("make the batch", collate, samples)
+            samples = []
+    return {name: round(1000 * seconds / len(refs), 2) for name, seconds in taken.items()}
+
+
+def write_coco(source: Path, root: Path) -> None:
+    """COCO's instances in the REFER layout: three sentences about each that is no crowd."""
+    instances = json.loads((source / "annotations" / "instances_train2017.json").read_text())
+    names = {category["id"]: category["name"] for category in instances["categories"]}
+    objects = [annotation for annotation in instances["annotations"] if not annotation["iscrowd"]]
+    refs = []
+    for n, annotation in enumerate(objects):
+        name = names[annotation["category_id"]]
+        texts = [name, f"the {name}", f"{name} number {n}"]
+        said = [
+            {"sent_id": 3 * n + k, "sent": text, "raw": text, "tokens": text.split()} for k, text in enumerate(texts)
+        ]
+        ids = {"ref_id": n, "ann_id": annotation["id"], "image_id": annotation["image_id"]}
+        refs.append(ids | {"split": "train", "sentences": said})
+    write(root, "unc", refs, instances["annotations"], instances["images"])
 
 
 def shifted_masks(truth: dict[str, Any]) -> list[dict[str, Any]]:

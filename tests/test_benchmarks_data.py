@@ -49,6 +49,20 @@ def test_referit_in_the_refer_layout_has_every_sentence(data, shared_dir, tmp_pa
     assert dataset.expressions == ["sky", "the sky", "man"] and len(set(dataset.sample_ids)) == 3
 
 
+def test_the_input_pipeline_is_timed_on_real_pictures(data, shared_dir, tmp_path):
+    source = shared_dir / "data" / "coco128"
+    if not source.is_dir():
+        pytest.skip("no pictures of COCO")
+    found = data.DataBenchmark(shared=shared_dir, batches=2).input(tmp_path)
+    ways = ("four_sentences_of_a_picture_together", "every_sentence_alone", "plain_torchvision")
+    assert all(found[way]["by_the_clock"] > 0 and found[way]["by_the_processors"] > 0 for way in ways)
+    assert len(found["milliseconds_by_stage"]) == 5 and all(ms > 0 for ms in found["milliseconds_by_stage"].values())
+    dataset = ReferDataset("refcoco", "train", root=tmp_path / "coco", image_root=source)
+    assert len(dataset) == 3 * 929 and len(set(dataset.image_ids)) == 126
+    image, mask = data.PlainTorchvision(dataset)[5]
+    assert image.shape == (3, 320, 320) and mask.shape == (1, 320, 320) and 0 < mask.sum() < 320 * 320
+
+
 def test_the_stored_results_keep_to_their_bounds():
     """Seconds of the processor: on two idle cores the clock shows no more."""
     results = json.loads((results_dir() / "data_speed.json").read_text())

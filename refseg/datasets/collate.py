@@ -82,11 +82,15 @@ def picture_id(sample: RefSample) -> str:
 
 def _grow(tensor: Tensor, height: int, width: int) -> Tensor:
     """[...,H,W] with zeros (False) added below and on the right."""
+    if tensor.shape[-2:] == (height, width):  # torch's pad would copy it all the same
+        return tensor
     return pad(tensor, (0, width - tensor.shape[-1], 0, height - tensor.shape[-2]))
 
 
 def _longer(frames: Tensor, count: int) -> Tensor:
     """[T,...] with frames of zeros behind, [count,...]."""
+    if len(frames) == count:
+        return frames
     return pad(frames, (0, 0) * (frames.ndim - 1) + (0, count - len(frames)))
 
 

@@ -131,6 +131,7 @@ class ReferDataset(Dataset):
         self._shards = ShardedPictures(self.root) if (self.root / INDEX).is_file() else None
         self.image_folders = _image_folders(self.benchmark, self.root, image_root)
         self._pictures: dict[str, Tensor] | None = {} if cache_images else None
+        self._latest: tuple[str, Tensor] = "", torch.zeros(0)  # neighbours often speak of one picture: decoded once
         self._object_maps: dict[str, Tensor] | None = {} if cache_images else None
 
         with _without_collector():
@@ -231,6 +232,8 @@ class ReferDataset(Dataset):
         """The stored pixels, uint8 [3,H,W], checked against the size that the annotations were made for."""
         if self._pictures is not None and str(image_id) in self._pictures:
             return self._pictures[str(image_id)].clone()  # a caller who writes into it must not reach the cache
+        if self._latest[0] == str(image_id):
+            return self._latest[1].clone()
         path = self.find_image(image_id)
         if path is None:
             raise RefsegError(self.missing_image(image_id))
@@ -247,6 +250,8 @@ class ReferDataset(Dataset):
             )
         if self._pictures is not None:
             self._pictures[str(image_id)] = picture.clone()
+        else:
+            self._latest = str(image_id), picture.clone()
         return picture
 
     def _object_map(self, image_id: int | str, size: tuple[int, int]) -> Tensor:

@@ -70,9 +70,10 @@ class Normalize:
         self.mean, self.std = list(mean), list(std)
 
     def __call__(self, sample: RefSample) -> RefSample:
-        frames = F.normalize(F.to_dtype(sample.frames, torch.float32, scale=True), self.mean, self.std)
+        own = sample.frames.to(torch.float32, copy=True) if sample.frames.is_floating_point() else sample.frames
+        frames = F.normalize(F.to_dtype(own, torch.float32, scale=True), self.mean, self.std, inplace=True)
         if sample.pixel_valid is not None:
-            frames = frames.masked_fill(~sample.pixel_valid, 0.0)
+            frames.masked_fill_(~sample.pixel_valid, 0.0)
         return replace(sample, frames=frames)
 
 

@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from refseg.datasets import BENCHMARKS, ReferDataset, build_transform
+from refseg.datasets import refer as module
 from refseg.datasets.refer import choose_split, decompress_run_lengths, segmentation_mask
 from refseg.datasets.safe_pickle import load_plain_pickle
 from refseg.errors import RefsegError
@@ -75,6 +76,18 @@ def test_default_root_is_the_data_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("REFSEG_DATA", str(tmp_path))
     tiny(tmp_path / "refshapes")
     assert len(ReferDataset("refshapes", "val")) == 3
+
+
+def test_sentences_about_one_picture_decode_it_once(tmp_path, monkeypatch):
+    opened = []
+    real = module.read_image
+    monkeypatch.setattr(module, "read_image", lambda path: opened.append(path.name) or real(path))
+    data = load(tiny(tmp_path))
+    first = data[2].frames.clone()
+    data[2].frames.fill_(7)  # what a caller does to its sample stays with it
+    assert torch.equal(data[2].frames, first) and opened == ["000001.png"]
+    assert data[0].frames.unique().tolist() == data[1].frames.unique().tolist() == [0]
+    assert torch.equal(data[2].frames, first) and opened == ["000001.png", "000000.png", "000001.png"]
 
 
 def with_objects(instances, refs):
