@@ -19,6 +19,7 @@ from pathlib import Path
 import tyro
 from cfsa import table as by_frames
 from controls import SPLITS, table
+from fusions import table as by_gates
 from video import table as by_sight
 
 from refseg.evaluate import evaluate_checkpoint
@@ -56,6 +57,8 @@ def main(score: bool = True, only: str | None = None) -> None:
     parts = [shipped(read(SHIPPED[0]))]
     if controls := read("controls"):
         parts.append(by_control(controls))
+    if fusions := read("fusions"):
+        parts.append(by_fusion(fusions))
     write_block(PROJECT / "README.md", "results", "\n\n".join(parts))
     if all(map(read, POINTING.values())):
         write_block(PROJECT / "README.md", "pointing", pointing())
@@ -166,6 +169,18 @@ def by_control(controls: dict) -> str:
     return (
         f"What reads the sentence? Controls, each trained for {controls['steps']:,} steps of 32 expressions with seed "
         f"{controls['seed']}, one run each:\n\n{table(controls)}\n\n{where(controls)}"
+    )
+
+
+def by_fusion(fusions: dict) -> str:
+    """The Markdown table of the ways to fuse the levels."""
+    seeds = len(next(iter(fusions["rows"].values())))
+    notes = (
+        f"Each trained for {fusions['steps']:,} steps of 32 expressions on the backbone of the shipped network, which "
+        f"stays fixed; mean and standard deviation over {seeds} seeds. {where(fusions)}"
+    )
+    return "\n".join(
+        ["Do gates pay? Other ways to fuse the levels:", "", by_gates(fusions), "", *textwrap.wrap(notes, 118)]
     )
 
 

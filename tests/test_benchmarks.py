@@ -143,6 +143,23 @@ def test_the_table_of_video_by_hand(monkeypatch):
     ]
 
 
+def test_two_rows_of_video_are_trained_again_for_longer(monkeypatch, tmp_path, capsys):
+    video = load("video", monkeypatch)
+    trained = []
+    monkeypatch.setattr(video, "trained", lambda name, *training: trained.append(training) or tmp_path)
+    group = {"mIoU": 0.5}
+    monkeypatch.setattr(video.Video, "score", lambda *_: {"parameters": 7, "motion": group, "static": group})
+    video.Video(steps=10, seeds=(3, 4), out=tmp_path / "video.json").run()
+    rows = json.loads((tmp_path / "video.json").read_text())["rows"]
+    assert len(rows) == len(video.ROWS) + 2 and list(rows)[-1] == "CFSA on visual features, 20 steps"
+    assert [training for training in trained if training[1] == 20] == [
+        (preset, 20, seed)
+        for preset in ("cmsa_refshapes_video_centre", "cmsa_refshapes_video_visual")
+        for seed in (3, 4)
+    ]
+    assert "| centre frame only, 20 steps | 2 | 7 | 0.500 ± 0.000 |" in capsys.readouterr().out
+
+
 def test_every_row_of_video_is_a_preset_of_one_budget(monkeypatch):
     """Same batches, steps and learning rate, and the same beginning."""
     video = load("video", monkeypatch)
