@@ -285,7 +285,7 @@ def _on_video(temporal: CFSAConfig | FrameMeanConfig | None) -> Experiment:
         model,
         SegmentationConfig(semantics=2.0),
         DataConfig("refshapes_video", image_size=64, objects=True, num_frames=3, frame_stride=2, keep_features=True),
-        OptimConfig(steps=1000, batch_size=48, learning_rate=3e-3, warmup_steps=100, eval_every=500),
+        OptimConfig(steps=2000, batch_size=48, learning_rate=3e-3, warmup_steps=100, eval_every=500),
         begin_with="cmsa_refshapes",
     )
 
