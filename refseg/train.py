@@ -41,11 +41,13 @@ from refseg.datasets.transforms import HorizontalFlip, build_transform, swap_lef
 from refseg.errors import RefsegError
 from refseg.evaluate import ControlledExpressions, evaluate
 from refseg.models import build_model
+from refseg.models.backbones import Backbone
 from refseg.models.config import config_to_dict
 from refseg.objectives import build_objective
 from refseg.paths import checkpoints_dir
 from refseg.presets import DataConfig, Experiment, OptimConfig
 from refseg.tokenizer import PAD, UNK, WordPieces, WordVocabulary, split_words
+from refseg.tuning import average_of, fit_to_machine
 from refseg.types import RefBatch, RefSample
 
 MAY_CHANGE = ("root", "workers", "broken")  # fields of DataConfig that decide nothing about what is learned
@@ -176,12 +178,20 @@ def learning_rate(step: int, config: OptimConfig) -> float:
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW; biases, normalisation and scalars are not decayed."""
+    """AdamW; biases, normalisation and scalars are not decayed, and a backbone may have a rate of its own."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    of_backbone = {id(p) for part in module.modules() if isinstance(part, Backbone) for p in part.parameters()}
+    parts = [(1.0, parameters)]
+    if config.backbone_rate != 1:
+        parts = [
+            (1.0, [p for p in parameters if id(p) not in of_backbone]),
+            (config.backbone_rate, [p for p in parameters if id(p) in of_backbone]),
+        ]
+    groups = []
+    for rate, members in parts:
+        decayed, free = [p for p in members if p.ndim > 1], [p for p in members if p.ndim <= 1]
+        groups.append({"params": decayed, "weight_decay": config.weight_decay, "rate": rate})
+        groups.append({"params": free, "weight_decay": 0.0, "rate": rate})
     return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
@@ -251,11 +261,14 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     train_set, val_set, tokenizer = build_data(experiment.data)
     model, objective, optimizer = build_modules(experiment, train_set, tokenizer)
     recipe = describe(experiment)
-    state = _resume(folder / "last", model, objective, optimizer, recipe, tokenizer)
-    model, objective, optimizer = _prepare(accelerator, model, objective, optimizer)
+    average = average_of(model, config.ema) if config.ema else None
+    state = _resume(folder / "last", model, objective, optimizer, average, recipe, tokenizer)
+    model, objective, optimizer = _prepare(accelerator, model, objective, optimizer, config)
+    bare = accelerator.unwrap_model(model)
+    scored = bare if average is None else average.to(accelerator.device).module
     share = accelerator.process_index, accelerator.num_processes
     _own_random_numbers(config.seed, state.step, share[0])
-    loader = _loader(train_set, tokenizer, experiment, accelerator.unwrap_model(model), state.step, *share)
+    loader = _loader(train_set, tokenizer, experiment, bare, state.step, *share)
     log = _Log(folder / "log.jsonl", state.step, accelerator.is_main_process)
     unread = _Unread(experiment.data.broken == "skip")
     hidden = not progress or log.path is None
@@ -264,11 +277,10 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     def save(name: str, training: dict[str, Tensor] | None, results: dict[str, Any]) -> None:
         if accelerator.is_main_process:
             record = {"experiment": recipe, "progress": asdict(state), "results": results}
-            bare = accelerator.unwrap_model(model)
             data = experiment.data
             checkpoint.save_checkpoint(
                 folder / name,
-                bare,
+                scored if training is None else bare,
                 tokenizer,
                 data.image_size,
                 num_frames=data.num_frames,
@@ -284,6 +296,8 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
         for batch in loader:
             batch = unread.without(batch)
             losses = train_step(model, objective, optimizer, batch, accelerator, state.step, config)
+            if average is not None:
+                average.update_parameters(bare)
             state.step += 1
             state.seconds = resumed_at + time.perf_counter() - started
             bar.update()
@@ -293,27 +307,31 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
                 log.write(step=state.step, seconds=round(state.seconds, 2), **losses, **told)
                 bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
             if state.step % config.eval_every == 0 or state.step == config.steps:
-                bare = accelerator.unwrap_model(model)
-                for statistics in bare.buffers():  # every process has its own; those of the first are saved and scored
+                for statistics in scored.buffers():  # each process has its own; those of the first are scored and saved
                     broadcast(statistics)
-                results = evaluate(bare, val_set, tokenizer, progress=False, share=share)
+                results = evaluate(scored, val_set, tokenizer, progress=False, share=share)
                 log.write(step=state.step, seconds=round(state.seconds, 2), val=results)
                 if results["mIoU"] > state.best:
                     state.best = results["mIoU"]
                     save("best", None, results)
             if state.step % config.save_every == 0 or state.step == config.steps:
-                save("last", _training_state(accelerator.unwrap_model(objective), optimizer), {})
+                save("last", _training_state(accelerator.unwrap_model(objective), optimizer, average), {})
                 _own_random_numbers(config.seed, state.step, share[0])
         accelerator.wait_for_everyone()
     return folder / "best"
 
 
 def _prepare(
-    accelerator: Accelerator, model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer
+    accelerator: Accelerator,
+    model: nn.Module,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: OptimConfig,
 ) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
     """Onto the device and, in several processes, wrapped; torch refuses to wrap an objective without weights."""
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # torch has it for GPUs only
+    fit_to_machine(model, channels_last=config.channels_last, compile=config.compile, recompute=config.recompute)
     model, optimizer = accelerator.prepare(model, optimizer)
     has_weights = any(parameter.requires_grad for parameter in objective.parameters())
     return model, accelerator.prepare(objective) if has_weights else objective.to(accelerator.device), optimizer
@@ -397,7 +415,7 @@ def train_step(
     model.train()
     objective.train()
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, config)
+        group["lr"] = learning_rate(step, config) * group["rate"]
     optimizer.zero_grad(set_to_none=True)
     weights, parts, found = accelerator.unwrap_model(objective).weights, batch.parts(config.accumulate), []
     for number, part in enumerate(parts, start=1):
@@ -436,7 +454,7 @@ def seconds_per_step(experiment: Experiment, steps: int = 12, device: str | None
     config = replace(experiment.optim, steps=steps + 3, short_steps=0)  # short expressions take less time
     accelerator = Accelerator(cpu=device == "cpu")
     train_set, _, tokenizer = build_data(experiment.data)
-    model, objective, optimizer = _prepare(accelerator, *build_modules(experiment, train_set, tokenizer))
+    model, objective, optimizer = _prepare(accelerator, *build_modules(experiment, train_set, tokenizer), config)
     bare = accelerator.unwrap_model(model)
     loader = _loader(train_set, tokenizer, replace(experiment, optim=config), bare, 0, 0, 1)
     ends = [time.perf_counter()]
@@ -534,11 +552,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _training_state(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Optimiser, objective heads and random state as named tensors (safetensors: nothing that could run code)."""
+def _training_state(
+    objective: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None
+) -> dict[str, Tensor]:
+    """Optimiser, objective heads, averaged weights and random state as named tensors: nothing that could run code."""
     tensors = {f"objective.{name}": tensor for name, tensor in objective.state_dict().items()}
     for index, entries in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -550,6 +572,7 @@ def _resume(
     model: nn.Module,
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
+    average: nn.Module | None,
     recipe: dict[str, Any],
     tokenizer: WordVocabulary,
 ) -> Progress:
@@ -572,8 +595,11 @@ def _resume(
             f"{folder.parent} holds another experiment ({changed}): name another folder with --out, or remove it."
         )
     model.load_state_dict(loaded.model.state_dict())
-    heads = {name.removeprefix("objective."): t for name, t in tensors.items() if name.startswith("objective.")}
-    objective.load_state_dict(heads)
+    for prefix, part in (("objective.", objective), ("average.", average)):
+        if part is not None:
+            part.load_state_dict(
+                {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            )
     entries: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
@@ -592,7 +618,8 @@ def _with_new_fields(stored: Any) -> Any:
         older = {"flips": False, "num_frames": 1, "frame_stride": 1, "keep_features": False}
         older |= {"pieces": None, "train_share": 1.0, "broken": "stop", "root": None}
         data = older | stored["data"]
-        optim = {"accumulate": 1} | stored["optim"]
+        optim = {"accumulate": 1, "backbone_rate": 1.0, "ema": 0.0} | stored["optim"]
+        optim = {"channels_last": False, "compile": None, "recompute": False} | optim
         return {"begin_with": None, "begin_parts": [], **stored, "data": data, "optim": optim}
     return stored
 

@@ -18,7 +18,7 @@ LAYERS = [
     "errors",
     "types paths tokenizer machine",
     "datasets models losses metrics",
-    "objectives checkpoint viz protocols",
+    "objectives checkpoint viz protocols tuning",
     "evaluate score presets exercises",
     "predict pointing grounding",  # the first two take evaluate's way from a model to a mask
     "train explorer",

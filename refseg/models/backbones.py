@@ -13,8 +13,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import ResNet101_Weights
+from torch.hub import get_dir
+from torchvision.models import ResNet101_Weights, WeightsEnum
 from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights
 
 from refseg.errors import RefsegError
 
@@ -41,6 +43,10 @@ class Backbone(nn.Module):
         self.frozen = True
         self.requires_grad_(False)
         self.train(self.training)
+
+    def blocks(self) -> list[nn.Module]:
+        """The stages as modules, each [B,C,h,w] -> [B,C',h',w']: what can be compiled, or computed twice."""
+        return list(self.stages.values())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """[B,3,H,W], normalised colours -> {level: [B,channels[level],h,w]}: the stem, then stage after stage."""
@@ -124,7 +130,7 @@ class SmallBackbone(Backbone):
 class ResNet101BackboneConfig:
     """The backbone of the paper: ResNet-101 at stride 8 (DeepLab-101 without its classifier)."""
 
-    weights: str | None = None  # name of torchvision weights, e.g. "IMAGENET1K_V2", or the path of a safetensors file
+    weights: str | None = None  # a name of torchvision's, see ResNet101Backbone, or the path of a safetensors file
     frozen: bool = False  # fixed weights and statistics, as in the authors' release
     layers: tuple[int, int, int, int] = (3, 4, 23, 3)  # bottleneck blocks per stage; (1, 1, 1, 1) for quick tests
 
@@ -132,14 +138,19 @@ class ResNet101BackboneConfig:
 class ResNet101Backbone(Backbone):
     """torchvision's ResNet-101 with dilation in place of the last two strides.
 
-    The authors used DeepLab weights trained on COCO segmentation (release) whose pictures contain those of
-    RefCOCO's validation and test sets; say which weights you used when you publish a number.
+    Which weights it begins with belongs beside every number:
+
+    * "IMAGENET1K_V1", "IMAGENET1K_V2": classification of ImageNet, no mask and no picture of COCO. The honest default.
+    * "COCO_WITH_VOC_LABELS_V1": those of torchvision's DeepLabV3, trained to segment the 20 classes of PASCAL VOC on
+      a part of COCO train2017. All pictures of RefCOCO, RefCOCO+ and RefCOCOg, those to validate and test on too, come
+      from COCO train2014, whose pictures train2017 contains: such a network may have seen the masks it is tested on.
+      The authors' release begins with DeepLab weights trained on COCO's masks and has the same leak.
 
     Args:
-        config: weights and whether they stay fixed. A weights name is downloaded once into torch's cache.
+        config: weights and whether they stay fixed. What has a name is downloaded once into torch's cache.
 
     Raises:
-        RefsegError: ``weights`` is neither a torchvision name nor a file, or the file does not fit.
+        RefsegError: ``weights`` is neither a torchvision name nor a file, does not fit, or cannot be downloaded.
     """
 
     def __init__(self, config: ResNet101BackboneConfig):
@@ -157,11 +168,15 @@ class ResNet101Backbone(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """[B,3,H,W], colours normalised as the weights expect -> {level: [B,channels[level],H/stride,W/stride]}."""
-        net, features = self.net, {}
+        features = {}
         x = self.stem(images)
-        for level, stage in zip(LEVELS, (net.layer1, net.layer2, net.layer3, net.layer4), strict=True):
+        for level, stage in zip(LEVELS, self.blocks(), strict=True):
             features[level] = x = stage(x)
         return features
+
+    def blocks(self) -> list[nn.Module]:
+        """See ``Backbone.blocks``."""
+        return [self.net.layer1, self.net.layer2, self.net.layer3, self.net.layer4]
 
     def stem(self, images: Tensor) -> Tensor:
         """[B,3,H,W] -> [B,64,H/4,W/4], what stands before the first block."""
@@ -229,11 +244,14 @@ def deeplab_colours(images: Tensor) -> Tensor:
 def _load_resnet(net: ResNet, weights: str) -> None:
     """Fill ``net`` from torchvision weights or a safetensors file; the classifier's weights are left out."""
     if weights in ResNet101_Weights.__members__:
-        state = ResNet101_Weights[weights].get_state_dict(progress=True)
+        state = _downloaded(ResNet101_Weights[weights])
+    elif weights in DeepLabV3_ResNet101_Weights.__members__:
+        whole = _downloaded(DeepLabV3_ResNet101_Weights[weights])
+        state = {name.removeprefix("backbone."): x for name, x in whole.items() if name.startswith("backbone.")}
     elif Path(weights).is_file():
         state = read_safetensors(weights)
     else:
-        names = ", ".join(ResNet101_Weights.__members__)
+        names = ", ".join([*ResNet101_Weights.__members__, *DeepLabV3_ResNet101_Weights.__members__])
         raise RefsegError(f"There are no ResNet-101 weights {weights!r}: give a safetensors file or one of {names}.")
     state = {name: value for name, value in state.items() if not name.startswith("fc.")}
     try:
@@ -243,6 +261,17 @@ def _load_resnet(net: ResNet, weights: str) -> None:
         raise RefsegError(
             f"The weights {weights!r} do not fit this ResNet ({reason}): use those of its depth."
         ) from None
+
+
+def _downloaded(weights: WeightsEnum) -> dict[str, Tensor]:
+    try:
+        return weights.get_state_dict(progress=True)
+    except (OSError, RuntimeError) as error:  # no network; a file that came with another sum
+        raise RefsegError(
+            f"The weights {weights.name} could not be downloaded ({str(error).splitlines()[0]}): connect once, or put "
+            f"{weights.url} into {Path(get_dir()) / 'checkpoints'}. Random weights are taken only when asked for: "
+            "weights=None, or refseg train --weights none."
+        ) from error
 
 
 def read_safetensors(path: str) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """Backbones keep the widths and strides they declare, and a frozen one stays as it is."""
 
+from urllib.error import URLError
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -132,3 +134,36 @@ def test_deeplab_sees_blue_green_red_and_black_padding():
     mean = torch.tensor([104.00698793, 116.66876762, 122.67891434])
     assert torch.allclose(colours[:, 0, 0], torch.tensor([3.0, 117.0, 200.0]) - mean, atol=1e-4)
     assert torch.allclose(colours[:, 1, 0], -mean)  # the padding below
+
+
+def with_downloads(monkeypatch, answer):
+    """Whatever torchvision would fetch, it gets ``answer(address)``."""
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda url, **_: answer(url))
+
+
+def test_deeplab_weights_of_torchvision_give_their_backbone(monkeypatch):
+    layers = (1, 1, 1, 1)
+    given = ResNet101Backbone(ResNet101BackboneConfig(layers=layers))
+    whole = {f"backbone.{name}": x for name, x in given.net.state_dict().items()}
+    asked = []
+    with_downloads(monkeypatch, lambda url: asked.append(url) or whole | {"classifier.0.weight": torch.ones(1)})
+    built = ResNet101Backbone(ResNet101BackboneConfig("COCO_WITH_VOC_LABELS_V1", layers=layers))
+    assert len(asked) == 1 and "deeplabv3_resnet101_coco" in asked[0]
+    assert all(torch.equal(x, given.net.state_dict()[name]) for name, x in built.net.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["IMAGENET1K_V2", "COCO_WITH_VOC_LABELS_V1"])
+def test_without_a_network_no_random_weights_take_the_place_of_pretrained_ones(monkeypatch, name):
+    def offline(url):
+        raise URLError("Name or service not known")
+
+    with_downloads(monkeypatch, offline)
+    with pytest.raises(RefsegError, match=f"The weights {name} could not be downloaded .*Name or service") as caught:
+        ResNet101Backbone(ResNet101BackboneConfig(name, layers=(1, 1, 1, 1)))
+    text = str(caught.value)
+    assert "https://download.pytorch.org/models/" in text and "--weights none" in text and "\n" not in text
+
+
+def test_the_leak_is_told():
+    said = " ".join(ResNet101Backbone.__doc__.split())
+    assert "COCO train2017" in said and "may have seen the masks it is tested on" in said

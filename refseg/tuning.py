@@ -1,0 +1,77 @@
+"""What makes training fit a machine, and the average of weights: nothing here changes what a network computes.
+
+``OptimConfig`` names them: channels_last, compile, recompute, ema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.checkpoint import checkpoint
+
+
+def fit_to_machine(
+    model: nn.Module, *, channels_last: bool = False, compile: str | None = None, recompute: bool = False
+) -> None:
+    """Change ``model`` in place; names and values of its weights stay.
+
+    Args:
+        channels_last: kernels in the layout that GPUs with tensor cores, and many CPUs, convolve faster in.
+        compile: a backend of torch.compile, such as "inductor": the stages of the backbone are compiled, where the time
+            goes. The rest reads sentences and pictures of every shape, for which compiling would begin anew.
+        recompute: gradient checkpointing of the stages of a backbone that learns: what lies inside a stage is computed
+            a second time for the gradient in place of being kept. Less memory, a third more time.
+    """
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    for block in model.backbone.blocks():
+        if recompute and not model.backbone.frozen:
+            recompute_for_gradient(block)
+        if compile is not None:
+            block.compile(backend=compile, dynamic=True)
+
+
+def recompute_for_gradient(block: nn.Module) -> None:
+    """Keep the input of ``block`` only, and compute what is inside again when the gradient needs it.
+
+    The second time BatchNorm must not count the batch again: its running statistics stay as the first one left them.
+    """
+    forward = block.forward
+    normalizations = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+
+    @contextmanager
+    def second_time() -> Iterator[None]:
+        momenta = [module.momentum for module in normalizations]
+        for module in normalizations:
+            module.momentum = 0.0
+        try:
+            yield
+        finally:
+            for module, momentum in zip(normalizations, momenta):
+                module.momentum = momentum
+                if module.training:
+                    module.num_batches_tracked.sub_(1)
+
+    def recomputed(x: Tensor) -> Tensor:
+        if not (block.training and torch.is_grad_enabled()):
+            return forward(x)
+        return checkpoint(forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), second_time()))
+
+    block.forward = recomputed
+
+
+def average_of(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy of ``model`` for the exponential moving average of its weights.
+
+    ``.update_parameters(model)`` after every step, ``.module`` is the averaged network. Buffers, BatchNorm's statistics
+    among them, are the model's own.
+
+    Args:
+        decay: what stays of the average at every step, for instance 0.999.
+    """
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
