@@ -83,6 +83,11 @@ class OptimConfig:
     warmup_steps: int = 200
     weight_decay: float = 1e-2  # on matrices and kernels only
     clip_norm: float = 1.0
+    backbone_rate: float = 1.0  # times the learning rate, for the backbone; to fix it set ``frozen`` in its config
+    ema: float = 0.0  # above 0: decay of an average of the weights, which is validated and kept as ``best``
+    channels_last: bool = False  # these three change speed and memory only, see ``tuning.fit_to_machine``
+    compile: str | None = None  # a backend of torch.compile for the backbone, e.g. "inductor"
+    recompute: bool = False  # gradient checkpointing of the backbone
     mixed_precision: str = "no"  # or "bf16": faster on a GPU, and on a CPU that has the instructions
     seed: int = 0
     eval_every: int = 1000  # steps between validations; the best one is kept
@@ -94,6 +99,12 @@ class OptimConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise RefsegError(f"{name} is {getattr(self, name)}: give a whole number of at least 1.")
+        if not 0 <= self.ema < 1:
+            raise RefsegError(f"ema is {self.ema}: give a decay of at least 0 and below 1, for instance 0.999.")
+        if self.backbone_rate <= 0:
+            raise RefsegError(f"backbone_rate is {self.backbone_rate}: to fix the backbone set frozen in its config.")
+        if self.compile is not None and self.recompute:
+            raise RefsegError("A compiled backbone keeps what it needs by itself: set compile or recompute, not both.")
         if self.mixed_precision not in ("no", "bf16"):
             raise RefsegError(f"mixed_precision is {self.mixed_precision!r}: choose no or bf16.")
 
