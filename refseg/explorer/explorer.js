@@ -598,7 +598,10 @@ class Panel {
   key(event) {
     const { target, key } = event;
     const typing = target.matches("input:not([type=radio]), select, textarea");
-    if (event.ctrlKey || event.metaKey || event.altKey || (typing && key !== "Escape")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    // JupyterLab would take Enter and the arrows of a radio button for its cells; Shift-Enter may run the cell.
+    if (!(event.shiftKey && key === "Enter")) event.stopPropagation();
+    if (typing && key !== "Escape") return;
     const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     if (steps[key] && target.classList.contains("rx-stage")) this.step(...steps[key]);
     else if (key === "Enter" && target.classList.contains("rx-stage")) this.set({ locked: !this.state.locked });
@@ -608,7 +611,6 @@ class Panel {
     else if (key === "Escape") this.set({ locked: false, struck: [], guessing: false });
     else return;
     event.preventDefault();
-    event.stopPropagation();
   }
 
   step(rows, columns) {

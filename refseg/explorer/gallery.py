@@ -46,9 +46,10 @@ def build_gallery(path: Path, looked_at: int = LOOKED_AT) -> Path:
         ),
         "closing": _CLOSING,
     }
-    view = explorer.state.to_dict()
+    content = explorer.still_content()  # before the sheets, whose tables hold the IoU without each word
+    texts["stills"] = explorer.still_sheets()
     path.parent.mkdir(parents=True, exist_ok=True)
-    return page.write(path, explorer.still_content(), view, "Where do the words look?", **texts)
+    return page.write(path, content, explorer.state.to_dict(), "Where do the words look?", **texts)
 
 
 def write_examples(path: Path = EXAMPLES, looked_at: int = LOOKED_AT) -> Path:

@@ -17,7 +17,7 @@ def write(path: Path, content: dict[str, Any], view: dict[str, Any], title: str 
 
     Args:
         content, view: as the widget has them; ``content["live"]`` False.
-        texts: "introduction" and "closing", HTML above and below the explorer.
+        texts: "introduction" and "closing", HTML above and below the explorer; "stills", HTML where no script runs.
 
     Raises:
         RefsegError: the file cannot be written.
@@ -27,7 +27,12 @@ def write(path: Path, content: dict[str, Any], view: dict[str, Any], title: str 
 
 
 def render(
-    content: dict[str, Any], view: dict[str, Any], title: str = "", introduction: str = "", closing: str = ""
+    content: dict[str, Any],
+    view: dict[str, Any],
+    title: str = "",
+    introduction: str = "",
+    closing: str = "",
+    stills: str = "",
 ) -> str:
     """The page as text."""
     title = title or f"“{view['expression']}” in the word-region explorer"
@@ -36,6 +41,7 @@ def render(
         heading=html.escape(title),
         introduction=introduction,
         closing=closing,
+        stills=stills,
         style=(HERE / "explorer.css").read_text(encoding="utf-8"),
         content=_script_json(content),
         view=_script_json(view),
@@ -64,7 +70,11 @@ _TEMPLATE = """<!doctype html>
 <h1>{heading}</h1>
 {introduction}
 <div id="explorer"></div>
-<noscript>This page draws its maps with JavaScript, which is switched off here.</noscript>
+<noscript>
+<p>Here JavaScript is switched off. With it you can point at regions, choose words and strike them out; without it, this
+is what there is to see.</p>
+{stills}
+</noscript>
 {closing}
 </main>
 <script type="application/json" id="content">{content}</script>

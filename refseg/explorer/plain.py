@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import ipywidgets
 
 from refseg.errors import RefsegError
-from refseg.explorer.sheet import contact_sheet, to_html
+from refseg.explorer.sheet import SIDE, to_html
 from refseg.explorer.state import NORMALISATIONS
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 class PlainExplorer(ipywidgets.VBox):
-    """A word, a level, a normalisation, an expression, words to strike out; the sheet and a sentence below.
+    """A word, a level, a normalisation, an expression, words to strike out.
+
+    Below: the picture with the mask and the map of the word, large; a sentence; the contact sheet with its numbers.
 
     Args:
         explorer: whose state it shows and changes.
@@ -33,13 +35,13 @@ class PlainExplorer(ipywidgets.VBox):
         options = [(text, name) for name, text in NORMALISATIONS.items()]
         self.normalisation = ipywidgets.Dropdown(options=options, value=now.normalisation, description="Weights")
         self.struck = ipywidgets.SelectMultiple(description="Strike out")
-        self.sheet, self.told = ipywidgets.HTML(), ipywidgets.HTML()
+        self.picture, self.told, self.sheet = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
         self._list_words()
         self.expression.observe(self._read, "value")
         for chooser in (self.word, self.level, self.normalisation, self.struck):
             chooser.observe(self._choose, "value")
         choosers = ipywidgets.HBox([self.word, self.level, self.normalisation])
-        super().__init__([self.expression, choosers, self.struck, self.sheet, self.told])
+        super().__init__([self.expression, choosers, self.struck, self.picture, self.told, self.sheet])
         self._draw()
 
     def __repr__(self) -> str:
@@ -47,8 +49,10 @@ class PlainExplorer(ipywidgets.VBox):
 
     def _list_words(self) -> None:
         words = [(f"{n + 1} {word}", n) for n, word in enumerate(self.explorer.reading.words)]
-        self.word.options, self.word.value = words, self.explorer.state.word
-        self.struck.options, self.struck.value = words, self.explorer.state.struck
+        now, self._listing = self.explorer.state, True  # what was chosen among the old words is no choice now
+        self.word.options, self.word.value = words, now.word
+        self.struck.options, self.struck.value = words, now.struck
+        self._listing = False
 
     def _read(self, _change: dict) -> None:
         try:
@@ -60,7 +64,7 @@ class PlainExplorer(ipywidgets.VBox):
         self._draw()
 
     def _choose(self, _change: dict) -> None:
-        if self.word.value is None:  # between two lists of words
+        if self._listing:
             return
         now = replace(self.explorer.state, word=self.word.value, normalisation=self.normalisation.value)
         self.explorer.state = replace(now, level=self.level.value or now.level, struck=tuple(sorted(self.struck.value)))
@@ -71,16 +75,13 @@ class PlainExplorer(ipywidgets.VBox):
 
     def _draw(self) -> None:
         explorer, now = self.explorer, self.explorer.state
-        told, reading = explorer.sentence(), explorer.reading
         if now.struck:
-            strike = explorer.strike(*now.struck)
-            reading = replace(reading, frames=[replace(reading.frames[0], mask=strike.masks[0])])
-            without = " ".join(reading.words[n] for n in now.struck)
-            told += f" Without “{without}”" + ("." if strike.iou is None else f": IoU {strike.iou:.2f}.")
-        caption = f"Level {now.level}, {NORMALISATIONS[now.normalisation]}; one scale for all words."
-        frame = explorer.scene.first.frames[explorer.scene.first.target_frame]
-        self.sheet.value = to_html(contact_sheet(frame, reading, now.level, now.normalisation, caption), told)
-        self.told.value = html.escape(told)
+            explorer.strike(*now.struck)
+        word = explorer.reading.words[now.word]
+        large = explorer.sheet(now, words=[now.word], side=2 * SIDE)
+        self.picture.value = to_html(large, f"The picture with its mask, and where “{word}” looks.")
+        self.told.value = html.escape(explorer.sentence())
+        self.sheet.value = explorer.contact_sheet()
 
 
 def plain_explorer(explorer: Explorer) -> PlainExplorer:

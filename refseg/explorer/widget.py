@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
+import ipywidgets
 import traitlets
+from PIL.Image import Image
 from torch import Tensor
 
 from refseg.checkpoint import Loaded
@@ -22,7 +24,7 @@ from refseg.errors import RefsegError
 from refseg.explorer import page, state
 from refseg.explorer.reading import Reader, Reading, Strike, strike_to_wire
 from refseg.explorer.scene import Scene, scene_of
-from refseg.explorer.sheet import contact_sheet, to_html
+from refseg.explorer.sheet import contact_sheet, to_html, word_table
 from refseg.explorer.state import LONGEST_EXPRESSION, NORMALISATIONS, ExplorerState
 from refseg.grounding import WordGuesser
 from refseg.paths import checkpoints_dir, results_dir
@@ -108,16 +110,26 @@ class Explorer(anywidget.AnyWidget):
             if not scene.readings:
                 self.read(scene.first.expression, scene=number)
         self._read_both(begin)
-        reading = self.scenes[0].readings[0, begin.expression]
-        begin = replace(
-            begin, level=next(iter(reading.frames[0].levels), "c3"), frame=self.scenes[0].first.target_frame
-        )
-        begin = replace(begin, word=_telling_word(reading), cell=_middle(reading, begin))
+        begin = self._opened(begin)
         if begin.comparing:
             second = self.scenes[0].readings[begin.second_model, begin.second_expression]
             begin = replace(begin, second_word=_telling_word(second))
         super().__init__(content=self._content(), view=begin.to_dict())
         self.on_msg(self._on_message)
+        self._still = ipywidgets.HTML()
+        self._framed = ipywidgets.VBox([self._still, self])
+
+    def _opened(self, begin: ExplorerState) -> ExplorerState:
+        """With the frame, level, word and region that a picture opens on."""
+        scene = self.scenes[begin.scene]
+        reading = scene.readings[begin.model, begin.expression]
+        begin = replace(begin, level=next(iter(reading.frames[0].levels), "c3"), frame=scene.first.target_frame)
+        return replace(begin, word=_telling_word(reading), cell=_middle(reading, begin))
+
+    def _beginning(self, scene: int) -> ExplorerState:
+        """What a picture opens on when it is chosen."""
+        model, expression = next(iter(self.scenes[scene].readings))
+        return self._opened(ExplorerState(scene=scene, model=model, expression=expression))
 
     def _content(self, live: bool = True) -> dict[str, Any]:
         about = [{"name": _name(m), "worth": _worth(m), "note": NOTES.get(_name(m), "")} for m in self._models]
@@ -301,7 +313,8 @@ class Explorer(anywidget.AnyWidget):
         Raises:
             RefsegError: the file cannot be written.
         """
-        return page.write(Path(path), self.still_content(), dict(self.view), title)
+        content = self.still_content()
+        return page.write(Path(path), content, dict(self.view), title, stills=self.still_sheets())
 
     def still_content(self) -> dict[str, Any]:
         """The content of a page: every word of every reading has been struck out once."""
@@ -350,9 +363,10 @@ class Explorer(anywidget.AnyWidget):
 
         return plain_explorer(self)
 
-    def sentence(self) -> str:
-        """What is on show, in words and numbers."""
-        now, reading = self.state, self.reading
+    def sentence(self, now: ExplorerState | None = None) -> str:
+        """What is on show, or would be in another state, in words and numbers."""
+        now = now or self.state
+        reading = self.scenes[now.scene].readings[now.model, now.expression]
         iou = "truth not known" if reading.iou is None else f"IoU {reading.iou:.2f}"
         told = [f"“{reading.expression}”: the mask covers {where(reading.frames[now.frame].mask)}, {iou}."]
         if now.level in reading.frames[now.frame].levels:
@@ -369,22 +383,64 @@ class Explorer(anywidget.AnyWidget):
             first = {way: best[0] for way, best in reading.guesses[now.word].items()}
             guessed = ", ".join(f"“{word}” {share:.0%} ({way})" for way, (word, share) in first.items())
             told.append(f"“{reading.words[now.word]}” is hidden; guessed in its place: {guessed}.")
+        if strike := reading.strikes.get(now.struck):
+            gone = " ".join(reading.words[n] for n in now.struck)
+            told.append(f"Without “{gone}” " + ("truth not known." if strike.iou is None else f"IoU {strike.iou:.2f}."))
         return " ".join(told)
 
-    def contact_sheet(self) -> str:
-        """A <figure> for print: the picture and all word maps, with alternative text."""
-        now = self.state
-        frame = self.scene.first.frames[self.scene.first.target_frame]
+    def contact_sheet(self, now: ExplorerState | None = None, kind: str = "PNG") -> str:
+        """A <figure> for print and for where no JavaScript runs: the picture, the maps of all words, their numbers.
+
+        Args:
+            now: another state than the one on show.
+            kind: "PNG", or "JPEG" where many sheets share a file.
+        """
+        now = now or self.state
+        reading = self.scenes[now.scene].readings[now.model, now.expression]
         caption = f"Level {now.level}; each word's weights at all regions, mean over the query regions; "
         caption += f"{NORMALISATIONS[now.normalisation]}; one scale for all words."
-        return to_html(contact_sheet(frame, self.reading, now.level, now.normalisation, caption), self.sentence())
+        sheet = self.sheet(now, caption=caption)
+        alt = f"The picture with its mask, and a map of each word: {', '.join(reading.words)}."
+        table = word_table(reading, now.level, now.normalisation, now.frame)
+        return to_html(sheet, alt, self.sentence(now), table, kind)
+
+    def sheet(self, now: ExplorerState, **options: Any) -> Image:
+        """The picture with the mask that is on show, and maps of words; ``options`` as in ``contact_sheet``."""
+        scene = self.scenes[now.scene]
+        reading = scene.readings[now.model, now.expression]
+        strike = reading.strikes.get(now.struck)
+        mask = strike.masks[now.frame] if strike else None
+        image = scene.first.frames[now.frame]
+        return contact_sheet(image, reading, now.level, now.normalisation, frame=now.frame, mask=mask, **options)
+
+    def still_sheets(self) -> str:
+        """The contact sheets of all pictures, for a page whose scripts do not run."""
+        begin = self.state
+        states = [begin if n == begin.scene else self._beginning(n) for n in range(len(self.scenes))]
+        return "\n".join(self.contact_sheet(now, "JPEG") for now in states)
 
     def __repr__(self) -> str:
         return f"Explorer: {self.sentence()}"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
+        sheet = self.contact_sheet()
+        self._still.value = f"{_LATE}<div class='rx-late'><p>{_WITHOUT_MODULE}</p>{sheet}</div>"
         data, metadata = super()._repr_mimebundle_(**kwargs)
-        return data | {"text/plain": repr(self), "text/html": self.contact_sheet()}, metadata
+        data |= self._framed._repr_mimebundle_(**kwargs)
+        return data | {"text/plain": repr(self), "text/html": sheet}, metadata
+
+
+# The sheet stands beside the explorer in ipywidgets' own HTML and is seen only if no explorer has come after a while:
+# where anywidget is not installed beside JupyterLab, or is blocked, it is all there is.
+_LATE = """<style>
+.rx-late { max-height: 0; overflow: hidden; animation: rx-late 0s 3s forwards; }
+@keyframes rx-late { to { max-height: none; } }
+.widget-vbox:has(.rx) .rx-late { display: none; }
+</style>"""
+_WITHOUT_MODULE = (
+    "The explorer's JavaScript did not load; here is a still sheet. To choose words and to strike them out with "
+    "ordinary widgets, run <code>explorer.plain()</code>."
+)
 
 
 def shipped_examples() -> list[Scene]:

@@ -1,16 +1,20 @@
 """The widget without a browser: its traits, what it answers, what it writes, and what stands in for it on paper."""
 
+import html
 import json
 import re
 import threading
 from dataclasses import replace
 
+import matplotlib
+import numpy as np
 import pytest
 import torch
 
 from refseg.errors import RefsegError
 from refseg.explorer import Explorer, widget
 from refseg.explorer.reading import Reader
+from refseg.explorer.sheet import contact_sheet
 
 
 def ask(explorer, **message):
@@ -200,19 +204,59 @@ def test_a_finding_of_another_picture_is_refused(explorer, tmp_path):
 
 
 def test_what_stands_on_paper(explorer):
+    """A picture, the sentence, and the numbers of every word; the notebook's HTML is the sheet's."""
     data, _ = explorer._repr_mimebundle_()
     assert data["text/plain"] == repr(explorer) and explorer.reading.expression in data["text/plain"]
-    assert "application/vnd.jupyter.widget-view+json" in data
+    assert "application/vnd.jupyter.widget-view+json" in data and len(data["text/html"]) < 100_000
     alt = re.search(r'<img alt="([^"]+)"[^>]*src="data:image/png;base64,', data["text/html"]).group(1)
-    assert f"IoU {explorer.reading.iou:.2f}" in alt and len(data["text/html"]) < 100_000
+    assert all(word in alt for word in explorer.reading.words)
+    assert explorer.sentence() in data["text/html"] and f"IoU {explorer.reading.iou:.2f}" in explorer.sentence()
+    shown = cells_of(data["text/html"])
+    assert [row[0] for row in shown] == ["word", *explorer.reading.words]
+    weights = explorer.reading.map(1, "c3")
+    row, column = divmod(int(weights.argmax()), 4)
+    assert shown[2][1:3] == [f"{weights.max():.1f} × even", f"{row + 1}, {column + 1}"]
+    scores = explorer.reading.points["c3"]["positions"]
+    assert [row[3] for row in shown[1:]] == ["" if one is None else "hit" if one.hit else "miss" for one in scores]
+
+
+def test_the_numbers_on_paper_follow_the_view(explorer):
+    for n in range(len(explorer.reading.words)):
+        explorer.strike(n)
+    explorer.show("the unheard star").show(explorer.scene.first.expression, normalisation="words")
+    strike = explorer.strike(0)
+    shown = cells_of(explorer.contact_sheet())
+    assert [row[-1] for row in shown[1:]] == [f"{one.iou:.2f}" for one in explorer.reading.strikes.values()]
+    assert shown[1][1].endswith("% of all words'")
+    assert explorer.sentence().endswith(f"Without “{explorer.reading.words[0]}” IoU {strike.iou:.2f}.")
+    explorer.show("the unheard star")
+    assert "unheard (not in the vocabulary)" in explorer.contact_sheet()
+
+
+def test_the_sheet_of_a_clip_is_of_the_frame_on_show(tiny_checkpoint, sample):
+    frames = torch.cat([sample.frames, sample.frames.flip(-1)])
+    explorer = Explorer(tiny_checkpoint, replace(sample, frames=frames, target_frame=1))
+    reading = explorer.reading
+    nothing = torch.zeros(96, 96, dtype=torch.bool)
+    reading.frames[0].mask = nothing
+    reading.frames[1].mask = torch.arange(96).expand(96, 96) < 48
+    explorer.state = replace(explorer.state, frame=1)
+    plain = contact_sheet(frames[1], reading, "c3", "positions", frame=1, mask=nothing)
+    seen = np.asarray(explorer.sheet(explorer.state)), np.asarray(plain)
+    changed = (seen[0] != seen[1]).any(-1).nonzero()
+    assert changed[1].max() < 100, "the mask of frame 2 covers the left half"
+    first = np.asarray(explorer.sheet(replace(explorer.state, frame=0)))
+    assert (first[28:178, 12:162] != seen[1][28:178, 12:162]).any(), "and the picture is that of frame 2"
+
+
+def cells_of(text: str) -> list[list[str]]:
+    """The rows of the only table in a text."""
+    rows = re.findall(r"<tr>(.*?)</tr>", text)
+    return [[html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in rows]
 
 
 def test_the_contact_sheet_shows_maps_in_cividis(explorer):
     """The largest weight of all is the lightest colour of the sheet's maps."""
-    import matplotlib
-
-    from refseg.explorer.sheet import contact_sheet
-
     sheet = contact_sheet(explorer.scene.first.frames[0], explorer.reading, "c3", "positions", "a caption")
     colours = {colour for _, colour in sheet.getcolors(10**6)}
     lightest = tuple(matplotlib.colormaps["cividis"](255, bytes=True)[:3])
@@ -233,10 +277,12 @@ def test_the_page_holds_everything_and_no_address(explorer, tmp_path):
 def test_the_plain_explorer_does_the_same(explorer):
     plain = explorer.plain()
     assert explorer.reading.expression in plain.told.value and 'alt="' in plain.sheet.value
-    before = plain.sheet.value
-    plain.word.value, plain.level.value = 1, "c5"
-    assert (explorer.state.word, explorer.state.level) == (1, "c5") and plain.sheet.value != before
-    plain.struck.value = (0,)
+    shown = [plain.picture.value]
+    for word, level in ((2, "c3"), (2, "c5")):
+        plain.word.value, plain.level.value = word, level
+        assert (explorer.state.word, explorer.state.level) == (word, level) and plain.picture.value not in shown
+        shown.append(plain.picture.value)
+    plain.struck.value = (len(explorer.reading.words) - 1,)  # where the next sentence has no word
     assert "Without" in plain.told.value and "IoU" in plain.told.value
     plain.expression.value = "the star"
     assert explorer.reading.words == ["the", "star"] and [label for label, _ in plain.word.options] == [
