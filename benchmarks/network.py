@@ -131,7 +131,7 @@ class Network:
         """Measure, print, write."""
         torch.manual_seed(0)
         config = CMSANetConfig.paper(VOCABULARY) if self.frames == 1 else PRESETS["cmsa_a2d"]().model
-        model = build_model(replace(config, vocabulary_size=VOCABULARY)).to(self.device).train()
+        model = build_model(replace(config, vocabulary_size=VOCABULARY), fetch_weights=False).to(self.device).train()
         result = self.shares(model) if self.device == "cpu" else {"training": self.rates(model)}
         about = {"machine": describe_machine(self.device), "versions": versions(), "commit": git_commit()}
         clips = {} if self.frames == 1 else {"frames": self.frames}

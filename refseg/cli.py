@@ -9,7 +9,7 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -127,6 +127,9 @@ class Train:
     """Processes that read pictures, instead of the preset's."""
     broken: Literal["stop", "skip"] | None = None
     """At a training sample that cannot be read: stop, or skip it and name it in the log."""
+    weights: str | None = None
+    """What the backbone begins with, instead of the preset's: none for random weights, in the text too; a name of
+    torchvision's (or timm's, for Swin), or a safetensors file."""
     accumulate: int | None = None
     """Parts in which each process works through its share of a batch: less memory, the same gradient."""
     device: Literal["auto", "cpu"] = "auto"
@@ -143,11 +146,22 @@ class Train:
         experiment = PRESETS[self.preset]()
         optim = replace(experiment.optim, **self._given("steps", "batch_size", "learning_rate", "seed", "accumulate"))
         data = replace(experiment.data, **self._given("root", "workers", "broken"))
-        experiment = replace(experiment, optim=optim, data=data)
+        experiment = replace(experiment, model=self._model(experiment.model), optim=optim, data=data)
         best = train(experiment, self.out or runs_dir() / self.preset, device=self.device)
         launched = launched_processes()
         if launched is None or launched.is_main_process:
             print(f"The best checkpoint is in {best}. Next: refseg evaluate --checkpoint {best}")
+
+    def _model(self, config: Any) -> Any:
+        """The preset's model, beginning with the weights that are asked for."""
+        if self.weights is None:
+            return config
+        if not hasattr(config.backbone, "weights"):
+            raise RefsegError(f"The backbone of {self.preset} has no pretrained weights: leave --weights out.")
+        if self.weights != "none":
+            return replace(config, backbone=replace(config.backbone, weights=self.weights))
+        random = {part: getattr(config, part) for part in ("backbone", "text")}
+        return replace(config, **{p: replace(c, weights=None) for p, c in random.items() if hasattr(c, "weights")})
 
     def _given(self, *names: str) -> dict:
         """Those of the options that stand in place of the preset's."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from refseg.errors import RefsegError
 from refseg.models.alignformer import AlignFormerConfig
@@ -189,6 +190,7 @@ def cmsa_refcoco() -> Experiment:
     Adam, batch 1, 2.5e-4).
     """
     return Experiment(
+    model = CMSANetConfig.paper(VOCABULARY, "IMAGENET1K_V2")
         CMSANetConfig.paper(VOCABULARY),
         SegmentationConfig(bce=1.0, dice=0.0),
         DataConfig("refcoco", image_size=320, min_word_count=2, val_samples=2000, workers=8),
@@ -197,6 +199,7 @@ def cmsa_refcoco() -> Experiment:
             16,
             learning_rate=2.5e-4,
             warmup_steps=2000,
+            backbone_rate=0.1,
             weight_decay=5e-4,
             mixed_precision="bf16",
             eval_every=5000,
@@ -207,7 +210,20 @@ def cmsa_refcoco() -> Experiment:
 
 def cmsa_release_refcoco() -> Experiment:
     """CMSA as the authors' release computes it, on RefCOCO; training as in ``cmsa_refcoco``. Not yet run by us."""
-    return replace(cmsa_refcoco(), model=CMSANetConfig.release(VOCABULARY))
+    experiment = cmsa_refcoco()
+    return replace(experiment, model=replace(CMSANetConfig.release(VOCABULARY), backbone=experiment.model.backbone))
+
+
+def on_benchmark(
+    preset: Callable[[], Experiment], name: str, split_by: str | None = None, train_split: str = "train"
+) -> Experiment:
+    """A preset of RefCOCO on another benchmark: nothing but the data is another. Not yet run by us.
+
+    Validation is "val" throughout. Of ReferIt's trainval it is a part: there ``best`` says nothing, test ``last``.
+    """
+    experiment = preset()
+    data = replace(experiment.data, name=name, split_by=split_by, train_split=train_split)
+    return replace(experiment, data=data)
 
 
 def cmsa_refshapes_fusion_gmlf() -> Experiment:
@@ -455,7 +471,13 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "cmsa_refcoco": cmsa_refcoco,
     "cmsa_release_refcoco": cmsa_release_refcoco,
     "cmsa_refshapes_fusion_gmlf": cmsa_refshapes_fusion_gmlf,
+    "cmsa_refcoco+": partial(on_benchmark, cmsa_refcoco, "refcoco+"),
+    "cmsa_refcocog": partial(on_benchmark, cmsa_refcoco, "refcocog", "google"),  # the papers' G-Ref
+    "cmsa_referit": partial(on_benchmark, cmsa_refcoco, "referit", train_split="trainval"),
     "cmsa_refshapes_fusion_sum": cmsa_refshapes_fusion_sum,
+    "cmsa_release_refcoco+": partial(on_benchmark, cmsa_release_refcoco, "refcoco+"),
+    "cmsa_release_refcocog": partial(on_benchmark, cmsa_release_refcoco, "refcocog", "google"),
+    "cmsa_release_referit": partial(on_benchmark, cmsa_release_refcoco, "referit", train_split="trainval"),
     "cmsa_refshapes_fusion_ppm": cmsa_refshapes_fusion_ppm,
     "cmsa_refshapes_fusion_deconv": cmsa_refshapes_fusion_deconv,
     "cmsa_refshapes_fusion_convlstm": cmsa_refshapes_fusion_convlstm,
@@ -475,8 +497,15 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "magnet_refcoco": magnet_refcoco,
     "alignformer_refshapes": alignformer_refshapes,
     "alignformer_refshapes_words_to_pixels": alignformer_refshapes_words_to_pixels,
+    "magnet_refcoco+": partial(on_benchmark, magnet_refcoco, "refcoco+"),
+    "magnet_refcocog": partial(on_benchmark, magnet_refcoco, "refcocog", "umd"),
+    "magnet_refcocog_google": partial(on_benchmark, magnet_refcoco, "refcocog", "google"),
     "alignformer_refshapes_no_vlba": alignformer_refshapes_no_vlba,
     "alignformer_refshapes_no_contrast": alignformer_refshapes_no_contrast,
     "alignformer_refshapes_pixel_contrast": alignformer_refshapes_pixel_contrast,
     "alignformer_refcoco": alignformer_refcoco,
 }
+    "alignformer_refcoco+": partial(on_benchmark, alignformer_refcoco, "refcoco+"),
+    "alignformer_refcocog": partial(on_benchmark, alignformer_refcoco, "refcocog", "umd"),
+    "alignformer_refcocog_google": partial(on_benchmark, alignformer_refcoco, "refcocog", "google"),
+    "alignformer_referit": partial(on_benchmark, alignformer_refcoco, "referit", train_split="trainval"),

@@ -83,6 +83,19 @@ def test_every_option_is_explained():
             assert re.search(rf'\n    {field.name}: .*\n    """\w', source), f"{command.__name__}.{field.name}"
 
 
+def test_random_weights_are_taken_only_when_asked_for():
+    paper = PRESETS["magnet_refcoco"]().model
+    begun = cli.Train(weights="none")._model(paper)
+    assert paper.backbone.weights and paper.text.weights and cli.Train()._model(paper) is paper
+    assert begun.backbone.weights is None and begun.text.weights is None
+    named = cli.Train(weights="other")._model(paper)
+    assert named.backbone.weights == "other" and named.text == paper.text
+
+
+def test_weights_for_a_backbone_that_has_none_are_refused(refseg):
+    assert_refused(refseg("train", "--weights", "IMAGENET1K_V2"), "cmsa_refshapes has no pretrained weights")
+
+
 def test_an_unknown_command_or_option_offers_the_right_ones(refseg):
     status, out, err = refseg("trian")
     assert status == 2 and "train" in out + err
