@@ -110,7 +110,7 @@ def to_html(sheet: Image.Image, alt: str, sentence: str = "", table: str = "", k
 
     Args:
         table: HTML.
-        kind: "PNG", or "JPEG" where many sheets share a file.
+        kind: "PNG", or "WEBP" where many sheets share a file.
     """
     buffer = io.BytesIO()
     if kind == "PNG":

@@ -393,7 +393,7 @@ class Explorer(anywidget.AnyWidget):
 
         Args:
             now: another state than the one on show.
-            kind: "PNG", or "JPEG" where many sheets share a file.
+            kind: "PNG", or "WEBP" where many sheets share a file.
         """
         now = now or self.state
         reading = self.scenes[now.scene].readings[now.model, now.expression]
@@ -417,7 +417,7 @@ class Explorer(anywidget.AnyWidget):
         """The contact sheets of all pictures, for a page whose scripts do not run."""
         begin = self.state
         states = [begin if n == begin.scene else self._beginning(n) for n in range(len(self.scenes))]
-        return "\n".join(self.contact_sheet(now, "JPEG") for now in states)
+        return "\n".join(self.contact_sheet(now, "WEBP") for now in states)
 
     def __repr__(self) -> str:
         return f"Explorer: {self.sentence()}"
