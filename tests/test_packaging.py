@@ -101,7 +101,7 @@ def test_what_is_imported_is_declared():
     """A test may use more through ``pytest.importorskip``, which is no import statement."""
     needed = {IMPORTED_AS.get(name, name) for name, _ in map(requirement, DEPENDENCIES)}
     tools = {IMPORTED_AS.get(name, name) for name, _ in map(requirement, EXTRAS["test"])}
-    extras = EXTRAS["video"] + EXTRAS["parquet"] + EXTRAS["paper"]
+    extras = EXTRAS["video"] + EXTRAS["parquet"] + EXTRAS["paper"] + EXTRAS["hub"]
     optional = {IMPORTED_AS.get(name, name) for name, _ in map(requirement, extras)}
     package = third_party("refseg")
     assert "torch" in package and optional <= set(package)
