@@ -114,7 +114,7 @@ class MagNet(nn.Module):
         if not self.backbone.frozen:
             self.visual_channels = {f"backbone/{level}": widths[level] for level in LEVELS}
         self.trace_channels = {"words": words, "sentence": words, "pixels": config.pixel_decoder.dim}
-        self.trace_channels |= {f"fused/{level}": widths[level] for level in LEVELS}
+        self.trace_channels |= {f"{part}/{level}": widths[level] for part in ("backbone", "fused") for level in LEVELS}
 
     def forward(self, batch: RefBatch) -> Prediction:
         """Both encoders, stage by stage and aligned, then the two decoders.

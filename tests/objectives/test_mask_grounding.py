@@ -13,7 +13,14 @@ from refseg.models.cmsa_net import CMSANetConfig
 from refseg.models.magnet import MagNetConfig
 from refseg.models.text_encoders import SentenceVectorConfig
 from refseg.objectives import MaskGroundingConfig, build_objective
-from refseg.objectives.mask_grounding import hide_some, hideable_ids, mask_centre, place_code, sample_pixels
+from refseg.objectives.mask_grounding import (
+    feature_at,
+    hide_some,
+    hideable_ids,
+    mask_centre,
+    place_code,
+    sample_pixels,
+)
 from refseg.tokenizer import WordVocabulary
 from refseg.types import Prediction, RefBatch
 
@@ -173,6 +180,17 @@ def test_without_the_mask_no_model_knows_where_the_referent_is(trained):
     assert not torch.equal(one, other)
 
 
+@pytest.mark.parametrize("untold, differs", [(1.0, False), (0.0, True)])
+def test_in_some_samples_the_mask_is_not_told(untold, differs):
+    """Then the loss of the hidden words does not depend on where it lies."""
+    model = Reading()
+    objective = build_objective(replace(CONFIG, untold=untold, hidden=1.0, kept=0.0), model, (), TOKENIZER)
+    here = batch("red star", "big circle")
+    _, one = objective(model, here)
+    _, other = objective(model, replace(here, mask=here.mask.flip(-1)))
+    assert (one["ground"] != other["ground"]).item() is differs
+
+
 def test_the_centre_by_hand():
     mask = torch.zeros(3, 1, 4, 10, dtype=torch.bool)
     mask[0, 0, 1, 2:5] = True  # row 1 of 4: 3/8; columns 2, 3, 4 of 10: 0.35
@@ -189,6 +207,13 @@ def test_a_place_is_written_like_a_region():
         torch.tensor([[2 / 5, 1 / 3]]), 12
     )  # where the second column of five and the first row of three end
     assert torch.allclose(code[0], sine_positions(3, 5, 12)[:, 0, 1], atol=1e-5)
+
+
+def test_what_the_picture_shows_at_a_place():
+    pixels = torch.arange(8.0).view(1, 1, 2, 4)
+    places = torch.tensor([[[0.625, 0.25]], [[0.5, 0.5]], [[0.0, 1.0]], [[1.0, 0.0]]])
+    # The middle of the third region of the first row; between four regions; and two corners of the picture.
+    assert [feature_at(pixels, place).item() for place in places] == pytest.approx([2.0, 3.5, 4.0, 3.0])
 
 
 def test_an_empty_referent_tells_nothing_and_is_finite():
