@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -318,6 +319,8 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
                 save("last", _training_state(accelerator.unwrap_model(objective), optimizer, average), {})
                 _own_random_numbers(config.seed, state.step, share[0])
         accelerator.wait_for_everyone()
+    if state.broken and not hidden:
+        print(f"{state.broken} samples could not be read and were left out: {log.path} names them.", file=sys.stderr)
     return folder / "best"
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_many_processes import task_train, together
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate
@@ -51,17 +52,34 @@ def test_by_default_the_run_stops_with_the_name_of_the_picture(experiment, root,
     assert "\n" not in text and "Traceback" not in text
 
 
-def test_it_goes_on_without_the_picture_and_the_log_counts_and_names_it(experiment, root, tmp_path):
+def test_it_goes_on_without_the_picture_and_the_log_counts_and_names_it(experiment, root, tmp_path, capsys):
     cut(picture(root, 103))
     picture(root, 104).write_bytes(b"no picture at all")
     experiment = replace(experiment, data=replace(experiment.data, broken="skip", workers=1))
-    fit(experiment, tmp_path / "run")
+    train(experiment, tmp_path / "run", device="cpu")
+    told = f"12 samples could not be read and were left out: {tmp_path / 'run' / 'log.jsonl'} names them."
+    assert told in capsys.readouterr().err
     rows = [row for row in read_log(tmp_path / "run" / "log.jsonl") if "loss" in row]
     assert len(rows) == 6 and all(torch.tensor(row["loss"]).isfinite() for row in rows)
     assert sum(row.get("broken", 0) for row in rows) == 3 * 4  # three epochs, two pictures of two sentences
     names = sum((row.get("broken_samples", []) for row in rows), [])
     assert len(names) == 2 and {str(picture(root, n)) in name for n, name in zip((103, 104), sorted(names))} == {True}
     assert load_checkpoint(tmp_path / "run" / "last").config["record"]["progress"]["broken"] == 12
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_count_together(experiment, root, tmp_path):
+    """The first tells what any of them met, in its log and in the checkpoint."""
+    cut(picture(root, 103))
+    optim = replace(experiment.optim, expressions_per_image=1)
+    experiment = replace(experiment, optim=optim, data=replace(experiment.data, broken="skip"))
+    together(task_train, (experiment, tmp_path / "run"), 2, tmp_path)
+    rows = [row for row in read_log(tmp_path / "run" / "log.jsonl") if "loss" in row]
+    assert sum(row.get("broken", 0) for row in rows) == 3 * 2
+    names = sum((row.get("broken_samples", []) for row in rows), [])
+    assert names and all(str(picture(root, 103)) in name for name in names)
+    assert load_checkpoint(tmp_path / "run" / "last").config["record"]["progress"]["broken"] == 6
 
 
 def test_a_stopped_run_may_go_on_without_what_stopped_it(experiment, root, tmp_path):
