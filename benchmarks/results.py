@@ -20,6 +20,7 @@ import tyro
 from cfsa import table as by_frames
 from controls import SPLITS, table
 from fusions import table as by_gates
+from magnet import recovery_table
 from video import table as by_sight
 
 from refseg.evaluate import evaluate_checkpoint
@@ -35,7 +36,7 @@ FORMS = {
 }
 
 
-SHIPPED = ("cmsa_refshapes", "cmsa_refshapes_taught_maps")  # of pictures
+SHIPPED = ("cmsa_refshapes", "cmsa_refshapes_taught_maps", "magnet_refshapes")  # of pictures
 SHIPPED_VIDEO = "cmsa_refshapes_video"
 POINTING = {"cmsa_refshapes": "pointing", "cmsa_refshapes_taught_maps": "pointing_taught_maps"}
 VIDEO_SPLITS = ("val", "test")
@@ -53,7 +54,11 @@ def main(score: bool = True, only: str | None = None) -> None:
         if score and only in (None, name):
             score_shipped(name)
     for name in SHIPPED:
-        write_block(checkpoints_dir() / name / "README.md", "results", shipped(read(name)))
+        if scores := read(name):
+            write_block(checkpoints_dir() / name / "README.md", "results", shipped(scores))
+    if hidden := read("magnet_recovery"):
+        text = recovery_table({"hidden word": {"0": hidden["recovery"]}})
+        write_block(checkpoints_dir() / "magnet_refshapes" / "README.md", "hidden words", text)
     parts = [shipped(read(SHIPPED[0]))]
     if controls := read("controls"):
         parts.append(by_control(controls))

@@ -46,7 +46,7 @@ class WordsAlone(nn.Module):
 
     def __init__(self, vocabulary_size: int):
         super().__init__()
-        self.text = TransformerWords(TransformerWordsConfig(), vocabulary_size)
+        self.text = TransformerWords(TransformerWordsConfig(dim=32), vocabulary_size)
         self.head = nn.Linear(self.text.channels, vocabulary_size)
 
     def forward(self, token_ids: Tensor, token_valid: Tensor) -> Tensor:
