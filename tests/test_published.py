@@ -71,4 +71,4 @@ def test_the_honest_default_knows_no_picture_of_coco():
 
 
 def test_the_document_shows_the_table():
-    assert published_table() in (ROOT / "docs" / "real_benchmarks.md").read_text()
+    assert published_table() in (ROOT / "data" / "real_benchmarks.md").read_text()
