@@ -180,9 +180,10 @@ def by_control(controls: dict) -> str:
 def by_fusion(fusions: dict) -> str:
     """The Markdown table of the ways to fuse the levels."""
     seeds = len(next(iter(fusions["rows"].values())))
+    told = "one run each" if seeds == 1 else f"mean and standard deviation over {seeds} seeds"
     notes = (
         f"Each trained for {fusions['steps']:,} steps of 32 expressions on the backbone of the shipped network, which "
-        f"stays fixed; mean and standard deviation over {seeds} seeds. {where(fusions)}"
+        f"stays fixed; {told}. {where(fusions)}"
     )
     return "\n".join(
         ["Do gates pay? Other ways to fuse the levels:", "", by_gates(fusions), "", *textwrap.wrap(notes, 118)]
