@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from nbformat.v4 import new_code_cell, new_notebook
+from playwright.sync_api import expect
 from seen import (
     FRAME,
     choose,
@@ -260,7 +261,8 @@ def what_python_did_is_on_the_screen(lesson):
     panel = lesson.locator(".rx").first
     panel.scroll_into_view_if_needed()
     wait_for(panel, "IoU 0.94 → 0.00 without “left”")
-    assert panel.locator(".rx-struck").inner_text() == "left"
+    # JupyterLab may still be laying out what has just come into sight, and text that is not laid out reads as empty.
+    expect(panel.locator(".rx-struck")).to_have_text("left", use_inner_text=True, timeout=PATIENCE)
     assert panel.get_by_role("radio", name="per position over words").is_checked()
     assert "Answered" not in panel.locator(".rx-note").inner_text()
 
@@ -562,6 +564,7 @@ def where_the_module_is_blocked_the_sheet_and_plain_widgets_do(open_notebook):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.flaky(reruns=1)  # a busy machine can part JupyterLab from its browser; twice in a row it is the lesson
 def test_lesson_11_in_jupyterlab(lesson, known, open_notebook, tmp_path):
     panel = lesson.locator(".rx").first
     before_it_is_run_the_sheet_tells_the_numbers(lesson, known)
