@@ -71,3 +71,4 @@ def test_the_stored_results_keep_to_their_bounds():
     assert scoring["mAP"] == pytest.approx(0.095111, abs=1e-6) and 0 < scoring["cpu_seconds"] <= 10
     assert indexing["sentences"] == 59_976 and 0 < indexing["cpu_seconds"] <= 2
     assert index["sentences"] == 150_000 and 0 < index["megabytes"] <= 300
+    assert results["input"]["pixels"] == 320 and results["input"]["every_sentence_alone"]["by_the_clock"] >= 150
