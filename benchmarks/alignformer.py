@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import tyro
-from magnet import SPLITS, Magnet
+from magnet import Magnet
 from torch import nn
 from torch.utils.data import DataLoader, Subset
-from trainings import kept, spread, trained
+from trainings import SPLITS, kept, spread, trained
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform

@@ -10,16 +10,15 @@ expressions that cannot tell the referent. Training goes on where it stopped; re
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from trainings import SPLITS, kept, trained
 
 from refseg.evaluate import evaluate_checkpoint
 from refseg.machine import describe_machine, git_commit, versions
-from refseg.paths import results_dir, runs_dir
-from refseg.presets import PRESETS
-from refseg.train import train
+from refseg.paths import results_dir
 
 ROWS = {
     "full model": "cmsa_refshapes",
@@ -31,7 +30,6 @@ HEAD_ROWS = {
     "full model, head without the look across": "cmsa_refshapes_near_head",
     "no attention, head without the look across": "cmsa_refshapes_near_head_no_attention",
 }
-SPLITS = ("val", "testA", "testB", "testC")
 
 
 @dataclass
@@ -67,19 +65,14 @@ class Controls:
 
     def train(self, preset: str) -> Path:
         """The folder of the last checkpoint: the same number of updates for all."""
-        experiment = PRESETS[preset]()
-        optim = replace(experiment.optim, steps=self.steps, seed=self.seed)
-        folder = runs_dir() / "controls" / f"{preset}-{self.steps}-{self.seed}"
-        train(replace(experiment, optim=optim), folder, device="cpu")
-        return folder / "last"
+        return trained("controls", preset, self.steps, self.seed)
 
     def score(self, checkpoint: Path, split: str, control: str | None) -> dict:
         """One evaluation, kept beside the checkpoint."""
-        kept = checkpoint.parent / f"{split}-{control}.json"
-        if not kept.exists():
-            results = evaluate_checkpoint(checkpoint, "refshapes", split, expression_control=control, device="cpu")
-            kept.write_text(json.dumps(results))
-        return json.loads(kept.read_text())
+        return kept(
+            checkpoint.parent / f"{split}-{control}.json",
+            lambda: evaluate_checkpoint(checkpoint, "refshapes", split, expression_control=control, device="cpu"),
+        )
 
 
 def table(result: dict) -> str:

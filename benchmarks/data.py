@@ -79,14 +79,12 @@ class DataBenchmark:
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
+            about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
             if self.only == "input":
-                about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
                 result = json.loads(self.out.read_text()) | {"input": self.input(folder) | about}
             else:
                 result = {
-                    "machine": describe_machine(),
-                    "versions": versions(),
-                    "commit": git_commit(),
+                    **about,
                     "scoring_a2d": self.scoring(folder),
                     "indexing_referit": self.indexing(folder),
                     "index_of_150000": self.memory(folder),

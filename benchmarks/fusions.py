@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from trainings import kept, spread, trained
+from trainings import SPLITS, split_scores, spread, trained
 
-from refseg.evaluate import evaluate_checkpoint
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import results_dir
 
@@ -30,7 +29,6 @@ ROWS = {  # the ablation of the paper's Sec. 4
     "deconvolutions": "cmsa_refshapes_fusion_deconv",
     "ConvLSTM": "cmsa_refshapes_fusion_convlstm",
 }
-SPLITS = ("val", "testA", "testB", "testC")
 
 
 @dataclass
@@ -48,27 +46,19 @@ class Fusions:
     def run(self) -> None:
         """Everything, or the trainings of one preset."""
         presets = [self.only] if self.only else list(ROWS.values())
-        folders = {(preset, seed): self.train(preset, seed) for seed in self.seeds for preset in presets}
+        folders = {
+            (preset, seed): trained("fusions", preset, self.steps, seed) for seed in self.seeds for preset in presets
+        }
         if self.only:
             return
         rows = {
-            name: {str(seed): self.score(folders[preset, seed]) for seed in self.seeds} for name, preset in ROWS.items()
+            name: {str(seed): split_scores(folders[preset, seed]) for seed in self.seeds}
+            for name, preset in ROWS.items()
         }
         about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
         result = {"steps": self.steps, **about, "rows": rows}
         self.out.write_text(json.dumps(result, indent=1) + "\n")
         print(table(result))
-
-    def train(self, preset: str, seed: int) -> Path:
-        """The last checkpoint."""
-        return trained("fusions", preset, self.steps, seed)
-
-    def score(self, checkpoint: Path) -> dict:
-        """Evaluations by split, kept beside the checkpoint."""
-        return kept(
-            checkpoint.parent / "scores.json",
-            lambda: {split: evaluate_checkpoint(checkpoint, "refshapes", split, device="cpu") for split in SPLITS},
-        )
 
 
 def table(result: dict) -> str:

@@ -23,11 +23,10 @@ import torch
 import tyro
 from safetensors.torch import load_file, save_file
 from torch import nn
-from trainings import kept, spread
+from trainings import SPLITS, kept, split_scores, spread
 
 from refseg.checkpoint import load_checkpoint, save_checkpoint
 from refseg.datasets import build_dataset, build_transform
-from refseg.evaluate import evaluate_checkpoint
 from refseg.grounding import Tally, WordGuesser, WordsAlone, recover, trained_heads, write_heads
 from refseg.losses import hidden_word_loss
 from refseg.machine import describe_machine, git_commit, versions
@@ -46,7 +45,6 @@ ROWS = {
     "CMSA with Mask Grounding": "cmsa_refshapes_mask_grounding",
 }
 GROUNDED = ("magnet_refshapes", "cmsa_refshapes_mask_grounding")
-SPLITS = ("val", "testA", "testB", "testC")
 SHIPPED = "magnet_refshapes"
 
 
@@ -99,10 +97,7 @@ class Magnet:
     def measure(self, preset: str, seed: int) -> tuple[dict, dict | None]:
         """Train, score and ask for hidden words, whatever of it has not been done yet; kept beside the checkpoint."""
         checkpoint = self.train(preset, seed)
-        scores = kept(
-            checkpoint.parent / "scores.json",
-            lambda: {split: evaluate_checkpoint(checkpoint, "refshapes", split, device="cpu") for split in SPLITS},
-        )
+        scores = split_scores(checkpoint, SPLITS)
         if preset not in GROUNDED:
             return scores, None
         return scores, kept(checkpoint.parent / "recovery.json", lambda: recovery_of(checkpoint, self.recovered))

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import tyro
 from cfsa import table as by_frames
-from controls import SPLITS, table
+from controls import table
 from fusions import table as by_gates
 from magnet import recovery_table
+from trainings import SPLITS
 from video import table as by_sight
 
 from refseg.evaluate import evaluate_checkpoint
@@ -51,7 +52,8 @@ def main(score: bool = True, only: str | None = None) -> None:
         only: score this checkpoint only.
     """
     for name in (*SHIPPED, SHIPPED_VIDEO):
-        if score and only in (None, name):
+        there = (checkpoints_dir() / name).is_dir()  # one has its place here before it has been trained
+        if score and (only == name or (only is None and there)):
             score_shipped(name)
     for name in SHIPPED:
         if scores := read(name):

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from refseg.evaluate import evaluate_checkpoint
 from refseg.paths import runs_dir
 from refseg.presets import PRESETS
 from refseg.train import train
+
+SPLITS = ("val", "testA", "testB", "testC")  # of RefShapes
 
 
 def trained(benchmark: str, preset: str, steps: int, seed: int) -> Path:
@@ -26,6 +29,14 @@ def kept(path: Path, measure: Callable[[], dict]) -> dict:
     if not path.exists():
         path.write_text(json.dumps(measure()))
     return json.loads(path.read_text())
+
+
+def split_scores(checkpoint: Path, splits: tuple[str, ...] = SPLITS) -> dict:
+    """Evaluations on RefShapes by split, kept beside the checkpoint."""
+    return kept(
+        checkpoint.parent / "scores.json",
+        lambda: {split: evaluate_checkpoint(checkpoint, "refshapes", split, device="cpu") for split in splits},
+    )
 
 
 def spread(values: list[float]) -> str:

@@ -2,7 +2,7 @@
 
 Training hides words and has them named again (``objectives.mask_grounding``, our reconstruction). The layers that name
 them belong to the objective: no mask needs them, and ``model.safetensors`` holds nothing of them. A checkpoint may have
-them beside it, in ``heads.safetensors``, for who wants to see what the network learned by it. Some are shipped so.
+them beside it, in ``heads.safetensors``, for who wants to see what the network learned by it.
 
 A word is guessed in three ways: from the other words, the picture and the mask; without the mask; and from the other
 words alone. The last cannot be asked of the network, whose words have seen the picture: a small text encoder does it,
@@ -11,7 +11,7 @@ trained on the same sentences and on nothing else. Its guess is the prior.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -216,20 +216,7 @@ def hidden_words(batch: RefBatch) -> Iterator[tuple[RefBatch, Tensor, list[str],
         hidden = torch.zeros(len(rows), batch.token_ids.shape[1], dtype=torch.bool)
         for n, row in enumerate(rows):
             hidden[n, places[row][turn][0]] = True
-        yield rows_of(batch, rows), hidden, *([places[row][turn][i] for row in rows] for i in (1, 2))
-
-
-def rows_of(batch: RefBatch, rows: Iterable[int]) -> RefBatch:
-    """Some samples of a batch, any of them as often as it is named."""
-    rows, chosen = list(rows), {}
-    for name, value in vars(batch).items():
-        if isinstance(value, Tensor):
-            chosen[name] = value[rows]
-        elif isinstance(value, list) and len(value) == len(batch):
-            chosen[name] = [value[row] for row in rows]
-        elif isinstance(value, dict):
-            chosen[name] = {level: x[rows] for level, x in value.items()}
-    return replace(batch, **chosen)
+        yield batch.rows(rows), hidden, *([places[row][turn][i] for row in rows] for i in (1, 2))
 
 
 def _places(expression: str, facts: dict) -> Iterator[tuple[int, str, str]]:

@@ -96,11 +96,18 @@ class RefBatch:
         """
         count = min(count, len(self))
         ends = [number * len(self) // count for number in range(count + 1)]
-        parts = [self._rows(slice(*rows)) for rows in zip(ends, ends[1:])]
+        parts = [self.rows(slice(*rows)) for rows in zip(ends, ends[1:])]
         return [replace(part, broken=[] if number else self.broken) for number, part in enumerate(parts)]
 
-    def _rows(self, rows: slice) -> RefBatch:
-        own = {name: value[rows] for name, value in vars(self).items() if isinstance(value, (Tensor, list))}
+    def rows(self, rows: slice | list[int]) -> RefBatch:
+        """Some samples, any of them as often as it is named; what is ``broken`` belongs to none and stays as it is."""
+        numbers = range(len(self))[rows] if isinstance(rows, slice) else rows
+        own = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                own[name] = value[rows]
+            elif isinstance(value, list) and name != "broken":
+                own[name] = [value[number] for number in numbers]
         if self.features is not None:
             own["features"] = {level: x[rows] for level, x in self.features.items()}
         return replace(self, **own)

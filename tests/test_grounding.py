@@ -9,7 +9,7 @@ import torch
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
 from refseg.errors import RefsegError
-from refseg.grounding import HEADS, MEANING, WAYS, Tally, WordGuesser, hidden_words, recover, rows_of, trained_heads
+from refseg.grounding import HEADS, MEANING, WAYS, Tally, WordGuesser, hidden_words, recover, trained_heads
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_special_and_empty_words_are_not_asked_for(guesser):
 
 
 def test_rows_by_hand(batch):
-    rows = rows_of(batch, [4, 4, 0])
+    rows = batch.rows([4, 4, 0])
     assert rows.expressions == [batch.expressions[n] for n in (4, 4, 0)]
     assert torch.equal(rows.frames, batch.frames[[4, 4, 0]]) and len(rows.distinct_images()[0]) <= 2
 

@@ -19,7 +19,7 @@ from refseg.datasets.transforms import resize_mask
 from refseg.errors import RefsegError
 from refseg.evaluate import MASK_THRESHOLD, predict_logits
 from refseg.explorer.wire import pack, pack_mask, unpack, unpack_mask
-from refseg.grounding import WordGuesser, rows_of
+from refseg.grounding import WordGuesser
 from refseg.metrics import RES, intersection_union
 from refseg.pointing import point_words
 from refseg.predict import Predictor
@@ -332,7 +332,7 @@ class Reader:
         if not known:
             logits = F.interpolate(self.model(batch).mask_logits, batch.mask.shape[-2:], mode="bilinear")
             batch = replace(batch, mask=(logits > MASK_THRESHOLD) & batch.pixel_valid)
-        rows = rows_of(batch, [0] * len(places))
+        rows = batch.rows([0] * len(places))
         hidden = torch.zeros_like(rows.token_valid)
         hidden[range(len(places)), places] = True
         found = self.guesser.guess(rows, hidden)
