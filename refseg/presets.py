@@ -419,6 +419,12 @@ def alignformer_refshapes() -> Experiment:
     )
 
 
+def alignformer_refshapes_short() -> Experiment:
+    """The same in fewer steps: meant for a checkpoint to ship and for its lesson. Not yet run by us."""
+    experiment = alignformer_refshapes()
+    return replace(experiment, optim=replace(experiment.optim, steps=2500, warmup_steps=100))
+
+
 def alignformer_refshapes_words_to_pixels() -> Experiment:
     """Control: language to vision only; no word looks at the picture."""
     return _with_vlba(VLBAConfig(pixels_to_words=False))
@@ -502,6 +508,7 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "magnet_refcocog": partial(on_benchmark, magnet_refcoco, "refcocog", "umd"),
     "magnet_refcocog_google": partial(on_benchmark, magnet_refcoco, "refcocog", "google"),
     "alignformer_refshapes": alignformer_refshapes,
+    "alignformer_refshapes_short": alignformer_refshapes_short,
     "alignformer_refshapes_words_to_pixels": alignformer_refshapes_words_to_pixels,
     "alignformer_refshapes_no_vlba": alignformer_refshapes_no_vlba,
     "alignformer_refshapes_no_contrast": alignformer_refshapes_no_contrast,

@@ -197,8 +197,15 @@ def wait_for(panel, told: str) -> None:
     panel.locator("figcaption strong", has_text=re.compile(f"^{re.escape(told)}$")).first.wait_for()
 
 
-def words_of(panel) -> list[str]:
-    return panel.locator(".rx-words").first.locator("label > span").all_inner_texts()
+def expect_words(panel, words: list[str]) -> None:
+    """Asked until they are there: JupyterLab paints a cell that was out of sight only a moment after it is scrolled to."""
+    listed = panel.locator(".rx-words").first.locator("label > span")
+    expect(listed).to_have_text(words, use_inner_text=True, timeout=PATIENCE)
+
+
+def expect_second_title(panel, title) -> None:
+    """Of the map beside the picture: text or pattern, asked until it is there."""
+    expect(panel.locator("figcaption strong").nth(1)).to_have_text(title, use_inner_text=True, timeout=PATIENCE)
 
 
 def heard(panel) -> str:
@@ -304,7 +311,7 @@ def a_click_on_a_word_shows_where_it_looks(panel, known):
     panel.locator(".rx-words label", has_text="left").click()
     shown = known.reading.map(LEFT, "c3")
     row, column = divmod(int(shown.argmax()), 12)
-    assert panel.locator("figcaption strong").nth(1).inner_text() == "Where “left” looks"
+    expect_second_title(panel, "Where “left” looks")
     assert panel.locator(".rx-ends").first.inner_text().endswith(f"{even(shown.max().item())} × even")
     assert drawing(heat) != before
     x, y = yellowest(heat)
@@ -402,7 +409,8 @@ def the_whole_tour_by_keyboard(panel, lesson, known):
     keys.type("the white cross")
     keys.press("Enter")
     panel.locator(".rx-note", has_text="Answered in ").wait_for()
-    assert words_of(panel) == ["the", "white", "cross"] and verdict(panel) == "Truth not known"
+    expect_words(panel, ["the", "white", "cross"])
+    assert verdict(panel) == "Truth not known"
     assert lesson.evaluate(where) == "sentence0", "the focus stays in the field"
     keys.press("Control+a")
     keys.type("the white cross on the far left")
@@ -419,9 +427,9 @@ def the_whole_tour_by_keyboard(panel, lesson, known):
     tab("layer")
     keys.press("ArrowRight")
     assert "it looks most at row" in heard(panel)
-    assert panel.locator("figcaption strong").nth(1).inner_text().startswith("Where row ")
+    expect_second_title(panel, re.compile("^Where row "))
     keys.press("ArrowRight")
-    assert panel.locator("figcaption strong").nth(1).inner_text() == "Probability of the mask"
+    expect_second_title(panel, "Probability of the mask")
     keys.press("ArrowRight")
     assert "memory gate 0." in heard(panel)
     for _ in range(3):
@@ -512,8 +520,8 @@ def a_saved_view_is_reopened_and_two_views_agree(panel, lesson, tmp_path):
     ask(second, "the purple star")
     panel.scroll_into_view_if_needed()
     wait_for(panel, "Truth not known")
-    assert words_of(panel) == ["the", "purple", "star"]
-    assert panel.locator("figcaption strong").nth(1).inner_text().startswith("Where row ")
+    expect_words(panel, ["the", "purple", "star"])
+    expect_second_title(panel, re.compile("^Where row "))
     reopened.scroll_into_view_if_needed()
     wait_for(reopened, "IoU 0.94 → 0.00 without “left”")  # the other explorer stays
 
