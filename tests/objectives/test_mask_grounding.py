@@ -9,6 +9,7 @@ from torch import nn
 
 from refseg.errors import RefsegError
 from refseg.models import build_model
+from refseg.models.alignformer import AlignFormerConfig
 from refseg.models.cmsa_net import CMSANetConfig
 from refseg.models.magnet import MagNetConfig
 from refseg.models.text_encoders import SentenceVectorConfig
@@ -32,6 +33,7 @@ MODELS = {
     "magnet": (MagNetConfig.lesson(len(TOKENIZER)), "fused/c5"),
     "cmsa": (CMSANetConfig.lesson(len(TOKENIZER)), "pixels"),
     "cmsa in the release's form": (CMSANetConfig.release_lesson(len(TOKENIZER)), "pixels"),
+    "alignformer": (AlignFormerConfig.lesson(len(TOKENIZER)), "fused/c5"),
 }
 
 
@@ -299,6 +301,31 @@ def test_a_batch_of_one_and_odd_sizes(trained):
     model.eval()  # BatchNorm cannot train on a single place
     _, losses = objective(model, batch("red star", height=37, width=53))
     assert all(loss.isfinite() for loss in losses.values())
+
+
+AWKWARD = {
+    "longer than 20 words": ("the red star left of the big circle " * 4, "red star"),
+    "no word that may be hidden": ("the of the", "left of the"),
+    "in one sample no word that may be hidden": ("the", "red star"),
+    "unknown words only": ("quite unheard-of", "red star"),
+}
+
+
+@pytest.mark.parametrize("referent", ["empty", "in one sample empty", "one pixel", "everything"])
+@pytest.mark.parametrize("expressions", AWKWARD.values(), ids=AWKWARD)
+def test_awkward_samples_are_trained_on(trained, expressions, referent):
+    model, objective = trained
+    mask = torch.zeros(2, 1, 37, 53, dtype=torch.bool)
+    if referent == "everything":
+        mask[:] = True
+    elif referent != "empty":
+        mask[:1, :, 30, 51] = True
+    samples = batch(*expressions, mask=mask, height=37, width=53)
+    assert samples.token_ids.shape[1] <= 20
+    _, losses = objective(model, samples)
+    assert all(loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in (*model.parameters(), *objective.parameters()))
 
 
 def test_deep_supervision_is_a_mean_over_all_masks():
