@@ -2,6 +2,8 @@
 
     python benchmarks/alignformer.py                       # trains what is missing, prints the tables, writes the JSON
     python benchmarks/alignformer.py --only alignformer_refshapes --seeds 1   # one training, say in a second terminal
+    python benchmarks/alignformer.py --ship runs/alignformer_refshapes_short/last   # becomes the shipped checkpoint
+    python benchmarks/alignformer.py --shipped              # how pixels gather in the shipped checkpoint, all of val
 
 Every row has the same steps and batches; CMSA keeps its learning rate. CMSA and MagNet are the runs of
 ``benchmarks/magnet.py``, which are trained here if they are missing. All three have about a million parameters.
@@ -9,7 +11,7 @@ Every row has the same steps and batches; CMSA keeps its learning rate. CMSA and
 The second table asks how well pixels gather around their centre: the probability that a pixel of the referent is nearer
 to it (cosine) than another pixel of the same picture (AUC, 0.5 is chance), before training and after, around the centre
 that the sentence alone gives and around the last one. Training goes on where it stopped; results go to
-data/results/alignformer.json.
+data/results/alignformer.json, and those of the shipped checkpoint to data/results/alignformer_gathering.json.
 """
 
 from __future__ import annotations
@@ -20,21 +22,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 import tyro
 from magnet import Magnet
 from torch import nn
 from torch.utils.data import DataLoader, Subset
-from trainings import SPLITS, kept, spread, trained
+from trainings import SPLITS, kept, ship, spread, trained
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
 from refseg.evaluate import evaluate_checkpoint
 from refseg.machine import describe_machine, git_commit, versions
-from refseg.metrics import area_under_curve
+from refseg.metrics import gathering as gathering_of_steps
 from refseg.models import build_model
 from refseg.models.alignformer import centre_similarity
-from refseg.paths import results_dir
+from refseg.paths import checkpoints_dir, results_dir
 from refseg.presets import PRESETS
 from refseg.train import seconds_per_step
 from refseg.types import Prediction, RefBatch
@@ -48,6 +49,7 @@ ROWS = {
 }
 OTHERS = {"CMSA": "cmsa_refshapes", "MagNet": "magnet_refshapes"}
 CENTRES = {"sentence alone": 0, "last step": -1}
+SHIPPED = "alignformer_refshapes"
 
 
 @dataclass
@@ -62,14 +64,26 @@ class AlignFormerBenchmark:
     """Train this preset and stop."""
     gathered: int = 400
     """Samples of val whose pixels are compared with their centre."""
-    out: Path = results_dir() / "alignformer.json"
+    ship: Path | None = None
+    """The last/ folder of a training of AlignFormer: make it the shipped checkpoint, and stop."""
+    shipped: bool = False
+    """Ask the shipped checkpoint how pixels gather in all of val, and stop."""
+    out: Path | None = None
 
     def run(self) -> None:
-        """Everything, or the trainings of one preset."""
-        if self.only:
+        """What was asked for."""
+        if self.ship:
+            ship(self.ship, SHIPPED)
+        elif self.shipped:
+            self.ask_the_shipped()
+        elif self.only:
             for seed in self.seeds:
                 self.train(self.only, seed)
-            return
+        else:
+            self.fill_the_tables()
+
+    def fill_the_tables(self) -> None:
+        """Train and measure whatever of it has not been done yet."""
         rows, gathering = {}, {}
         for name, preset in (ROWS | OTHERS).items():
             folders = {str(seed): self.train(preset, seed) for seed in self.seeds}
@@ -78,8 +92,17 @@ class AlignFormerBenchmark:
                 gathering[name] = {seed: self.gather(preset, folder) for seed, folder in folders.items()}
         about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
         result = {"steps": self.steps, **about, "rows": rows, "gathering": gathering}
-        self.out.write_text(json.dumps(result, indent=1) + "\n")
+        (self.out or results_dir() / "alignformer.json").write_text(json.dumps(result, indent=1) + "\n")
         print(f"{table(result)}\n\n{gathering_table(result)}")
+
+    def ask_the_shipped(self) -> None:
+        """Write data/results/alignformer_gathering.json."""
+        samples = len(build_dataset("refshapes", "val"))
+        result = before_and_after(checkpoints_dir() / SHIPPED, samples)
+        about = {"samples": samples, "machine": describe_machine(), "versions": versions()}
+        out = self.out or results_dir() / "alignformer_gathering.json"
+        out.write_text(json.dumps(about | {"gathering": result}, indent=1) + "\n")
+        print(gathering_table({"gathering": {SHIPPED: {"0": result}}}))
 
     def train(self, preset: str, seed: int) -> Path:
         """The folder of the last checkpoint: the same number of updates for all."""
@@ -100,15 +123,16 @@ class AlignFormerBenchmark:
 
     def gather(self, preset: str, checkpoint: Path) -> dict:
         """AUC before and after training, by centre."""
+        return kept(checkpoint.parent / "gathering.json", lambda: before_and_after(checkpoint, self.gathered))
 
-        def measure() -> dict:
-            after = load_checkpoint(checkpoint)
-            torch.manual_seed(after.config["record"]["experiment"]["optim"]["seed"])
-            before = build_model(after.model.config).eval()
-            batches = val_batches(after.tokenizer, after.image_size, self.gathered)
-            return {"before": gathering(before, batches), "after": gathering(after.model, batches)}
 
-        return kept(checkpoint.parent / "gathering.json", measure)
+def before_and_after(checkpoint: Path, samples: int) -> dict:
+    """AUC of a trained network, and of one that begins as its training began; by centre."""
+    after = load_checkpoint(checkpoint)
+    torch.manual_seed(after.config["record"]["experiment"]["optim"]["seed"])
+    before = build_model(after.model.config).eval()
+    batches = val_batches(after.tokenizer, after.image_size, samples)
+    return {"before": gathering(before, batches), "after": gathering(after.model, batches)}
 
 
 def val_batches(tokenizer, image_size: int, samples: int) -> DataLoader:
@@ -129,17 +153,10 @@ def gathering(model: nn.Module, batches: DataLoader) -> dict[str, float]:
 
 
 def batch_areas(prediction: Prediction, batch: RefBatch) -> dict[str, list[float]]:
-    """The same for each sample of a batch; a pixel of the grid is the referent's where that covers most of it."""
-    pixels, centres = prediction.trace["pixels"], prediction.trace["centres"]
-    similarity = centre_similarity(pixels, centres)  # [B,S,h,w]
-    share = F.adaptive_avg_pool2d(batch.mask.float(), pixels.shape[-2:])[:, 0]
-    real = F.adaptive_avg_pool2d(batch.pixel_valid.float(), pixels.shape[-2:])[:, 0] > 0.5
-    areas = {name: [] for name in CENTRES}
-    for b in range(len(batch)):
-        for name, step in CENTRES.items():
-            area = area_under_curve(similarity[b, step][real[b]], share[b][real[b]] > 0.5)
-            areas[name] += [] if area is None else [area]
-    return areas
+    """The same for each sample of a batch that has pixels of both kinds."""
+    similarity = centre_similarity(prediction.trace["pixels"], prediction.trace["centres"])  # [B,S,h,w]
+    of_steps = [gathering_of_steps(*one) for one in zip(similarity, batch.mask, batch.pixel_valid, strict=True)]
+    return {name: [x[step] for x in of_steps if x[step] is not None] for name, step in CENTRES.items()}
 
 
 def table(result: dict) -> str:

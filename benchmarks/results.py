@@ -17,6 +17,7 @@ import textwrap
 from pathlib import Path
 
 import tyro
+from alignformer import gathering_table
 from cfsa import table as by_frames
 from controls import table
 from fusions import table as by_gates
@@ -37,7 +38,7 @@ FORMS = {
 }
 
 
-SHIPPED = ("cmsa_refshapes", "cmsa_refshapes_taught_maps", "magnet_refshapes")  # of pictures
+SHIPPED = ("cmsa_refshapes", "cmsa_refshapes_taught_maps", "magnet_refshapes", "alignformer_refshapes")  # of pictures
 SHIPPED_VIDEO = "cmsa_refshapes_video"
 POINTING = {"cmsa_refshapes": "pointing", "cmsa_refshapes_taught_maps": "pointing_taught_maps"}
 VIDEO_SPLITS = ("val", "test")
@@ -61,6 +62,9 @@ def main(score: bool = True, only: str | None = None) -> None:
     if hidden := read("magnet_recovery"):
         text = recovery_table({"hidden word": {"0": hidden["recovery"]}})
         write_block(checkpoints_dir() / "magnet_refshapes" / "README.md", "hidden words", text)
+    if gathered := read("alignformer_gathering"):
+        text = gathering_table({"gathering": {"all of val": {"0": gathered["gathering"]}}})
+        write_block(checkpoints_dir() / "alignformer_refshapes" / "README.md", "gathering", text)
     parts = [shipped(read(SHIPPED[0]))]
     if controls := read("controls"):
         parts.append(by_control(controls))

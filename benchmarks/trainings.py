@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from refseg.checkpoint import load_checkpoint, save_checkpoint
 from refseg.evaluate import evaluate_checkpoint
-from refseg.paths import runs_dir
+from refseg.paths import checkpoints_dir, runs_dir
 from refseg.presets import PRESETS
 from refseg.train import train
 
@@ -22,6 +23,18 @@ def trained(benchmark: str, preset: str, steps: int, seed: int) -> Path:
     folder = runs_dir() / benchmark / f"{preset}-{steps}-{seed}"
     train(replace(experiment, optim=replace(experiment.optim, steps=steps, seed=seed)), folder, device="cpu")
     return folder / "last"
+
+
+def ship(last: Path, name: str) -> Path:
+    """Make ``last/`` of a training the shipped checkpoint ``name``: its folder; a model card that is there stays."""
+    loaded, folder = load_checkpoint(last), checkpoints_dir() / name
+    card = folder / "README.md"
+    text = card.read_text() if card.exists() else None
+    save_checkpoint(folder, loaded.model, loaded.tokenizer, loaded.image_size, record=loaded.config["record"])
+    if text is not None:
+        card.write_text(text)
+    print(f"{last} is shipped as {folder}: make SHA256SUMS anew (refseg doctor says how).")
+    return folder
 
 
 def kept(path: Path, measure: Callable[[], dict]) -> dict:

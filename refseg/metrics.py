@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -263,3 +264,17 @@ def area_under_curve(values: Tensor, positive: Tensor) -> float | None:
         return None
     below, at_most = (torch.searchsorted(negatives, positives, right=right).double() for right in (False, True))
     return ((below + at_most) / 2).mean().item() / len(negatives)
+
+
+def gathering(similarity: Tensor, mask: Tensor, pixel_valid: Tensor) -> list[float | None]:
+    """Do the referent's pixels gather? The area under the curve of their similarity to a centre, step by step.
+
+    Args:
+        similarity: [S,h,w], of one sample.
+        mask, pixel_valid: [1,H,W] bool; a place of the grid is the referent's, or real, where that covers most of it.
+
+    Returns:
+        S values, None where there is no pixel of either kind
+    """
+    referent, real = (F.adaptive_avg_pool2d(x.float(), similarity.shape[-2:])[0] > 0.5 for x in (mask, pixel_valid))
+    return [area_under_curve(of_step[real], referent[real]) for of_step in similarity]

@@ -343,3 +343,16 @@ def test_a_run_of_the_alignformer_benchmark(monkeypatch, tiny_refshapes, no_acce
     assert all(0 <= areas[time][centre] <= 1 for time in ("before", "after") for centre in alignformer.CENTRES)
     assert areas["before"] != areas["after"]
     assert result["rows"]["AlignFormer"]["0"]["seconds per step"] == 0.5
+
+    # The same training becomes the shipped checkpoint, beside a card that is there already, and is asked again.
+    shipped = tmp_path / "checkpoints" / alignformer.SHIPPED
+    shipped.mkdir(parents=True)
+    (shipped / "README.md").write_text("a card")
+    for module in (alignformer, sys.modules["trainings"]):
+        monkeypatch.setattr(module, "checkpoints_dir", lambda: tmp_path / "checkpoints")
+    last = tmp_path / "alignformer" / "alignformer_refshapes-2-0" / "last"
+    alignformer.AlignFormerBenchmark(ship=last).run()
+    alignformer.AlignFormerBenchmark(shipped=True, out=out).run()
+    again = json.loads(out.read_text())
+    assert (shipped / "README.md").read_text() == "a card" and again["samples"] >= 5
+    assert again["gathering"]["before"].keys() == areas["before"].keys()

@@ -18,6 +18,7 @@ from refseg.metrics import (
     SegmentationMeter,
     area_under_curve,
     average_precision,
+    gathering,
     intersection_union,
 )
 
@@ -292,3 +293,13 @@ def test_area_under_curve_by_hand():
     assert area_under_curve(torch.zeros(5), positive) == 0.5
     assert area_under_curve(values, torch.ones(5, dtype=torch.bool)) is None
     assert area_under_curve(values, torch.zeros(5, dtype=torch.bool)) is None
+
+
+def test_gathering_by_hand():
+    """Two steps on a grid of 2 x 3 for a picture of 4 x 6; its last column is padding, and one region is half covered."""
+    similarity = torch.tensor([[[0.9, 0.1, 0.7], [0.2, 0.3, 0.7]], [[-1.0, 1.0, 2.0], [0.5, 0.5, 2.0]]])
+    mask, valid = torch.zeros(2, 1, 4, 6, dtype=torch.bool)
+    mask[0, :2, :3] = True  # the first region, and half of the second: that is not most of it
+    valid[0, :, :4] = True
+    assert gathering(similarity, mask, valid) == [1.0, 0.0]
+    assert gathering(similarity, torch.zeros_like(mask), valid) == [None, None]

@@ -184,6 +184,11 @@ class AlignFormer(nn.Module):
         """What each region reads of the words, {level: [B,R,L]}: the other direction of the same map."""
         return {level: self.vlba[level].region_words(*inputs) for level, inputs in self._met(batch, trace).items()}
 
+    def centre_maps(self, batch: RefBatch, trace: dict[str, Tensor] | None = None) -> Tensor:
+        """How near every pixel is to the centre, step by step: cosines [B,S,h,w], first around the sentence alone."""
+        trace = self(batch).trace if trace is None else trace
+        return centre_similarity(trace["pixels"], trace["centres"])
+
     def _met(
         self, batch: RefBatch, trace: dict[str, Tensor] | None
     ) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:

@@ -145,6 +145,14 @@ def test_both_directions_can_be_looked_at(make_batch):
         assert rows[1, :, 2:].abs().max() == 0
 
 
+def test_pixels_around_the_centre_step_by_step(make_batch):
+    model, batch = lesson(), make_batch([5, 2])
+    prediction = model(batch)
+    maps = model.centre_maps(batch, prediction.trace)
+    assert torch.equal(maps, centre_similarity(prediction.trace["pixels"], prediction.trace["centres"]))
+    assert torch.allclose(model.centre_maps(batch), maps) and maps.abs().max() <= 1.00001
+
+
 # ---- with its objectives -----------------------------------------------------------------------------------------
 
 
