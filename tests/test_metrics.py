@@ -296,7 +296,7 @@ def test_area_under_curve_by_hand():
 
 
 def test_gathering_by_hand():
-    """Two steps on a grid of 2 x 3 for a picture of 4 x 6; its last column is padding, and one region is half covered."""
+    """Two steps on a grid of 2 x 3 for 4 x 6 pixels; the last column is padding, one region is half covered."""
     similarity = torch.tensor([[[0.9, 0.1, 0.7], [0.2, 0.3, 0.7]], [[-1.0, 1.0, 2.0], [0.5, 0.5, 2.0]]])
     mask, valid = torch.zeros(2, 1, 4, 6, dtype=torch.bool)
     mask[0, :2, :3] = True  # the first region, and half of the second: that is not most of it

@@ -8,6 +8,7 @@ const LAYERS = {
   word: "Word",
   region: "Region",
   mask: "Mask",
+  centre: "Centre",
   memory: "Memory gate",
   reset: "Reset gate",
   frames: "Frames",
@@ -332,8 +333,9 @@ class Panel {
     const level = this.level();
     const there = {
       word: level,
-      region: level?.alpha,
+      region: level?.beta,
       mask: true,
+      centre: this.frame().centre,
       memory: level?.memory,
       reset: level?.reset,
       frames: Object.keys(this.reading().looks).length,
@@ -392,7 +394,8 @@ class Panel {
     const level = this.level(slot);
     const whole = { extent: [0, 0, 1, 1], low: 0, high: 1, unit: "plain", colours: COLOURS.cividis };
     const layer = this.layers()[this.state.layer] ? this.state.layer : "mask";
-    if (layer === "mask" || !level) {
+    if (layer === "centre" && this.frame(slot).centre) return { ...whole, ...this.centreMap(slot) };
+    if (layer === "mask" || layer === "centre" || !level) {
       const { shape, values } = numbers(this.maskOn(slot).prob);
       return { ...whole, values, h: shape[0], w: shape[1], title: "Probability of the mask" };
     }
@@ -408,6 +411,13 @@ class Panel {
       const title = `Share that frame ${at + 1} has`;
       return { ...part, values: values.subarray(at * size, (at + 1) * size), h, w, title, unit: "share" };
     }
+    const word = Math.min(slot ? this.state.second_word : this.state.word, L - 1);
+    const name = quoted(reading.words[word]);
+    if (layer === "region" && !level.alpha) {
+      const shares = numbers(level.beta).values;
+      const values = Float32Array.from({ length: h * w }, (_, n) => shares[n * L + word]);
+      return { ...part, values, h, w, ...extremes(values), unit: "share", title: `How much regions read ${name}` };
+    }
     if (layer === "region") {
       const [row, column] = this.cell();
       const at = (Math.min(row, h - 1) * w + Math.min(column, w - 1)) * h * w;
@@ -415,10 +425,9 @@ class Panel {
       const title = `Where row ${row + 1}, column ${column + 1} looks`;
       return { ...part, values, h, w, ...extremes(values), low: 0, unit: "even", title };
     }
-    const word = Math.min(slot ? this.state.second_word : this.state.word, L - 1);
     const maps = numbers(level.maps).values;
     const own = maps.subarray(word * h * w, (word + 1) * h * w);
-    const title = `Where ${quoted(reading.words[word])} looks`;
+    const title = `Where ${name} looks`;
     if (this.state.normalisation === "positions") {
       const values = own.map((value) => value * h * w);
       return { ...part, values, h, w, high: extremes(values).high, unit: "even", title };
@@ -429,8 +438,47 @@ class Panel {
       return sum ? value / sum : 0;
     });
     const { low, high } = extremes(values);
-    const shares = { values, h, w, low, high, unit: "share", title: `Share of ${quoted(reading.words[word])}` };
-    return { ...part, ...shares };
+    return { ...part, values, h, w, low, high, unit: "share", title: `Share of ${name}` };
+  }
+
+  // Cosines of all pixels with the centre, at all steps: {shape, values, step}, the step that is on show.
+  cosines(slot = 0) {
+    const { shape, values } = numbers(this.frame(slot).centre.similarity);
+    return { shape, values: values.map((value) => 2 * value - 1), step: Math.min(this.state.step, shape[0] - 1) };
+  }
+
+  centreMap(slot) {
+    const { extent, areas } = this.frame(slot).centre;
+    const { shape, values: all, step } = this.cosines(slot);
+    const [S, h, w] = shape;
+    const values = all.subarray(step * h * w, (step + 1) * h * w);
+    const here = extremes(values);
+    const title = `Similarity to the centre, ${step ? `look ${step} of ${S - 1}` : "sentence alone"}`;
+    const area = areas[step] === null ? "" : ` AUC ${areas[step].toFixed(3)}.`;
+    const caption = `Here from ${told(here.low)} to ${told(here.high)}, one scale for all steps.${area}`;
+    const { low, high } = extremes(all);
+    return { extent, values, h, w, low, high, title, caption };
+  }
+
+  // The mean cosine, at every step, of the pixels whose middles lie in the chosen region.
+  cosinesAt() {
+    const { shape, values } = this.cosines();
+    const [S, h, w] = shape;
+    const [[row, column], [rows, columns]] = [this.cell(), this.grid];
+    const [[left, top, right, bottom], pixels] = [this.level().extent, this.frame().centre.extent];
+    const inside = (n, count, from, to, first, last, side) => {
+      const middle = (k) => first + ((k + 0.5) / side) * (last - first);
+      const [begin, end] = [n, n + 1].map((m) => from + (m / count) * (to - from));
+      return Array.from({ length: side }, (_, k) => k).filter((k) => begin <= middle(k) && middle(k) < end);
+    };
+    const down = inside(row, rows, top, bottom, pixels[1], pixels[3], h);
+    const across = inside(column, columns, left, right, pixels[0], pixels[2], w);
+    const mean = (step) => {
+      let sum = 0;
+      for (const y of down) for (const x of across) sum += values[(step * h + y) * w + x];
+      return sum / (down.length * across.length);
+    };
+    return Array.from({ length: S }, (_, step) => mean(step));
   }
 
   // Zero in the middle; null where the two maps do not lie on one grid.
@@ -605,7 +653,7 @@ class Panel {
     const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     if (steps[key] && target.classList.contains("rx-stage")) this.step(...steps[key]);
     else if (key === "Enter" && target.classList.contains("rx-stage")) this.set({ locked: !this.state.locked });
-    else if (key === "[" || key === "]") this.stepLevel(key === "]" ? 1 : -1);
+    else if (key === "[" || key === "]") this.stepOn(key === "]" ? 1 : -1);
     else if (key === "a") this.toggleStrike(this.state.word);
     else if (key === "h" && this.reading().guesses) this.set({ guessing: !this.state.guessing });
     else if (key === "Escape") this.set({ locked: false, struck: [], guessing: false });
@@ -620,7 +668,12 @@ class Panel {
     this.set({ cell: [clamp(row + rows, h), clamp(column + columns, w)] }, { cellOnly: true });
   }
 
-  stepLevel(step) {
+  stepOn(step) {
+    if (this.state.layer === "centre" && this.frame().centre) {
+      const { shape, step: now } = this.cosines();
+      this.set({ step: Math.min(Math.max(now + step, 0), shape[0] - 1) });
+      return;
+    }
     const levels = Object.keys(this.frame().levels);
     const place = levels.indexOf(this.state.level) + step;
     this.set({ level: levels[Math.min(Math.max(place, 0), levels.length - 1)] ?? this.state.level });
@@ -787,6 +840,12 @@ class Panel {
     const layers = this.layers();
     const layer = layers[this.state.layer] ? this.state.layer : "mask";
     const parts = [segments("Map of", `${this.id}-layer`, layers, layer, (value) => this.set({ layer: value }))];
+    if (layer === "centre") {
+      const { shape, step } = this.cosines();
+      const steps = Array.from({ length: shape[0] }, (_, n) => (n ? `look ${n}` : "sentence alone"));
+      const choose = (value) => this.set({ step: Number(value) });
+      parts.push(segments("Step", `${this.id}-step`, steps, String(step), choose));
+    }
     if (Object.keys(names).length) {
       parts.push(
         segments("Level", `${this.id}-level`, names, this.state.level, (level) => this.set({ level })),
@@ -921,9 +980,9 @@ class Panel {
   mapFigure(shown, number) {
     const unit = UNITS[shown.unit];
     const signed = shown.colours === COLOURS.diverging;
-    const label = signed
-      ? `${shown.title}: from ${told(shown.peaks.low)} to ${told(shown.peaks.high)}. ${shown.caption}`
-      : `${shown.title}: from ${unit(shown.low)} to ${unit(shown.high)}.`;
+    const { low, high } = signed ? shown.peaks : shown;
+    const say = signed ? told : unit;
+    const label = `${shown.title}: from ${say(low)} to ${say(high)}. ${shown.caption ?? ""}`.trim();
     const stage = this.stage(label, false, (context) => {
       const now = number === 0 && this.state.layer === "region" && !this.comparing ? this.shown(0) : shown;
       drawHeat(context, now);
@@ -1091,7 +1150,7 @@ class Panel {
       bar.style.width = `${(100 * at[n].value) / longest}%`;
       value.textContent = at[n].unit === "even" ? told(at[n].value) : percent(at[n].value);
     });
-    if (this.state.layer === "region") this.redrawRegion();
+    if (this.state.layer === "region" && this.level()?.alpha) this.redrawRegion();
     this.line.textContent = this.sentence();
   }
 
@@ -1111,7 +1170,9 @@ class Panel {
 
   sentence() {
     const level = this.level();
-    if (!level) return `This network has no attention over words: only its mask can be shown. ${this.verdict()}.`;
+    const { centre } = this.frame();
+    const rest = centre ? "only its mask and its centre" : "only its mask";
+    if (!level) return `This network has no attention over words: ${rest} can be shown. ${this.verdict()}.`;
     const [row, column] = this.cell();
     const [h, w] = this.grid;
     const held = this.state.locked ? ", held" : "";
@@ -1125,6 +1186,11 @@ class Panel {
       const { high, place } = extremes(shown.values);
       const [y, x] = [Math.floor(place / w) + 1, (place % w) + 1];
       start += `it looks most at row ${y}, column ${x} (${UNITS.even(high)}) and reads `;
+    } else if (layer === "region" && level.beta) {
+      start += "it reads ";
+    } else if (layer === "centre" && centre) {
+      const steps = this.cosinesAt().map((cosine, n) => `${n ? `look ${n}` : "sentence alone"} ${told(cosine)}`);
+      return `${start}cosine with the centre, ${steps.join(", ")}.`;
     } else if (layer === "memory" || layer === "reset") {
       start += `${LAYERS[layer].toLowerCase()} ${told(numbers(level[layer]).values[row * w + column])}; `;
     } else if (layer === "frames" && Object.keys(this.reading().looks).length) {
@@ -1141,7 +1207,9 @@ class Panel {
     const { words } = this.reading() ?? {};
     if (!words) return;
     const struck = this.state.struck.map((n) => quoted(words[n])).join(", ");
-    const chosen = `Word ${quoted(words[Math.min(this.state.word, words.length - 1)])}, level ${this.state.level}. `;
+    const shown = this.layers()[this.state.layer] && this.state.layer === "centre" ? this.shown(0) : null;
+    const word = quoted(words[Math.min(this.state.word, words.length - 1)]);
+    const chosen = shown ? `${shown.title}. ${shown.caption} ` : `Word ${word}, level ${this.state.level}. `;
     const gone = struck ? ` Struck out: ${struck}.` : "";
     this.live.textContent = `${chosen}${this.sentence()} ${this.verdict()}.${gone}${this.guessed()}`;
   }
@@ -1156,7 +1224,7 @@ class Panel {
       ["Tab", "to the picture, the words, the switches"],
       ["arrows", "another region, or another word"],
       ["Enter", "hold the region, or let it go"],
-      ["[ and ]", "level"],
+      ["[ and ]", this.frame().centre ? "level; on the map of the centre, step" : "level"],
       ["a, or shift-click on a word", "strike the word out"],
       ...(this.reading().guesses ? [["h", "hide the word, and see what is guessed"]] : []),
       ["Esc", "all words back, no region held"],
@@ -1173,6 +1241,14 @@ class Panel {
   recipe() {
     const level = this.level();
     const layer = this.layers()[this.state.layer] ? this.state.layer : "mask";
+    if (layer === "centre") {
+      const { shape } = this.frame().centre.similarity;
+      return (
+        `Cosine of each of ${shape[1]} × ${shape[2]} pixels with the centre, from −1 to 1. The centre is at first the ` +
+        "sentence alone; with every look at the picture it is refined. The mask is made of the last one, by a product " +
+        "that also knows lengths and a bias: its outline need not be a contour of this map."
+      );
+    }
     if (layer === "mask" || !level) {
       return "The network's probability for every pixel; the mask is where it is above one half.";
     }
@@ -1189,6 +1265,13 @@ class Panel {
         "frames, mean over heads; the shares of a region sum to one."
       );
     }
+    if (layer === "region" && !level.alpha) {
+      return (
+        `${at}Words and regions share one score map, of which two softmaxes are taken. This is the one along the words: ` +
+        "bars and map are what every region reads of each word, mean over heads; the shares of a region sum to one. " +
+        "“Word” shows the other, along the regions."
+      );
+    }
     if (layer === "region") {
       return (
         `${at}Query: this region, mean over the words. Map: its weights over all regions, 1 = an even share. ` +
@@ -1200,13 +1283,28 @@ class Panel {
         ? "each word's weights sum to one over the positions; 1 = an even share"
         : "at each position the words' weights are divided by their sum; an even share is " +
           percent(1 / this.reading().words.length);
+    const both = level.beta && !level.alpha; // directions of one score map
+    const other =
+      this.state.normalisation === "positions"
+        ? " Of the same score map “Region” shows the softmax along the words."
+        : " That is not the softmax along the words of the same score map, which “Region” shows.";
+    const query =
+      this.reading().asking === "word"
+        ? "Query: the word. Aggregation: mean over heads."
+        : "Query: the word at all regions. Aggregation: mean over these query regions.";
     return (
-      `${at}Query: the word at all regions. Aggregation: mean over these query regions. Normalisation: ` +
-      `${NORMALISATIONS[this.state.normalisation]}, that is ${sum}. The longest bar is the largest value.`
+      `${at}${query} Normalisation: ${NORMALISATIONS[this.state.normalisation]}, that is ${sum}.${both ? other : ""} ` +
+      "The longest bar is the largest value."
     );
   }
 
   worth() {
+    if (this.state.layer === "centre" && this.frame().centre) {
+      const { areas } = this.frame().centre;
+      const area = areas[this.cosines().step];
+      const told = area === null ? "Not known without the truth. " : `AUC ${area.toFixed(3)}. `;
+      return `${told}AUC: of two pixels, one of the referent and one not, how often the first is nearer; 0.5 is chance.`;
+    }
     if (!this.level()) return "There is no map to judge.";
     const model = this.content.models[this.state.model];
     const measured = model?.worth?.[this.state.normalisation]?.[this.state.level];

@@ -1,7 +1,7 @@
 """What a network makes of one expression in one picture or clip: everything that the explorer shows.
 
-The numbers come from the network's own ``word_maps``, ``region_rows``, ``gates`` and ``frame_weights``; the mask goes
-the way that scores are taken from, ``evaluate.predict_logits``.
+The numbers come from the network's own ``word_maps``, ``region_rows`` or ``region_words``, ``gates``, ``frame_weights``
+and ``centre_maps``, whichever it has; the mask goes the way that scores are taken from, ``evaluate.predict_logits``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from refseg.errors import RefsegError
 from refseg.evaluate import MASK_THRESHOLD, predict_logits
 from refseg.explorer.wire import pack, pack_mask, unpack, unpack_mask
 from refseg.grounding import WordGuesser
-from refseg.metrics import RES, intersection_union
+from refseg.metrics import RES, gathering, intersection_union
 from refseg.pointing import point_words
 from refseg.predict import Predictor
 from refseg.types import RefBatch, RefSample
@@ -48,9 +48,20 @@ class Level:
     extent: tuple[float, float, float, float]  # left, top, right, bottom of the grid in parts of the picture
     maps: Tensor  # [L,h,w], each word's sums to one
     beta: Tensor | None = None  # [h,w,L], what each region reads of the words, sums to one
-    alpha: Tensor | None = None  # [h,w,h,w], where each region looks, query before key, sums to one
+    alpha: Tensor | None = (
+        None  # [h,w,h,w], where each region looks, query before key, sums to one; not every network's
+    )
     memory: Tensor | None = None  # [h,w], gates of the fusion
     reset: Tensor | None = None
+
+
+@dataclass
+class Centre:
+    """How near every pixel is to the centre that the sentence becomes, step by step; padding is cut away."""
+
+    extent: tuple[float, float, float, float]
+    similarity: Tensor  # [S,h,w], cosines; first around the sentence alone, last around what the mask is made of
+    areas: list[float | None]  # of each step, see ``metrics.gathering``; None where the truth is not known
 
 
 @dataclass
@@ -60,6 +71,7 @@ class FrameReading:
     mask: Tensor  # [H,W] bool, the prediction at the size shown
     prob: Tensor  # [h,w], probability of the mask, small
     levels: dict[str, Level]
+    centre: Centre | None = None
 
 
 @dataclass
@@ -80,6 +92,7 @@ class Reading:
     unknown: list[str]  # those that its vocabulary lacks
     cut: int  # words behind the last one that it reads
     frames: list[FrameReading]
+    asking: str = "pair"  # what a word map is of: the word at every region, averaged; or "word", the word itself
     truth: Tensor | None = None  # [H,W] bool at the size shown, in the target frame
     iou: float | None = None  # at the size on disk, in the target frame
     points: dict[str, dict[str, list[WordScore | None]]] = field(default_factory=dict)  # level, normalisation, word
@@ -103,6 +116,7 @@ class Reading:
             },
             "looks": {level: pack(x, 16) for level, x in self.looks.items()},
             "frames": [_frame_to_wire(frame) for frame in self.frames],
+            "asking": self.asking,
             "strikes": {_key(struck): strike_to_wire(strike) for struck, strike in self.strikes.items()},
             **({"guesses": _guesses_to_wire(self.guesses)} if self.guesses else {}),
         }
@@ -113,6 +127,7 @@ class Reading:
         plain = {name: wire[name] for name in ("expression", "words", "unknown", "cut", "iou")}
         return cls(
             **plain,
+            asking=wire.get("asking", "pair"),
             truth=None if wire["truth"] is None else unpack_mask(wire["truth"]),
             points={
                 level: {name: [score and WordScore(**score) for score in scores] for name, scores in by_name.items()}
@@ -171,7 +186,11 @@ def _frame_to_wire(frame: FrameReading) -> dict[str, Any]:
         parts = {part: getattr(level, part) for part in _LEVEL_PARTS}
         packed = {part: None if x is None else pack(x, *_LEVEL_PARTS[part]) for part, x in parts.items()}
         levels[name] = {"extent": list(level.extent), **packed}
-    return {"mask": pack_mask(frame.mask), "prob": pack(frame.prob), "levels": levels}
+    wire = {"mask": pack_mask(frame.mask), "prob": pack(frame.prob), "levels": levels}
+    if centre := frame.centre:  # half of one plus the cosine: what is packed is not negative
+        similarity = pack((1 + centre.similarity) / 2, 16)
+        wire["centre"] = {"extent": list(centre.extent), "similarity": similarity, "areas": centre.areas}
+    return wire
 
 
 def _frame_from_wire(wire: dict[str, Any]) -> FrameReading:
@@ -182,7 +201,10 @@ def _frame_from_wire(wire: dict[str, Any]) -> FrameReading:
         )
         for name, level in wire["levels"].items()
     }
-    return FrameReading(unpack_mask(wire["mask"]), unpack(wire["prob"]), levels)
+    centre = None
+    if packed := wire.get("centre"):
+        centre = Centre(tuple(packed["extent"]), 2 * unpack(packed["similarity"]) - 1, packed["areas"])
+    return FrameReading(unpack_mask(wire["mask"]), unpack(wire["prob"]), levels, centre)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------
@@ -223,6 +245,7 @@ class Reader:
             unknown=[word for word in self.tokenizer.unknown(sample.expression) if word in read],
             cut=len(words) - len(read),
             frames=frames,
+            asking="pair" if hasattr(self.model, "region_rows") else "word",
             truth=resize_mask(sample.original_mask, shown_size(sample)) if known else None,
             iou=iou,
             points=self._points(prepared, len(read)) if known else {},
@@ -267,8 +290,9 @@ class Reader:
         for target in range(len(prepared.frames)):
             batch = self._batch(prepared, target)
             mask, prob, scored = self._mask(batch, prepared, known)
-            frames.append(FrameReading(mask, prob, self._levels(batch)))
-            iou = scored if target == prepared.target_frame else iou
+            annotated = target == prepared.target_frame
+            frames.append(FrameReading(mask, prob, self._levels(batch), self._centre(batch, known and annotated)))
+            iou = scored if annotated else iou
         return frames, iou
 
     def _mask(self, batch: RefBatch, sample: RefSample, known: bool) -> tuple[Tensor, Tensor, float | None]:
@@ -286,20 +310,32 @@ class Reader:
         maps = self._asked("word_maps", batch)
         small = all(x.shape[-1] * x.shape[-2] <= MOST_REGIONS for x in maps.values())
         rows = self._asked("region_rows", batch) if small else {}
+        read = self._asked("region_words", batch)
         gates = self._asked("gates", batch)
         valid = batch.pixel_valid[0, 0].cpu()
         levels = {}
         for name, of_level in maps.items():
-            crop = Crop(valid, tuple(of_level.shape[-2:]))
+            grid = tuple(of_level.shape[-2:])
+            crop = Crop(valid, grid)
             level = levels[name] = Level(crop.extent, crop(of_level[0].cpu()))
-            if name in rows:
-                alpha, beta = (x[0].cpu().unflatten(0, of_level.shape[-2:]) for x in rows[name])
-                level.beta = crop(beta.movedim(-1, 0)).movedim(0, -1)
-                alpha = crop(alpha.unflatten(-1, of_level.shape[-2:]))
+            alpha, beta = rows.get(name, (None, read.get(name)))
+            if alpha is not None:
+                alpha = crop(alpha[0].cpu().unflatten(0, grid).unflatten(-1, grid))
                 level.alpha = crop(alpha.permute(2, 3, 0, 1)).permute(2, 3, 0, 1)
+            if beta is not None:
+                level.beta = crop(beta[0].cpu().mT.unflatten(1, grid)).movedim(0, -1)
             if name in gates:  # one map each; the release has one per channel, of which we show the mean
                 level.memory, level.reset = (crop(gate[0].mean(0).cpu()) for gate in gates[name])
         return levels
+
+    def _centre(self, batch: RefBatch, known: bool) -> Centre | None:
+        """Of a network that has a centre."""
+        if not hasattr(self.model, "centre_maps"):
+            return None
+        (maps,) = self.model.centre_maps(batch)
+        areas = gathering(maps, batch.mask[0], batch.pixel_valid[0]) if known else [None] * len(maps)
+        crop = Crop(batch.pixel_valid[0, 0].cpu(), tuple(maps.shape[-2:]))
+        return Centre(crop.extent, crop(maps.cpu()), areas)
 
     def _asked(self, method: str, batch: RefBatch) -> dict[str, Any]:
         """What a method of the network gives by level, {} if it has none or its blocks have nothing to show."""

@@ -18,8 +18,9 @@ from refseg.paths import write_text
 
 LAYERS = {  # what the map shows
     "word": "where a word looks",
-    "region": "where a region looks",
+    "region": "where a region looks, or what it reads",
     "mask": "probability of the mask",
+    "centre": "similarity to the centre",
     "memory": "memory gate",
     "reset": "reset gate",
     "frames": "where in time the target frame looks",
@@ -49,6 +50,7 @@ class ExplorerState:
     struck: tuple[int, ...] = ()  # positions of words of the expression, in order
     frame: int = 0
     guessing: bool = False  # the chosen word is hidden, and what is guessed in its place is shown
+    step: int = 0  # of the centre; 0 is the sentence alone
 
     @property
     def comparing(self) -> bool:
@@ -59,6 +61,10 @@ class ExplorerState:
         """``]`` and ``[``: the next deeper level, or the one before."""
         place = levels.index(self.level) + step if self.level in levels else 0
         return replace(self, level=levels[min(max(place, 0), len(levels) - 1)])
+
+    def step_centre(self, steps: int, step: int) -> ExplorerState:
+        """``]`` and ``[`` on the layer "centre": after the next look at the picture, or before the last one."""
+        return replace(self, step=min(max(self.step + step, 0), steps - 1))
 
     def choose_word(self, word: int) -> ExplorerState:
         """A click on a word: its map."""
@@ -145,8 +151,9 @@ _SOUND: dict[str, Callable[[Any], bool]] = {
     "struck": _places,
     "frame": _count,
     "guessing": lambda value: isinstance(value, bool),
+    "step": _count,
 }
-_LATER = {"guessing": False}  # what findings mean that are older than the field
+_LATER = {"guessing": False, "step": 0}  # what findings mean that are older than these fields
 
 
 # ---- a file of it ----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from torch import Tensor
 from refseg.checkpoint import Loaded
 from refseg.errors import RefsegError
 from refseg.explorer import page, state
-from refseg.explorer.reading import Reader, Reading, Strike, strike_to_wire
+from refseg.explorer.reading import Centre, Reader, Reading, Strike, strike_to_wire
 from refseg.explorer.scene import Scene, scene_of
 from refseg.explorer.sheet import contact_sheet, to_html, word_table
 from refseg.explorer.state import LONGEST_EXPRESSION, NORMALISATIONS, ExplorerState
@@ -124,6 +124,8 @@ class Explorer(anywidget.AnyWidget):
         scene = self.scenes[begin.scene]
         reading = scene.readings[begin.model, begin.expression]
         begin = replace(begin, level=next(iter(reading.frames[0].levels), "c3"), frame=scene.first.target_frame)
+        if centre := reading.frames[begin.frame].centre:
+            begin = replace(begin, step=len(centre.areas) - 1)  # what the mask is made of
         return replace(begin, word=_telling_word(reading), cell=_middle(reading, begin))
 
     def _beginning(self, scene: int) -> ExplorerState:
@@ -158,6 +160,10 @@ class Explorer(anywidget.AnyWidget):
             )
         if wanted.frame >= len(reading.frames) or (levels and wanted.level not in levels):
             raise RefsegError(f"The state names a frame or level that is not there: levels are {', '.join(levels)}.")
+        centre = reading.frames[wanted.frame].centre
+        last = len(centre.areas) - 1 if centre else wanted.step
+        if wanted.step > last:
+            raise RefsegError(f"The state names step {wanted.step} of the centre: the last one is {last}.")
         self.view = wanted.to_dict()
 
     @property
@@ -379,6 +385,8 @@ class Explorer(anywidget.AnyWidget):
                 f"“{reading.words[now.word]}” at level {now.level}, {NORMALISATIONS[now.normalisation]}: largest "
                 f"weight {largest}, in row {row + 1}, column {column + 1} of {shown.shape[0]} x {shown.shape[1]}."
             )
+        if now.layer == "centre" and (centre := reading.frames[now.frame].centre):
+            told.append(_gathering(centre, now.step))
         if now.guessing and now.word in reading.guesses:
             first = {way: best[0] for way, best in reading.guesses[now.word].items()}
             guessed = ", ".join(f"“{word}” {share:.0%} ({way})" for way, (word, share) in first.items())
@@ -397,8 +405,9 @@ class Explorer(anywidget.AnyWidget):
         """
         now = now or self.state
         reading = self.scenes[now.scene].readings[now.model, now.expression]
-        caption = f"Level {now.level}; each word's weights at all regions, mean over the query regions; "
-        caption += f"{NORMALISATIONS[now.normalisation]}; one scale for all words."
+        asked = "each word's weights at all regions"
+        asked += ", mean over the query regions" if reading.asking == "pair" else ""
+        caption = f"Level {now.level}; {asked}; {NORMALISATIONS[now.normalisation]}; one scale for all words."
         sheet = self.sheet(now, caption=caption)
         alt = f"The picture with its mask, and a map of each word: {', '.join(reading.words)}."
         table = word_table(reading, now.level, now.normalisation, now.frame)
@@ -454,6 +463,14 @@ def _telling_word(reading: Reading) -> int:
         scored = [n for n, score in enumerate(by_name["positions"]) if score]
         return scored[0] if scored else 0
     return 0
+
+
+def _gathering(centre: Centre, step: int) -> str:
+    """How far the pixels have gathered around a centre."""
+    shown, area, last = centre.similarity[step], centre.areas[step], len(centre.areas) - 1
+    after = f"after look {step} of {last}" if step else "of the sentence alone"
+    told = f"Cosine with the centre {after}: from {shown.min():.2f} to {shown.max():.2f} over all pixels"
+    return told + ("." if area is None else f", AUC {area:.3f}.")
 
 
 def _middle(reading: Reading, now: ExplorerState) -> tuple[int, int] | None:
