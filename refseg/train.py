@@ -15,12 +15,13 @@ process' share on a CPU, the whole batch on GPUs. Where parts draw random number
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from tqdm.auto import tqdm
 
-from refseg import checkpoint
+from refseg import checkpoint, sharding
 from refseg.datasets import build_dataset
 from refseg.datasets.broken import Broken, CollateReadable, TellsBroken
 from refseg.datasets.collate import Collate
@@ -258,15 +260,22 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     """
     folder, config = Path(folder), experiment.optim
     accelerator = Accelerator(cpu=device == "cpu")
+    divided = sharding.asked_for(accelerator)
+    if divided:
+        sharding.check(experiment)
+        sharding.load_everywhere()
     torch.manual_seed(config.seed)
     train_set, val_set, tokenizer = build_data(experiment.data)
     model, objective, optimizer = build_modules(experiment, train_set, tokenizer)
     recipe = describe(experiment)
     average = average_of(model, config.ema) if config.ema else None
     state = _resume(folder / "last", model, objective, optimizer, average, recipe, tokenizer)
-    model, objective, optimizer = _prepare(accelerator, model, objective, optimizer, config)
+    if average is not None:
+        average.to(accelerator.device)
+    together = copy.deepcopy(model) if divided else None
+    model, objective, optimizer = _prepare(accelerator, model, objective, optimizer, config, average)
     bare = accelerator.unwrap_model(model)
-    scored = bare if average is None else average.to(accelerator.device).module
+    averaged = bare if average is None else average.module
     share = accelerator.process_index, accelerator.num_processes
     _own_random_numbers(config.seed, state.step, share[0])
     loader = _loader(train_set, tokenizer, experiment, bare, state.step, *share)
@@ -275,13 +284,16 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     hidden = not progress or log.path is None
     resumed_at, started = state.seconds, time.perf_counter()
 
-    def save(name: str, training: dict[str, Tensor] | None, results: dict[str, Any]) -> None:
+    def undivided(network: nn.Module) -> nn.Module:
+        return network if together is None else sharding.put_together(network, together)
+
+    def save(name: str, network: nn.Module, training: dict[str, Tensor] | None, results: dict[str, Any]) -> None:
         if accelerator.is_main_process:
             record = {"experiment": recipe, "progress": asdict(state), "results": results}
             data = experiment.data
             checkpoint.save_checkpoint(
                 folder / name,
-                scored if training is None else bare,
+                network,
                 tokenizer,
                 data.image_size,
                 num_frames=data.num_frames,
@@ -308,15 +320,19 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
                 log.write(step=state.step, seconds=round(state.seconds, 2), **losses, **told)
                 bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
             if state.step % config.eval_every == 0 or state.step == config.steps:
+                scored = undivided(averaged).to(accelerator.device)
                 for statistics in scored.buffers():  # each process has its own; those of the first are scored and saved
                     broadcast(statistics)
                 results = evaluate(scored, val_set, tokenizer, progress=False, share=share)
                 log.write(step=state.step, seconds=round(state.seconds, 2), val=results)
                 if results["mIoU"] > state.best:
                     state.best = results["mIoU"]
-                    save("best", None, results)
+                    save("best", scored, None, results)
+                if divided:
+                    scored.cpu()  # there is room for a share of the weights, not for all of them beside it
             if state.step % config.save_every == 0 or state.step == config.steps:
-                save("last", _training_state(accelerator.unwrap_model(objective), optimizer, average), {})
+                training = _training_state(accelerator.unwrap_model(objective), optimizer, average)
+                save("last", undivided(bare), training, {})
                 _own_random_numbers(config.seed, state.step, share[0])
         accelerator.wait_for_everyone()
     if state.broken and not hidden:
@@ -330,11 +346,16 @@ def _prepare(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: OptimConfig,
+    average: AveragedModel | None = None,
 ) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
-    """Onto the device and, in several processes, wrapped; torch refuses to wrap an objective without weights."""
+    """Onto the device and, in several processes, wrapped or divided; torch does not wrap what has no weights."""
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # torch has it for GPUs only
     fit_to_machine(model, channels_last=config.channels_last, compile=config.compile, recompute=config.recompute)
+    if sharding.asked_for(accelerator):
+        parts = [model, objective] if average is None else [model, objective, average.module]
+        sharding.shard(parts, optimizer, accelerator.device)
+        return model, objective, optimizer
     model, optimizer = accelerator.prepare(model, optimizer)
     has_weights = any(parameter.requires_grad for parameter in objective.parameters())
     return model, accelerator.prepare(objective) if has_weights else objective.to(accelerator.device), optimizer
@@ -425,7 +446,7 @@ def train_step(
         with ExitStack() as waiting:
             if number < len(parts):  # processes exchange their gradients once, after the last part
                 for module in (model, objective):
-                    waiting.enter_context(accelerator.no_sync(module))
+                    waiting.enter_context(getattr(module, "no_sync", nullcontext)())
             part = part.to(accelerator.device)
             # bfloat16 has the range of float32 and needs no gradient scaler: torch's own autocast is all it takes.
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
@@ -439,7 +460,7 @@ def train_step(
         terms = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
         raise _diverged(f"loss is not finite at step {step + 1} ({terms})")
     norm = accelerator.clip_grad_norm_([*model.parameters(), *objective.parameters()], config.clip_norm)
-    if not torch.isfinite(norm):
+    if not torch.isfinite(sharding.full(norm)):
         raise _diverged(f"gradient is not finite at step {step + 1}")
     optimizer.step()
     rounded = {name: round(value, 5) for name, value in {**named, "loss": total}.items()}
@@ -564,6 +585,7 @@ def _training_state(
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
     if average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
+    tensors = sharding.whole(tensors.items())
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()

@@ -31,12 +31,11 @@ from refseg.train import build_data, read_log
 pytestmark = [pytest.mark.usefixtures("no_accelerate_state"), pytest.mark.timeout(600)]
 
 START = """
-import pickle, sys
+import importlib, pickle, sys
 from pathlib import Path
 from refseg.datasets import refshapes
-import test_many_processes as tasks
-name, arguments, refshapes.IMAGES = pickle.loads(Path(sys.argv[1]).read_bytes())
-getattr(tasks, name)(*arguments)
+tests, name, arguments, refshapes.IMAGES = pickle.loads(Path(sys.argv[1]).read_bytes())
+getattr(importlib.import_module(tests), name)(*arguments)
 """
 SECONDS = 240  # for a group of processes; a healthy one takes about ten, on a busy machine more
 
@@ -49,7 +48,7 @@ def launched(task, arguments, count, tmp_path):
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     file = tmp_path / f"task-{port}.pickle"
-    file.write_bytes(pickle.dumps((task.__name__, arguments, refshapes.IMAGES)))
+    file.write_bytes(pickle.dumps((task.__module__, task.__name__, arguments, refshapes.IMAGES)))
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", START, str(file)],
