@@ -5,12 +5,13 @@
     python benchmarks/alignformer.py --ship runs/alignformer_refshapes_short/last   # becomes the shipped checkpoint
     python benchmarks/alignformer.py --shipped              # how pixels gather in the shipped checkpoint, all of val
 
-Every row has the same steps and batches; CMSA keeps its learning rate. CMSA and MagNet are the runs of
+Every row has the same steps and batches, at 64 px; CMSA keeps its learning rate. CMSA and MagNet are the runs of
 ``benchmarks/magnet.py``, which are trained here if they are missing. All three have about a million parameters.
 
 The second table asks how well pixels gather around their centre: the probability that a pixel of the referent is nearer
 to it (cosine) than another pixel of the same picture (AUC, 0.5 is chance), before training and after, around the centre
-that the sentence alone gives and around the last one. Training goes on where it stopped; results go to
+that the sentence alone gives and around the last one. Finding every object is enough to do well in that; so around the
+last one it is also asked among the pixels of objects only. Training goes on where it stopped; results go to
 data/results/alignformer.json, and those of the shipped checkpoint to data/results/alignformer_gathering.json.
 """
 
@@ -26,7 +27,7 @@ import tyro
 from magnet import Magnet
 from torch import nn
 from torch.utils.data import DataLoader, Subset
-from trainings import SPLITS, kept, ship, spread, trained
+from trainings import SPLITS, at_one_budget, compared, kept, ship, spread
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
@@ -36,7 +37,6 @@ from refseg.metrics import gathering as gathering_of_steps
 from refseg.models import build_model
 from refseg.models.alignformer import centre_similarity
 from refseg.paths import checkpoints_dir, results_dir
-from refseg.presets import PRESETS
 from refseg.train import seconds_per_step
 from refseg.types import Prediction, RefBatch
 
@@ -48,7 +48,11 @@ ROWS = {
     "pixels contrasted, not instances": "alignformer_refshapes_pixel_contrast",
 }
 OTHERS = {"CMSA": "cmsa_refshapes", "MagNet": "magnet_refshapes"}
-CENTRES = {"sentence alone": 0, "last step": -1}
+CENTRES = {  # the step, and whether only the pixels of objects are compared
+    "sentence alone": (0, False),
+    "last step": (-1, False),
+    "last step, among objects": (-1, True),
+}
 SHIPPED = "alignformer_refshapes"
 
 
@@ -56,7 +60,7 @@ SHIPPED = "alignformer_refshapes"
 class AlignFormerBenchmark:
     """Train, score, and measure how pixels gather."""
 
-    steps: int = 3000
+    steps: int = 1000
     """Budget of every training."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One training each."""
@@ -108,7 +112,7 @@ class AlignFormerBenchmark:
         """The folder of the last checkpoint: the same number of updates for all."""
         if preset in OTHERS.values():
             return Magnet(steps=self.steps).train(preset, seed)
-        return trained("alignformer", preset, self.steps, seed)
+        return compared(preset, self.steps, seed)
 
     def score(self, preset: str, checkpoint: Path) -> dict:
         """Evaluations by split, and the times."""
@@ -116,7 +120,7 @@ class AlignFormerBenchmark:
         def measure() -> dict:
             splits = {split: evaluate_checkpoint(checkpoint, "refshapes", split, device="cpu") for split in SPLITS}
             per_image = splits["val"]["seconds"] / splits["val"]["N"]
-            step = seconds_per_step(PRESETS[preset](), device="cpu")
+            step = seconds_per_step(at_one_budget(preset, self.steps), device="cpu")
             return {**splits, "seconds per step": step, "seconds per sample": per_image}
 
         return kept(checkpoint.parent / "alignformer.json", measure)
@@ -137,7 +141,7 @@ def before_and_after(checkpoint: Path, samples: int) -> dict:
 
 def val_batches(tokenizer, image_size: int, samples: int) -> DataLoader:
     """Samples spread over val."""
-    dataset = build_dataset("refshapes", "val", build_transform(image_size))
+    dataset = build_dataset("refshapes", "val", build_transform(image_size), objects=True)
     step = max(1, len(dataset) // samples)
     return DataLoader(Subset(dataset, range(0, len(dataset), step)), batch_size=32, collate_fn=Collate(tokenizer))
 
@@ -155,8 +159,13 @@ def gathering(model: nn.Module, batches: DataLoader) -> dict[str, float]:
 def batch_areas(prediction: Prediction, batch: RefBatch) -> dict[str, list[float]]:
     """The same for each sample of a batch that has pixels of both kinds."""
     similarity = centre_similarity(prediction.trace["pixels"], prediction.trace["centres"])  # [B,S,h,w]
-    of_steps = [gathering_of_steps(*one) for one in zip(similarity, batch.mask, batch.pixel_valid, strict=True)]
-    return {name: [x[step] for x in of_steps if x[step] is not None] for name, step in CENTRES.items()}
+    areas = {name: [] for name in CENTRES}
+    for maps, mask, valid, objects in zip(similarity, batch.mask, batch.pixel_valid, batch.objects > 0, strict=True):
+        everywhere, among = gathering_of_steps(maps, mask, valid), gathering_of_steps(maps, mask, objects)
+        for name, (step, objects_only) in CENTRES.items():
+            area = (among if objects_only else everywhere)[step]
+            areas[name] += [] if area is None else [area]
+    return areas
 
 
 def table(result: dict) -> str:

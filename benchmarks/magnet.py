@@ -2,13 +2,13 @@
 
     python benchmarks/magnet.py                          # trains what is missing, row by row; prints the tables
     python benchmarks/magnet.py --only magnet_refshapes --seeds 1   # one training, say in a second terminal
-    python benchmarks/magnet.py --steps 3000 --share 0.1 # a tenth of the training pictures
+    python benchmarks/magnet.py --share 0.1              # a tenth of the training pictures
     python benchmarks/magnet.py --ship runs/magnet_refshapes/last   # that training becomes the shipped checkpoint
     python benchmarks/magnet.py --shipped                # what the shipped checkpoint makes of hidden words, all of val
 
-Every row has the same steps and batches; CMSA keeps its learning rate. The second table asks what the trained heads
-make of a hidden word that names the colour or the shape of something: with picture and mask, without the mask, and
-what can be guessed from the words alone, by a text encoder that was trained on nothing else. Synonyms count as right.
+Every row has the same steps and batches, at 64 px; CMSA keeps its learning rate. The second table asks what the trained
+heads make of a hidden word that names the colour or the shape of something: with picture and mask, without the mask,
+and what can be guessed from the words alone, by a text encoder that was trained on nothing else. Synonyms count.
 Stopped at any time, the same command goes on where it was; results go to data/results/magnet.json after every row, and
 those of the shipped checkpoint to data/results/magnet_recovery.json.
 """
@@ -20,12 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import trainings
 import tyro
 from safetensors.torch import load_file, save_file
 from torch import nn
-from trainings import SPLITS, kept, split_scores, spread
+from trainings import SPLITS, compared, kept, split_scores, spread
 
-from refseg.checkpoint import load_checkpoint, save_checkpoint
+from refseg.checkpoint import load_checkpoint
 from refseg.datasets import build_dataset, build_transform
 from refseg.grounding import Tally, WordGuesser, WordsAlone, recover, trained_heads, write_heads
 from refseg.losses import hidden_word_loss
@@ -34,7 +35,7 @@ from refseg.objectives.mask_grounding import hide_some, hideable_ids
 from refseg.paths import checkpoints_dir, results_dir, runs_dir
 from refseg.presets import PRESETS
 from refseg.tokenizer import WordVocabulary
-from refseg.train import learning_rate, train
+from refseg.train import learning_rate
 
 ROWS = {
     "MagNet": "magnet_refshapes",
@@ -52,7 +53,7 @@ SHIPPED = "magnet_refshapes"
 class Magnet:
     """Train and score."""
 
-    steps: int = 3000
+    steps: int = 1000
     """Budget of every training."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One training each."""
@@ -104,12 +105,7 @@ class Magnet:
 
     def train(self, preset: str, seed: int) -> Path:
         """The folder of the last checkpoint: the same number of updates for all."""
-        experiment = PRESETS[preset]()
-        optim = replace(experiment.optim, steps=self.steps, seed=seed)
-        data = replace(experiment.data, train_share=self.share)
-        folder = runs_dir() / "magnet" / f"{preset}-{self.steps}-{self.share}-{seed}"
-        train(replace(experiment, optim=optim, data=data), folder, device="cpu")
-        return folder / "last"
+        return compared(preset, self.steps, seed, self.share)
 
     def ask_the_shipped(self) -> None:
         """Write data/results/magnet_recovery.json."""
@@ -143,17 +139,9 @@ def described(tallies: dict[str, Tally]) -> dict:
 
 
 def ship(last: Path) -> None:
-    """Make ``last/`` of a training the shipped checkpoint: the weights as they are, and the heads beside them."""
+    """Make ``last/`` of a training the shipped checkpoint, with its heads beside the weights."""
     loaded = load_checkpoint(last)
-    heads = trained_heads(loaded, words_alone(loaded.tokenizer))
-    folder = checkpoints_dir() / SHIPPED
-    card = folder / "README.md"
-    text = card.read_text() if card.exists() else None
-    save_checkpoint(folder, loaded.model, loaded.tokenizer, loaded.image_size, record=loaded.config["record"])
-    write_heads(folder, heads)
-    if text is not None:
-        card.write_text(text)
-    print(f"{last} is shipped as {folder}: make SHA256SUMS anew (refseg doctor says how).")
+    write_heads(trainings.ship(last, SHIPPED), trained_heads(loaded, words_alone(loaded.tokenizer)))
 
 
 def words_alone(tokenizer: WordVocabulary) -> WordsAlone:

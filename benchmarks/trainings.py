@@ -11,10 +11,13 @@ from pathlib import Path
 from refseg.checkpoint import load_checkpoint, save_checkpoint
 from refseg.evaluate import evaluate_checkpoint
 from refseg.paths import checkpoints_dir, runs_dir
-from refseg.presets import PRESETS
+from refseg.presets import PRESETS, Experiment
 from refseg.train import train
 
 SPLITS = ("val", "testA", "testB", "testC")  # of RefShapes
+
+
+COMPARED_AT = 64  # pixels: less than half the time of a step at 96
 
 
 def trained(benchmark: str, preset: str, steps: int, seed: int) -> Path:
@@ -23,6 +26,27 @@ def trained(benchmark: str, preset: str, steps: int, seed: int) -> Path:
     folder = runs_dir() / benchmark / f"{preset}-{steps}-{seed}"
     train(replace(experiment, optim=replace(experiment.optim, steps=steps, seed=seed)), folder, device="cpu")
     return folder / "last"
+
+
+def compared(preset: str, steps: int, seed: int, share: float = 1.0) -> Path:
+    """As ``trained``, in the budget of ``at_one_budget``."""
+    folder = runs_dir() / "compared" / f"{preset}-{steps}-{share}-{seed}"
+    train(at_one_budget(preset, steps, seed, share), folder, device="cpu")
+    return folder / "last"
+
+
+def at_one_budget(preset: str, steps: int, seed: int = 0, share: float = 1.0) -> Experiment:
+    """A preset as it is where whole systems are compared: small, for more trainings in the time that there is.
+
+    Pictures of 64 px; the first fifth of the steps on short expressions, a tenth of them to warm up.
+
+    Args:
+        share: of the training pictures.
+    """
+    experiment = PRESETS[preset]()
+    optim = replace(experiment.optim, steps=steps, seed=seed, short_steps=steps // 5, warmup_steps=steps // 10)
+    data = replace(experiment.data, image_size=COMPARED_AT, train_share=share)
+    return replace(experiment, optim=optim, data=data)
 
 
 def ship(last: Path, name: str) -> Path:

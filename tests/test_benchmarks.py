@@ -222,9 +222,10 @@ def trained_grounded(monkeypatch, tiny_experiment, tmp_path, no_accelerate_state
         monkeypatch.setitem(magnet.PRESETS, name, lambda: experiment)
     alone = magnet.train_on_words_alone
     monkeypatch.setattr(magnet, "train_on_words_alone", lambda tokenizer: alone(tokenizer, steps=2, batch_size=3))
-    monkeypatch.setattr(magnet, "runs_dir", lambda: tmp_path / "runs")
+    for module in (magnet, magnet.trainings):
+        monkeypatch.setattr(module, "runs_dir", lambda: tmp_path / "runs")
+        monkeypatch.setattr(module, "checkpoints_dir", lambda: tmp_path / "checkpoints")
     monkeypatch.setattr(magnet, "results_dir", lambda: tmp_path)
-    monkeypatch.setattr(magnet, "checkpoints_dir", lambda: tmp_path / "checkpoints")
     return magnet
 
 
@@ -233,7 +234,7 @@ def test_magnet_goes_on_row_by_row(trained_grounded, monkeypatch, tmp_path, caps
     magnet = trained_grounded
     monkeypatch.setattr(magnet, "ROWS", {"one": "magnet_refshapes", "two": "cmsa_refshapes"})
     monkeypatch.setattr(magnet, "SPLITS", ("val",))
-    benchmark, trained, really = magnet.Magnet(steps=2, seeds=(0, 1), recovered=7), [], magnet.train
+    benchmark, trained, really = magnet.Magnet(steps=2, seeds=(0, 1), recovered=7), [], magnet.trainings.train
 
     def train(experiment, folder, **options):
         trained.append(folder.name)
@@ -241,7 +242,7 @@ def test_magnet_goes_on_row_by_row(trained_grounded, monkeypatch, tmp_path, caps
             raise KeyboardInterrupt
         return really(experiment, folder, progress=False, **options)
 
-    monkeypatch.setattr(magnet, "train", train)
+    monkeypatch.setattr(magnet.trainings, "train", train)
     with pytest.raises(KeyboardInterrupt):
         benchmark.run()
     assert set(json.loads((tmp_path / "magnet.json").read_text())["rows"]) == {"one"}
@@ -281,10 +282,10 @@ def test_a_training_is_shipped_with_its_heads(trained_grounded, tmp_path, capsys
 
 def test_the_rows_of_alignformer_have_one_budget(monkeypatch):
     alignformer = load("alignformer", monkeypatch)
-    experiments = [alignformer.PRESETS[preset]() for preset in alignformer.ROWS.values()]
+    experiments = [PRESETS[preset]() for preset in alignformer.ROWS.values()]
     assert all(e.optim == experiments[0].optim and e.data == experiments[0].data for e in experiments)
     for preset in alignformer.OTHERS.values():  # CMSA keeps its learning rate
-        other, own = alignformer.PRESETS[preset](), experiments[0]
+        other, own = PRESETS[preset](), experiments[0]
         assert other.data == own.data
         for name in ("steps", "batch_size", "short_steps", "expressions_per_image"):
             assert getattr(other.optim, name) == getattr(own.optim, name)
@@ -298,9 +299,15 @@ def test_how_pixels_gather_by_hand(monkeypatch):
     mask = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
     mask[..., :2, :] = True
     batch = alignformer.RefBatch(*[None] * 4, mask, torch.ones_like(mask), ["x"], *[None] * 5, frame_valid=mask)
+    batch.objects = mask.long()
+    batch.objects[..., 2:, 2:] = 3  # another object; the region beside it is background
     areas = alignformer.batch_areas(alignformer.Prediction(mask, {"pixels": pixels, "centres": centres}), batch)
     # Cosines with the first centre: 0 and 0.71 for the referent, 1 and 0 for the others.
-    assert areas == {"sentence alone": [pytest.approx(1.5 / 4)], "last step": [1.0]}
+    assert areas == {
+        "sentence alone": [pytest.approx(1.5 / 4)],
+        "last step": [1.0],
+        "last step, among objects": [1.0],
+    }
 
 
 def test_the_tables_of_alignformer_by_hand(monkeypatch):
@@ -312,11 +319,12 @@ def test_the_tables_of_alignformer_by_hand(monkeypatch):
     rows = {"net": dict(enumerate(by_seed))}
     expected = "| net | 1,234 |" + " 0.200 ± 0.141 |" * 4 + " 250 | 7 |"
     assert alignformer.table({"rows": rows}).splitlines()[2] == expected
-    run = {"before": {"sentence alone": 0.5, "last step": 0.25}, "after": {"sentence alone": 0.75, "last step": 1.0}}
+    values = {"before": (0.5, 0.25, 0.0), "after": (0.75, 1.0, 0.625)}
+    run = {time: dict(zip(alignformer.CENTRES, areas)) for time, areas in values.items()}
     head, _, row = alignformer.gathering_table({"gathering": {"net": {"0": run}}}).splitlines()
-    columns = ["sentence alone, before", "sentence alone, after", "last step, before", "last step, after"]
+    columns = [f"{name}, {time}" for name in alignformer.CENTRES for time in ("before", "after")]
     assert head == f"| AUC around the centre | {' | '.join(columns)} |"
-    assert row == "| net | 0.500 | 0.750 | 0.250 | 1.000 |"
+    assert row == "| net | 0.500 | 0.750 | 0.250 | 1.000 | 0.000 | 0.625 |"
 
 
 def test_a_run_of_the_alignformer_benchmark(monkeypatch, tiny_refshapes, no_accelerate_state, tmp_path, capsys):
@@ -325,15 +333,14 @@ def test_a_run_of_the_alignformer_benchmark(monkeypatch, tiny_refshapes, no_acce
     monkeypatch.setattr(sys.modules["trainings"], "runs_dir", lambda: tmp_path)
     monkeypatch.setattr(alignformer, "OTHERS", {})
     monkeypatch.setattr(alignformer, "ROWS", {"AlignFormer": "alignformer_refshapes"})
-    whole = alignformer.PRESETS["alignformer_refshapes"]
+    whole = PRESETS["alignformer_refshapes"]
 
     def tiny():
         experiment = whole()
-        experiment.data.image_size = 32
         experiment.data.val_samples, experiment.optim.batch_size = 3, 4
         return experiment
 
-    monkeypatch.setitem(alignformer.PRESETS, "alignformer_refshapes", tiny)
+    monkeypatch.setitem(sys.modules["trainings"].PRESETS, "alignformer_refshapes", tiny)
     monkeypatch.setattr(alignformer, "seconds_per_step", lambda experiment, device: 0.5)
     out = tmp_path / "alignformer.json"
     alignformer.AlignFormerBenchmark(steps=2, seeds=(0,), gathered=5, out=out).run()
@@ -350,7 +357,7 @@ def test_a_run_of_the_alignformer_benchmark(monkeypatch, tiny_refshapes, no_acce
     (shipped / "README.md").write_text("a card")
     for module in (alignformer, sys.modules["trainings"]):
         monkeypatch.setattr(module, "checkpoints_dir", lambda: tmp_path / "checkpoints")
-    last = tmp_path / "alignformer" / "alignformer_refshapes-2-0" / "last"
+    last = tmp_path / "compared" / "alignformer_refshapes-2-1.0-0" / "last"
     alignformer.AlignFormerBenchmark(ship=last).run()
     alignformer.AlignFormerBenchmark(shipped=True, out=out).run()
     again = json.loads(out.read_text())
