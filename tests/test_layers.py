@@ -20,7 +20,7 @@ LAYERS = [
     "datasets models losses metrics",
     "objectives checkpoint viz protocols tuning",
     "evaluate score presets published exercises hub",
-    "predict pointing grounding",  # the first two take evaluate's way from a model to a mask
+    "predict pointing grounding sharding",  # the first two take evaluate's way from a model to a mask
     "train explorer",
     "doctor tour convert wheelhouse",  # each is a command, so the command line stands above them
     "catchup",  # shows what the doctor finds

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import MethodType
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,14 +68,18 @@ class SwinStage(nn.Module):
     def __init__(self, stage: nn.Module):
         super().__init__()
         self.downsample, self.blocks = stage.downsample, stage.blocks
+        for block in self.blocks:
+            block.forward = MethodType(padded_first, block)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,2C,h/2,w/2], rounded up; the first stage keeps the shape."""
-        x = self.downsample(x.permute(0, 2, 3, 1))
-        for block in self.blocks:
-            x = x + block.drop_path1(window_attention(block, block.norm1(x)))
-            x = x + block.drop_path2(block.mlp(block.norm2(x)))
-        return x.permute(0, 3, 1, 2)
+        return self.blocks(self.downsample(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+
+
+def padded_first(block: nn.Module, x: Tensor) -> Tensor:
+    """What one of timm's blocks computes, [B,h,w,C] to the same, with ``window_attention``."""
+    x = x + block.drop_path1(window_attention(block, block.norm1(x)))
+    return x + block.drop_path2(block.mlp(block.norm2(x)))
 
 
 def window_attention(block: nn.Module, x: Tensor) -> Tensor:
