@@ -266,15 +266,19 @@ def area_under_curve(values: Tensor, positive: Tensor) -> float | None:
     return ((below + at_most) / 2).mean().item() / len(negatives)
 
 
-def gathering(similarity: Tensor, mask: Tensor, pixel_valid: Tensor) -> list[float | None]:
+def gathering(similarity: Tensor, mask: Tensor, compared: Tensor) -> list[float | None]:
     """Do the referent's pixels gather? The area under the curve of their similarity to a centre, step by step.
+
+    Against the background even a network does well that finds every object and does not know which one is meant. The
+    harder question is asked among the pixels of objects only.
 
     Args:
         similarity: [S,h,w], of one sample.
-        mask, pixel_valid: [1,H,W] bool; a place of the grid is the referent's, or real, where that covers most of it.
+        mask: [1,H,W] bool; a place of the grid is the referent's where that covers most of it.
+        compared: [1,H,W] bool, likewise: all real pixels, or those of objects.
 
     Returns:
         S values, None where there is no pixel of either kind
     """
-    referent, real = (F.adaptive_avg_pool2d(x.float(), similarity.shape[-2:])[0] > 0.5 for x in (mask, pixel_valid))
-    return [area_under_curve(of_step[real], referent[real]) for of_step in similarity]
+    referent, taken = (F.adaptive_avg_pool2d(x.float(), similarity.shape[-2:])[0] > 0.5 for x in (mask, compared))
+    return [area_under_curve(of_step[taken], referent[taken]) for of_step in similarity]

@@ -447,15 +447,23 @@ class Panel {
     return { shape, values: values.map((value) => 2 * value - 1), step: Math.min(this.state.step, shape[0] - 1) };
   }
 
+  // How often a pixel of the referent is nearer to the centre than another one, in words; "" without the truth.
+  area(slot = 0) {
+    const { areas, among } = this.frame(slot).centre;
+    const { step } = this.cosines(slot);
+    if (areas[step] === null) return "";
+    const objects = among[step] === null ? "" : `, among objects ${among[step].toFixed(3)}`;
+    return `AUC ${areas[step].toFixed(3)}${objects}. `;
+  }
+
   centreMap(slot) {
-    const { extent, areas } = this.frame(slot).centre;
+    const { extent } = this.frame(slot).centre;
     const { shape, values: all, step } = this.cosines(slot);
     const [S, h, w] = shape;
     const values = all.subarray(step * h * w, (step + 1) * h * w);
     const here = extremes(values);
     const title = `Similarity to the centre, ${step ? `look ${step} of ${S - 1}` : "sentence alone"}`;
-    const area = areas[step] === null ? "" : ` AUC ${areas[step].toFixed(3)}.`;
-    const caption = `Here from ${told(here.low)} to ${told(here.high)}, one scale for all steps.${area}`;
+    const caption = `${this.area(slot)}Here from ${told(here.low)} to ${told(here.high)}, one scale for all steps.`;
     const { low, high } = extremes(all);
     return { extent, values, h, w, low, high, title, caption };
   }
@@ -1300,10 +1308,11 @@ class Panel {
 
   worth() {
     if (this.state.layer === "centre" && this.frame().centre) {
-      const { areas } = this.frame().centre;
-      const area = areas[this.cosines().step];
-      const told = area === null ? "Not known without the truth. " : `AUC ${area.toFixed(3)}. `;
-      return `${told}AUC: of two pixels, one of the referent and one not, how often the first is nearer; 0.5 is chance.`;
+      return (
+        `${this.area() || "Not known without the truth. "}AUC: of two pixels, one of the referent and one not, how often ` +
+        "the first is nearer; 0.5 is chance. Finding every object is enough to do well against the background; which " +
+        "one is meant shows among objects."
+      );
     }
     if (!this.level()) return "There is no map to judge.";
     const model = this.content.models[this.state.model];

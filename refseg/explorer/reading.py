@@ -62,6 +62,7 @@ class Centre:
     extent: tuple[float, float, float, float]
     similarity: Tensor  # [S,h,w], cosines; first around the sentence alone, last around what the mask is made of
     areas: list[float | None]  # of each step, see ``metrics.gathering``; None where the truth is not known
+    among: list[float | None]  # the same among the pixels of objects; None where the data set does not know them
 
 
 @dataclass
@@ -189,7 +190,8 @@ def _frame_to_wire(frame: FrameReading) -> dict[str, Any]:
     wire = {"mask": pack_mask(frame.mask), "prob": pack(frame.prob), "levels": levels}
     if centre := frame.centre:  # half of one plus the cosine: what is packed is not negative
         similarity = pack((1 + centre.similarity) / 2, 16)
-        wire["centre"] = {"extent": list(centre.extent), "similarity": similarity, "areas": centre.areas}
+        wire["centre"] = {"extent": list(centre.extent), "similarity": similarity}
+        wire["centre"] |= {"areas": centre.areas, "among": centre.among}
     return wire
 
 
@@ -203,7 +205,8 @@ def _frame_from_wire(wire: dict[str, Any]) -> FrameReading:
     }
     centre = None
     if packed := wire.get("centre"):
-        centre = Centre(tuple(packed["extent"]), 2 * unpack(packed["similarity"]) - 1, packed["areas"])
+        similarity = 2 * unpack(packed["similarity"]) - 1
+        centre = Centre(tuple(packed["extent"]), similarity, packed["areas"], packed["among"])
     return FrameReading(unpack_mask(wire["mask"]), unpack(wire["prob"]), levels, centre)
 
 
@@ -333,9 +336,13 @@ class Reader:
         if not hasattr(self.model, "centre_maps"):
             return None
         (maps,) = self.model.centre_maps(batch)
-        areas = gathering(maps, batch.mask[0], batch.pixel_valid[0]) if known else [None] * len(maps)
-        crop = Crop(batch.pixel_valid[0, 0].cpu(), tuple(maps.shape[-2:]))
-        return Centre(crop.extent, crop(maps.cpu()), areas)
+        mask, valid, areas, among = batch.mask[0], batch.pixel_valid[0], [None] * len(maps), [None] * len(maps)
+        if known:
+            areas = gathering(maps, mask, valid)
+        if known and batch.objects is not None:
+            among = gathering(maps, mask, batch.objects[0] > 0)
+        crop = Crop(valid[0].cpu(), tuple(maps.shape[-2:]))
+        return Centre(crop.extent, crop(maps.cpu()), areas, among)
 
     def _asked(self, method: str, batch: RefBatch) -> dict[str, Any]:
         """What a method of the network gives by level, {} if it has none or its blocks have nothing to show."""

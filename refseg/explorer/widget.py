@@ -467,10 +467,11 @@ def _telling_word(reading: Reading) -> int:
 
 def _gathering(centre: Centre, step: int) -> str:
     """How far the pixels have gathered around a centre."""
-    shown, area, last = centre.similarity[step], centre.areas[step], len(centre.areas) - 1
+    shown, area, among, last = centre.similarity[step], centre.areas[step], centre.among[step], len(centre.areas) - 1
     after = f"after look {step} of {last}" if step else "of the sentence alone"
     told = f"Cosine with the centre {after}: from {shown.min():.2f} to {shown.max():.2f} over all pixels"
-    return told + ("." if area is None else f", AUC {area:.3f}.")
+    told += "" if area is None else f", AUC {area:.3f}"
+    return told + ("." if among is None else f", among objects {among:.3f}.")
 
 
 def _middle(reading: Reading, now: ExplorerState) -> tuple[int, int] | None:

@@ -44,6 +44,7 @@ def test_everything_is_the_networks_own(centred, sample):
     frame = centred.reading.frames[0]
     assert torch.equal(frame.centre.similarity, centre[0]) and len(frame.centre.similarity) == STEPS
     assert frame.centre.areas == gathering(centre[0], batch.mask[0], batch.pixel_valid[0])
+    assert frame.centre.among == gathering(centre[0], batch.mask[0], batch.objects[0] > 0) != [None] * STEPS
     assert centred.reading.asking == "word" and frame.levels.keys() == maps.keys()
     for name, level in frame.levels.items():
         assert torch.equal(level.maps, maps[name][0]) and level.alpha is None
@@ -54,6 +55,7 @@ def test_text_and_back(centred):
     wire = json.loads(json.dumps(centred.reading.to_wire()))
     back, here = Reading.from_wire(wire), centred.reading
     assert back.asking == "word" and back.frames[0].centre.areas == here.frames[0].centre.areas
+    assert back.frames[0].centre.among == here.frames[0].centre.among
     assert torch.allclose(back.frames[0].centre.similarity, here.frames[0].centre.similarity, atol=1e-4)
     assert torch.allclose(back.frames[0].levels["c2"].beta, here.frames[0].levels["c2"].beta, atol=1e-4)
 
@@ -66,7 +68,7 @@ def test_padding_is_cut_away(centred, sample):
     h, w = centre.similarity.shape[1:]
     left, top, right, bottom = centre.extent
     assert w == 24 and 7 <= h <= 9 and (left, right) == (0, 1) and top <= 0 and bottom >= 1
-    assert centre.areas == [None] * STEPS
+    assert centre.areas == centre.among == [None] * STEPS
 
 
 def test_without_words_that_meet_pixels_there_is_still_a_centre(centred, sample):
@@ -88,7 +90,7 @@ def test_the_step_in_words(centred):
     said = centred.show(layer="centre", step=0).sentence()
     low, high = centre.similarity[0].min(), centre.similarity[0].max()
     assert f"Cosine with the centre of the sentence alone: from {low:.2f} to {high:.2f}" in said
-    assert f"AUC {centre.areas[0]:.3f}." in said
+    assert f"AUC {centre.areas[0]:.3f}, among objects {centre.among[0]:.3f}." in said
     assert "after look 2 of 3" in centred.show(step=2).sentence()
     assert "Cosine" not in centred.show(layer="word").sentence()
     with pytest.raises(RefsegError, match="names step 4 of the centre: the last one is 3"):
@@ -144,8 +146,9 @@ def test_steps_by_switch_and_by_key(centred, tmp_path, open_page):
         image = opened.get_by_role("img", name=f"Similarity to the centre, {name}: from {low} to {high}.")
         assert image.count() == 1, "the scale is that of all steps"
         heard = opened.locator("[aria-live=polite]").inner_text()
-        assert f"Similarity to the centre, {name}." in heard and f"AUC {centre.areas[step]:.3f}." in heard
-        assert f"AUC {centre.areas[step]:.3f}" in opened.locator(".rx-under").inner_text()
+        area = f"AUC {centre.areas[step]:.3f}, among objects {centre.among[step]:.3f}."
+        assert f"Similarity to the centre, {name}." in heard and area in heard
+        assert area in opened.locator(".rx-under").inner_text()
     opened.keyboard.press("]")
     assert steps.get_by_label("look 2").is_checked()
     for _ in range(3):
