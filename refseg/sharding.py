@@ -110,7 +110,8 @@ def _mean_over_processes(parameter: nn.Parameter) -> None:
 def blocks_of(part: nn.Module, least: int | None = None) -> list[nn.Module]:
     """What is gathered by itself: the members of lists of modules, as the layers of an encoder are, which are called.
 
-    Those with at least ``least`` (``BLOCK``) weights that are in no smaller block, the inner ones first.
+    Those with at least ``least`` (``BLOCK``) weights that are in no smaller block, the inner ones first. Single layers
+    are not: an activation that writes into what a Linear gave would wipe out what torch has noted there.
     """
     least = BLOCK if least is None else least
     containers = [module for module in part.modules() if isinstance(module, (*LISTS, nn.Sequential))]
@@ -118,7 +119,8 @@ def blocks_of(part: nn.Module, least: int | None = None) -> list[nn.Module]:
     blocks, taken = [], set()
     for module in reversed(list(part.modules())):  # what is inside comes before what it is in
         own = set(module.parameters()) - taken
-        if module in members and not isinstance(module, LISTS) and sum(p.numel() for p in own) >= max(1, least):
+        is_block = module in members and any(module.children()) and not isinstance(module, LISTS)
+        if is_block and sum(parameter.numel() for parameter in own) >= max(1, least):
             blocks.append(module)
             taken |= own
     return blocks
