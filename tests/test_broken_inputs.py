@@ -114,6 +114,20 @@ def test_unknown_words_only(predict, tmp_path):
     assert answer[2] == "Not in the vocabulary: zzz, qqq\n"
 
 
+@pytest.mark.parametrize("network", ["tiny_grounded", "tiny_alignformer"])
+def test_every_network_takes_what_people_hand_in(network, request, predict, tmp_path):
+    """One pixel, a picture much wider than high, more words than it reads, and none that it knows."""
+    checkpoint = request.getfixturevalue(network)
+    for size in ((1, 1), (90, 7)):
+        image = picture(tmp_path / "odd.png", size=size)
+        assert_predicted(predict(image, checkpoint=checkpoint), tmp_path, size)
+    answer = predict(expression="the red circle " * 67, checkpoint=checkpoint)
+    assert_predicted(answer, tmp_path, (53, 37))
+    assert answer[2] == "Only the first 20 words are read.\n"
+    assert_predicted(predict(expression="zzz qqq", checkpoint=checkpoint), tmp_path, (53, 37))
+    assert_one_line(predict(expression=" ", checkpoint=checkpoint), "has no word in it")
+
+
 # ---- data sets -------------------------------------------------------------------------------------------------
 
 

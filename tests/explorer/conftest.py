@@ -26,24 +26,6 @@ def explorer(tiny_checkpoint, sample):
     return Explorer(tiny_checkpoint, sample)
 
 
-@pytest.fixture
-def tiny_alignformer(tiny_experiment, tmp_path) -> Path:
-    """A small AlignFormer, untrained."""
-    from dataclasses import replace
-
-    from refseg.checkpoint import save_checkpoint
-    from refseg.models import build_model
-    from refseg.models.alignformer import AlignFormerConfig
-    from refseg.models.halving_backbone import HalvingBackboneConfig
-    from refseg.train import build_data
-
-    _, _, tokenizer = build_data(tiny_experiment.data)
-    backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
-    model = build_model(replace(AlignFormerConfig.lesson(len(tokenizer)), backbone=backbone))
-    save_checkpoint(tmp_path / "alignformer", model, tokenizer, 48)
-    return tmp_path / "alignformer"
-
-
 @pytest.fixture(scope="module")
 def chromium() -> str:
     """Where the browser is; without one the test skips, except in CI, which has to have one."""
