@@ -329,16 +329,16 @@ class Panel {
     return level ? level.maps.shape.slice(1) : [1, 1];
   }
 
-  layers() {
-    const level = this.level();
+  layers(slot = 0) {
+    const level = this.level(slot);
     const there = {
       word: level,
       region: level?.beta,
       mask: true,
-      centre: this.frame().centre,
+      centre: this.frame(slot).centre,
       memory: level?.memory,
       reset: level?.reset,
-      frames: Object.keys(this.reading().looks).length,
+      frames: Object.keys(this.reading(slot).looks).length,
     };
     return Object.fromEntries(Object.entries(LAYERS).filter(([name]) => there[name]));
   }
@@ -393,9 +393,9 @@ class Panel {
     const reading = this.reading(slot);
     const level = this.level(slot);
     const whole = { extent: [0, 0, 1, 1], low: 0, high: 1, unit: "plain", colours: COLOURS.cividis };
-    const layer = this.layers()[this.state.layer] ? this.state.layer : "mask";
-    if (layer === "centre" && this.frame(slot).centre) return { ...whole, ...this.centreMap(slot) };
-    if (layer === "mask" || layer === "centre" || !level) {
+    const layer = this.layers(slot)[this.state.layer] ? this.state.layer : "mask";
+    if (layer === "centre") return { ...whole, ...this.centreMap(slot) };
+    if (layer === "mask" || !level) {
       const { shape, values } = numbers(this.maskOn(slot).prob);
       return { ...whole, values, h: shape[0], w: shape[1], title: "Probability of the mask" };
     }

@@ -4,6 +4,7 @@ a real Chromium on a page from a file; without a centre there is no trace of it.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -181,6 +182,22 @@ def test_both_directions_of_one_score_map(centred, tmp_path, open_page):
     assert opened.locator(".rx-value").all_inner_texts() == shares
     opened.locator(".rx-words input").nth(1).check(force=True)  # a click on a word: where it looks
     assert opened.get_by_role("img", name=f"Where “{words[1]}” looks").count() == 1
+
+
+@pytest.mark.parametrize(
+    "first, second", [("tiny_checkpoint", "tiny_alignformer"), ("tiny_alignformer", "tiny_grounded")]
+)
+def test_networks_that_do_not_have_the_same_maps_are_compared(first, second, request, sample, tmp_path, open_page):
+    """Where the second lacks what is asked for, its mask stands there; whatever goes wrong fails in ``open_page``."""
+    one, other = (request.getfixturevalue(name) for name in (first, second))
+    opened = show(Explorer(one, sample, other_model=other), tmp_path, open_page)
+    layers = opened.get_by_role("group", name="Map of").get_by_role("radio")
+    for n in range(layers.count()):
+        layers.nth(n).check(force=True)
+        opened.locator(".rx-stage").first.press("ArrowRight")
+        assert opened.get_by_role("img", name=re.compile("^B: ")).count() == 1
+    lacking = opened.get_by_role("img", name=re.compile("^B: Probability of the mask"))
+    assert lacking.count() == 1, "the last layer, the reset gate or the centre"
 
 
 def test_a_page_without_a_centre_has_nothing_of_it(explorer, tmp_path, open_page):
