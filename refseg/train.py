@@ -11,6 +11,7 @@ optimiser and random state, so a run that was killed resumes to the same weights
 a run. What they minimise is the mean of the processes' losses: that of one process where a loss is a mean over samples,
 and very nearly so where it is one over pixels (BCE) and pictures are padded differently. BatchNorm that learns sees a
 process' share on a CPU, the whole batch on GPUs. Where parts draw random numbers, each process draws its own.
+Launched with ``--use_fsdp`` they divide the weights, see ``sharding``: losses and checkpoints are the same.
 """
 
 from __future__ import annotations
@@ -255,8 +256,9 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
 
     Raises:
         RefsegError: the loss is not finite (the message names the step), the folder is another run's, the disk is full,
-            another process has stopped, or a sample cannot be read. Training samples that cannot are left out where
-            ``data.broken`` is "skip"; validation stops at one, because a score over fewer samples is another score.
+            another process has stopped, --use_fsdp does not go with the experiment (``sharding.check``), or a sample
+            cannot be read. Training samples that cannot are left out where ``data.broken`` is "skip"; validation stops
+            at one, because a score over fewer samples is another score.
     """
     folder, config = Path(folder), experiment.optim
     accelerator = Accelerator(cpu=device == "cpu")

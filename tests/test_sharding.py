@@ -34,7 +34,8 @@ pytestmark = [pytest.mark.usefixtures("no_accelerate_state"), pytest.mark.timeou
 
 def launched_with_fsdp(block=5000):
     """What `accelerate launch --use_fsdp` tells its processes, and blocks of lessons' size."""
-    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    told = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
+    os.environ |= told
     sharding.BLOCK = block
 
 
@@ -49,6 +50,7 @@ def task_train_both_ways(experiment, folder):
     fit(experiment, folder / "whole")
     launched_with_fsdp()
     fit(experiment, folder / "divided")
+    assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "false"  # else transformers reads weights in one only
 
 
 @pytest.fixture(scope="module")
