@@ -179,6 +179,38 @@ MUTATIONS = [
         "test_tokenizer.py",
         "02",
     ),
+    Mutation(
+        "words that say nothing are hidden",
+        "objectives/mask_grounding.py",
+        "return candidates & ((draws < share) | lowest)",
+        "return (draws < share) | lowest",
+        "objectives/test_mask_grounding.py",
+        "12",
+    ),
+    Mutation(
+        "x and y exchanged in the centre of the mask",
+        "objectives/mask_grounding.py",
+        "return torch.stack([x, y], dim=1) / area",
+        "return torch.stack([y, x], dim=1) / area",
+        "objectives/test_mask_grounding.py",
+        "12",
+    ),
+    Mutation(
+        "hidden words summed, not averaged",
+        "losses.py",
+        'F.cross_entropy(logits, words, reduction="sum") / max(1, len(words))',
+        'F.cross_entropy(logits, words, reduction="sum") / 1',
+        "test_losses_of_grounding.py",
+        "12",
+    ),
+    Mutation(
+        "words added to pixels, not multiplied",
+        "models/cross_modal_alignment.py",
+        "F.gelu(self.own(regions)) * self.out(told)",
+        "F.gelu(self.own(regions)) + self.out(told)",
+        "models/test_cross_modal_alignment.py",
+        "12",
+    ),
 ]
 
 
