@@ -87,16 +87,17 @@ class AlignFormerBenchmark:
             self.fill_the_tables()
 
     def fill_the_tables(self) -> None:
-        """Train and measure whatever of it has not been done yet."""
-        rows, gathering = {}, {}
-        for name, preset in (ROWS | OTHERS).items():
-            folders = {str(seed): self.train(preset, seed) for seed in self.seeds}
-            rows[name] = {seed: self.score(preset, folder) for seed, folder in folders.items()}
-            if name in ROWS:
-                gathering[name] = {seed: self.gather(preset, folder) for seed, folder in folders.items()}
+        """Row by row, all rows with the first seed first; what is there is written after each."""
         about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
-        result = {"steps": self.steps, **about, "rows": rows, "gathering": gathering}
-        (self.out or results_dir() / "alignformer.json").write_text(json.dumps(result, indent=1) + "\n")
+        result = {"steps": self.steps, **about, "rows": {}, "gathering": {}}
+        out = self.out or results_dir() / "alignformer.json"
+        for seed in self.seeds:
+            for name, preset in (ROWS | OTHERS).items():
+                folder = self.train(preset, seed)
+                result["rows"].setdefault(name, {})[str(seed)] = self.score(preset, folder)
+                if name in ROWS:
+                    result["gathering"].setdefault(name, {})[str(seed)] = self.gather(preset, folder)
+                out.write_text(json.dumps(result, indent=1) + "\n")
         print(f"{table(result)}\n\n{gathering_table(result)}")
 
     def ask_the_shipped(self) -> None:
