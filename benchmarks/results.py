@@ -22,7 +22,7 @@ from cfsa import table as by_frames
 from controls import table
 from fusions import table as by_gates
 from magnet import recovery_table
-from trainings import SPLITS
+from trainings import COMPARED_AT, SPLITS, spread
 from video import table as by_sight
 
 from refseg.evaluate import evaluate_checkpoint
@@ -71,6 +71,8 @@ def main(score: bool = True, only: str | None = None) -> None:
     if fusions := read("fusions"):
         parts.append(by_fusion(fusions))
     write_block(PROJECT / "README.md", "results", "\n\n".join(parts))
+    if compared := [found for name in ("magnet", "alignformer") if (found := read(name))]:
+        write_block(PROJECT / "README.md", "systems", by_system(compared))
     if all(map(read, POINTING.values())):
         write_block(PROJECT / "README.md", "pointing", pointing())
     if measured := read("cmsa_speed"):
@@ -194,6 +196,21 @@ def by_fusion(fusions: dict) -> str:
     return "\n".join(
         ["Do gates pay? Other ways to fuse the levels:", "", by_gates(fusions), "", *textwrap.wrap(notes, 118)]
     )
+
+
+def by_system(results: list[dict]) -> str:
+    """The Markdown table of all systems and their ablations at one budget; the last result that has a row gives it."""
+    rows = {name: by_seed for result in results for name, by_seed in result["rows"].items()}
+    lines = [f"| mIoU | seeds | parameters | {' | '.join(SPLITS)} |", "|---" * (len(SPLITS) + 3) + "|"]
+    for name, by_seed in rows.items():
+        scores = list(by_seed.values())
+        cells = [spread([score[split]["mIoU"] for score in scores]) for split in SPLITS]
+        lines.append(f"| {name} | {len(scores)} | {scores[0]['val']['parameters']:,} | {' | '.join(cells)} |")
+    notes = (
+        f"Each trained from scratch for {results[0]['steps']:,} steps of 32 expressions at {COMPARED_AT} px; mean and "
+        f"standard deviation over the seeds. {where(results[0])}"
+    )
+    return "\n".join([*lines, "", *textwrap.wrap(notes, 118)])
 
 
 def where(result: dict) -> str:
