@@ -49,7 +49,7 @@ class AlignFormerConfig:
         return cls(
             vocabulary_size,
             HalvingBackboneConfig(),
-            TransformerWordsConfig(),
+            TransformerWordsConfig(normalized=True),  # else words grow, and attention gives all to one from the start
             VLBAConfig(),
             DeformableConfig(dim=48, levels=3, layers=2, heads=4, points=2, inner=96, groups=8),
             DecoderWordsConfig(heads=4, inner=96),

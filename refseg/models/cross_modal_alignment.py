@@ -242,7 +242,7 @@ def enlargement(size: int, grid: tuple[int, int], like: Tensor) -> Tensor:
 
 
 def centred_regions(regions: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """[B,R,C] with the mean over the valid regions taken away, zero elsewhere, and their covariance [B,C,C], float32."""
+    """[B,R,C] less the mean over the valid regions, zero in the others, and their covariance [B,C,C]; in float32."""
     with torch.autocast(regions.device.type, enabled=False):
         regions = regions.float() if regions.dtype in (torch.float16, torch.bfloat16) else regions
         if valid is None or valid.all():

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
@@ -47,6 +48,7 @@ class TransformerWordsConfig:
     dim: int = 64
     heads: int = 4
     max_words: int = 20  # size of the position table
+    normalized: bool = False  # behind the last layer every word at mean 0 and variance 1, as BERT leaves it
 
 
 class TransformerWords(StagedText):
@@ -59,7 +61,7 @@ class TransformerWords(StagedText):
 
     def __init__(self, config: TransformerWordsConfig, vocabulary_size: int):
         super().__init__()
-        self.channels, self.longest = config.dim, config.max_words
+        self.channels, self.longest, self.normalized = config.dim, config.max_words, config.normalized
         self.table = nn.Embedding(vocabulary_size, config.dim)
         self.positions = nn.Embedding(config.max_words, config.dim)
         self.stages = nn.ModuleList(TransformerStage(config.dim, config.heads) for _ in range(STAGES))
@@ -74,6 +76,11 @@ class TransformerWords(StagedText):
         """
         self._check_length(token_ids)
         return self.table(token_ids) + self.positions.weight[: token_ids.shape[1]]
+
+    def forward(self, token_ids: Tensor, token_valid: Tensor) -> tuple[Tensor, Tensor]:
+        """As every encoder, and normalised in the end if the config says so."""
+        words, valid = super().forward(token_ids, token_valid)
+        return (F.layer_norm(words, words.shape[-1:]) * valid[..., None] if self.normalized else words), valid
 
 
 class TransformerStage(nn.Module):

@@ -198,7 +198,7 @@ def wait_for(panel, told: str) -> None:
 
 
 def expect_words(panel, words: list[str]) -> None:
-    """Asked until they are there: JupyterLab paints a cell that was out of sight only a moment after it is scrolled to."""
+    """Asked until they are there: JupyterLab paints a cell a moment after it is scrolled into sight, and not before."""
     listed = panel.locator(".rx-words").first.locator("label > span")
     expect(listed).to_have_text(words, use_inner_text=True, timeout=PATIENCE)
 

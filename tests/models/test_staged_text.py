@@ -39,6 +39,17 @@ def test_padding_changes_no_word(encoder):
 
 
 @torch.no_grad()
+def test_words_are_normalised_in_the_end_if_asked():
+    torch.manual_seed(0)
+    plain = STAGED_TEXTS[TransformerWordsConfig](TransformerWordsConfig(dim=12, heads=3), 7)
+    encoder = STAGED_TEXTS[TransformerWordsConfig](TransformerWordsConfig(dim=12, heads=3, normalized=True), 7)
+    encoder.load_state_dict(plain.state_dict())
+    ids, valid = torch.tensor([[3, 5, 2, 0]]), torch.tensor([[True, True, True, False]])
+    words, expected = encoder(ids, valid)[0], plain(ids, valid)[0]
+    expected = (expected - expected.mean(-1, keepdim=True)) / expected.std(-1, keepdim=True, unbiased=False)
+    assert torch.allclose(words[:, :3], expected[:, :3], atol=1e-3) and not words[:, 3].any()
+
+
 def test_the_order_of_words_matters(encoder):
     valid = torch.ones(1, 3, dtype=torch.bool)
     one, other = (encoder(torch.tensor([ids]), valid)[0] for ids in ([2, 5, 3], [3, 5, 2]))
