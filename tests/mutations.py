@@ -211,6 +211,22 @@ MUTATIONS = [
         "models/test_cross_modal_alignment.py",
         "12",
     ),
+    Mutation(
+        "the last batch of an evaluation left out",
+        "evaluate.py",
+        "for start in range(0, count, batch_size)]",
+        "for start in range(0, count - batch_size, batch_size)]",
+        "test_many_processes.py",
+        "14",
+    ),
+    Mutation(
+        "every process takes the same share of a batch",
+        "train.py",
+        "yield batch[self.rank * share : (self.rank + 1) * share]",
+        "yield batch[:share]",
+        "exercises/test_lesson_14.py",
+        "14",
+    ),
 ]
 
 
