@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import torch
 import torch.distributed as dist
@@ -29,9 +30,6 @@ from refseg.types import Prediction
 
 BLOCK = 1_000_000  # weights at least of what is gathered and let go of by itself: a layer of BERT has seven millions
 LISTS = (nn.ModuleList, nn.ModuleDict)  # nobody calls them, only what is in them
-
-# Where torch is older than 2.12 it finds the tensors of an answer, behind which the gradient comes, in what it knows.
-torch.export.register_dataclass(Prediction)
 
 
 def asked_for(accelerator: Accelerator) -> bool:
@@ -75,6 +73,7 @@ def shard(parts: Sequence[nn.Module], optimizer: torch.optim.Optimizer, device: 
         optimizer: of weights among those of ``parts``. What it knows of each is divided, too.
         device: of this process.
     """
+    _show_torch_what_a_prediction_holds()
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     before = [parameter for part in parts for parameter in part.to(device).parameters()]
     for part in parts:
@@ -88,6 +87,12 @@ def shard(parts: Sequence[nn.Module], optimizer: torch.optim.Optimizer, device: 
             name: value if name == "step" else _like(became[parameter], value.to(device))
             for name, value in known.items()
         }
+
+
+@cache
+def _show_torch_what_a_prediction_holds() -> None:
+    """An older torch divides no gradient of what it does not see in a network's answer, and says nothing of it."""
+    torch.export.register_dataclass(Prediction)
 
 
 def _shard_one(part: nn.Module, mesh: DeviceMesh) -> None:
