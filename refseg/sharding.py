@@ -54,6 +54,8 @@ def check(experiment: Experiment) -> None:
         )
     if parse_flag_from_env("FSDP_OFFLOAD_PARAMS"):
         raise RefsegError("Weights are divided among GPUs, not moved to the CPU: launch without --fsdp_offload_params.")
+    if parse_flag_from_env("FSDP_ACTIVATION_CHECKPOINTING"):
+        raise RefsegError("Set recompute in OptimConfig, and launch without --fsdp_activation_checkpointing.")
 
 
 def load_everywhere() -> None:

@@ -8,12 +8,15 @@ import json
 import os
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
+from accelerate.commands.launch import launch_command_parser
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
+from accelerate.utils.launch import prepare_multi_gpu_env
 from test_many_processes import losses, plain, task_train_until, together  # noqa: F401 (plain is a fixture)
 from test_train import ROOT, change, fit, logged, weights
 from torch import nn
@@ -216,10 +219,19 @@ def test_what_does_not_go_together_is_refused(tiny_experiment, optim, data, sent
     sharding.check(tiny_experiment)
 
 
-def test_weights_that_the_launcher_moves_to_the_cpu_are_refused(tiny_experiment, monkeypatch):
-    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
-    with pytest.raises(RefsegError, match="launch without --fsdp_offload_params"):
+@pytest.mark.parametrize("option", [None, "--fsdp_offload_params", "--fsdp_activation_checkpointing"])
+def test_the_launcher_asks_for_it_and_may_ask_for_too_much(tiny_experiment, monkeypatch, option):
+    """By the variables that `accelerate launch` of this version sets."""
+    words = ["--use_fsdp", "--fsdp_version", "2", "--num_processes", "2", "--num_machines", "1"]
+    words += ["--mixed_precision", "no", "--dynamo_backend", "no", *([option, "true"] if option else []), "train.py"]
+    for name, value in prepare_multi_gpu_env(launch_command_parser().parse_args(words)).items():
+        monkeypatch.setenv(name, value)
+    assert sharding.asked_for(SimpleNamespace(num_processes=2))
+    if option is None:
         sharding.check(tiny_experiment)
+    else:
+        with pytest.raises(RefsegError, match=f"launch without {option}"):
+            sharding.check(tiny_experiment)
 
 
 def test_one_process_divides_nothing(tiny_experiment, tmp_path, monkeypatch):
