@@ -42,6 +42,7 @@ class Mutation:
 
 
 CMSA, ATTENTION, GMLF = "models/cmsa.py", "models/attention.py", "models/gmlf.py"
+VLBA, ALIGNMENT = "models/vlba.py", "objectives/alignment.py"
 MUTATIONS = [
     Mutation(
         "softmax over the queries",
@@ -226,6 +227,54 @@ MUTATIONS = [
         "yield batch[:share]",
         "exercises/test_lesson_14.py",
         "14",
+    ),
+    Mutation(
+        "VLBA's scores scaled twice",
+        VLBA,
+        "* queries.shape[-1] ** -0.5",
+        "* queries.shape[-1] ** -1.0",
+        "models/test_vlba.py",
+        "13",
+    ),
+    Mutation(
+        "regions read padded words",
+        VLBA,
+        "return masked_softmax(scores, token_valid[:, None, None])",
+        "return scores.softmax(-1)",
+        "models/test_vlba.py",
+        "13",
+    ),
+    Mutation(
+        "a dead gate",
+        "models/cross_modal_alignment.py",
+        "nn.init.trunc_normal_(linear.weight, std=0.02)",
+        "nn.init.zeros_(linear.weight)",
+        "models/test_vlba.py",
+        "13",
+    ),
+    Mutation(
+        "only centres are asked",
+        ALIGNMENT,
+        "return (find_instance + find_centre) / 2",
+        "return find_instance",
+        "objectives/test_alignment.py",
+        "13",
+    ),
+    Mutation(
+        "other objects are no candidates",
+        ALIGNMENT,
+        "allowed = torch.cat([comparable, present[:, BACKGROUND:]], dim=1)",
+        "allowed = torch.cat([comparable, torch.zeros_like(present[:, BACKGROUND:])], dim=1)",
+        "objectives/test_alignment.py",
+        "13",
+    ),
+    Mutation(
+        "the ring along the outline counts",
+        ALIGNMENT,
+        "inner = 1 - F.max_pool2d(1 - clear, 3, stride=1, padding=1)",
+        "inner = clear",
+        "objectives/test_alignment.py",
+        "13",
     ),
 ]
 
