@@ -24,14 +24,12 @@ from pathlib import Path
 
 import torch
 import tyro
-from magnet import Magnet
 from torch import nn
 from torch.utils.data import DataLoader, Subset
-from trainings import SPLITS, at_one_budget, compared, kept, ship, spread
+from trainings import SPLITS, at_one_budget, compared, kept, ship, split_scores, spread
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
-from refseg.evaluate import evaluate_checkpoint
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.metrics import gathering as gathering_of_steps
 from refseg.models import build_model
@@ -111,15 +109,13 @@ class AlignFormerBenchmark:
 
     def train(self, preset: str, seed: int) -> Path:
         """The folder of the last checkpoint: the same number of updates for all."""
-        if preset in OTHERS.values():
-            return Magnet(steps=self.steps).train(preset, seed)
         return compared(preset, self.steps, seed)
 
     def score(self, preset: str, checkpoint: Path) -> dict:
         """Evaluations by split, and the times."""
 
         def measure() -> dict:
-            splits = {split: evaluate_checkpoint(checkpoint, "refshapes", split, device="cpu") for split in SPLITS}
+            splits = split_scores(checkpoint)
             per_image = splits["val"]["seconds"] / splits["val"]["N"]
             step = seconds_per_step(at_one_budget(preset, self.steps), device="cpu")
             return {**splits, "seconds per step": step, "seconds per sample": per_image}
