@@ -8,7 +8,8 @@
 
 Every row has the same steps and batches, at 64 px; CMSA keeps its learning rate. The second table asks what the trained
 heads make of a hidden word that names the colour or the shape of something: with picture and mask, without the mask,
-and what can be guessed from the words alone, by a text encoder that was trained on nothing else. Synonyms count.
+and what can be guessed from the words alone, by a text encoder that was trained on nothing else. Synonyms count. The
+third asks where Mask Grounding helps or does not: by kind of sentence, and by the rarest word of a sentence.
 Stopped at any time, the same command goes on where it was; results go to data/results/magnet.json after every row, and
 those of the shipped checkpoint to data/results/magnet_recovery.json.
 """
@@ -16,6 +17,8 @@ those of the shipped checkpoint to data/results/magnet_recovery.json.
 from __future__ import annotations
 
 import json
+import statistics
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +31,7 @@ from trainings import SPLITS, compared, kept, split_scores, spread
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import build_dataset, build_transform
+from refseg.evaluate import score
 from refseg.grounding import Tally, WordGuesser, WordsAlone, recover, trained_heads, write_heads
 from refseg.losses import hidden_word_loss
 from refseg.machine import describe_machine, git_commit, versions
@@ -46,6 +50,9 @@ ROWS = {
     "CMSA with Mask Grounding": "cmsa_refshapes_mask_grounding",
 }
 GROUNDED = ("magnet_refshapes", "cmsa_refshapes_mask_grounding")
+WITH_AND_WITHOUT = ("MagNet", "without Mask Grounding", "CMSA with Mask Grounding", "CMSA")
+KINDS = ("attribute", "superlative", "position", "relation", "two-step", "ordinal")
+RARE = 1 / 30  # a word in fewer sentences than this share of the training set; a third of val has one
 SHIPPED = "magnet_refshapes"
 
 
@@ -93,12 +100,13 @@ class Magnet:
                 if recovery:
                     result["recovery"].setdefault(preset, {})[str(seed)] = recovery
                 out.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"{table(result)}\n\n{recovery_table(result['recovery'])}")
+        print(f"{table(result)}\n\n{recovery_table(result['recovery'])}\n\n{where_table(result)}")
 
     def measure(self, preset: str, seed: int) -> tuple[dict, dict | None]:
         """Train, score and ask for hidden words, whatever of it has not been done yet; kept beside the checkpoint."""
         checkpoint = self.train(preset, seed)
         scores = split_scores(checkpoint, SPLITS)
+        scores["val"]["by_rarity"] = kept(checkpoint.parent / "rarity.json", lambda: by_rarity(checkpoint))
         if preset not in GROUNDED:
             return scores, None
         return scores, kept(checkpoint.parent / "recovery.json", lambda: recovery_of(checkpoint, self.recovered))
@@ -136,6 +144,20 @@ def described(tallies: dict[str, Tally]) -> dict:
         "right": {way: tally.shares() for way, tally in tallies.items()},
         "right of its kind": {way: tally.shares(of_kind=True) for way, tally in tallies.items()},
     }
+
+
+def by_rarity(checkpoint: Path) -> dict:
+    """N and mIoU on val of the sentences with a rare word, and of the others; rare is counted on all of train."""
+    loaded = load_checkpoint(checkpoint)
+    train_words = [set(loaded.tokenizer.split(text)) for text in build_dataset("refshapes", "train").expressions]
+    counts = Counter(word for words in train_words for word in words)
+    rare = {word for word in counts if counts[word] < RARE * len(train_words)}
+    val = build_dataset("refshapes", "val", build_transform(loaded.image_size))
+    ious = score(loaded.model, val, loaded.tokenizer, progress=False).ious
+    groups = {"rare words": [], "no rare words": []}
+    for text, iou in zip(val.expressions, ious, strict=True):
+        groups["rare words" if rare & set(loaded.tokenizer.split(text)) else "no rare words"].append(iou)
+    return {name: {"N": len(found), "mIoU": statistics.mean(found)} for name, found in groups.items() if found}
 
 
 def ship(last: Path) -> None:
@@ -186,6 +208,19 @@ def table(result: dict) -> str:
         scores = list(by_seed.values())
         cells = [spread([score[split]["mIoU"] for score in scores]) for split in SPLITS]
         lines.append(f"| {name} | {scores[0]['val']['parameters']:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def where_table(result: dict) -> str:
+    """mIoU on val with and without Mask Grounding, by kind of sentence and by rarity of its words."""
+    rows = {name: result["rows"][name].values() for name in WITH_AND_WITHOUT if name in result["rows"]}
+    found = {name: [one["val"]["by_kind"] | one["val"]["by_rarity"] for one in runs] for name, runs in rows.items()}
+    groups = [*KINDS, "rare words", "no rare words"]
+    lines = [f"| mIoU, val | {' | '.join(groups)} |", "|---|" + "---|" * len(groups)]
+    for runs in list(found.values())[:1]:
+        lines.append("| N | " + " | ".join(f"{runs[0][group]['N']:,}" for group in groups) + " |")
+    for name, runs in found.items():
+        lines.append(f"| {name} | {' | '.join(spread([run[group]['mIoU'] for run in runs]) for group in groups)} |")
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import textwrap
 from pathlib import Path
 
@@ -199,13 +200,22 @@ def by_fusion(fusions: dict) -> str:
 
 
 def by_system(results: list[dict]) -> str:
-    """The Markdown table of all systems and their ablations at one budget; the last result that has a row gives it."""
-    rows = {name: by_seed for result in results for name, by_seed in result["rows"].items()}
-    lines = [f"| mIoU | seeds | parameters | {' | '.join(SPLITS)} |", "|---" * (len(SPLITS) + 3) + "|"]
+    """The Markdown table of all systems and their ablations at one budget; times where a benchmark took them."""
+    rows: dict[str, dict] = {}
+    for result in results:
+        for name, by_seed in result["rows"].items():
+            for seed, scores in by_seed.items():
+                rows.setdefault(name, {}).setdefault(seed, {}).update(scores)
+    head = ["mIoU", "seeds", "parameters", *SPLITS, "ms per step", "ms per sample"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, by_seed in rows.items():
         scores = list(by_seed.values())
         cells = [spread([score[split]["mIoU"] for score in scores]) for split in SPLITS]
-        lines.append(f"| {name} | {len(scores)} | {scores[0]['val']['parameters']:,} | {' | '.join(cells)} |")
+        cells = [name, str(len(scores)), f"{scores[0]['val']['parameters']:,}", *cells]
+        for time in ("seconds per step", "seconds per sample"):
+            taken = [score[time] for score in scores if time in score]
+            cells.append(f"{1000 * statistics.median(taken):,.0f}" if taken else "")
+        lines.append(f"| {' | '.join(cells)} |")
     notes = (
         f"Each trained from scratch for {results[0]['steps']:,} steps of 32 expressions at {COMPARED_AT} px; mean and "
         f"standard deviation over the seeds. {where(results[0])}"

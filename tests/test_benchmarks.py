@@ -210,6 +210,36 @@ def test_the_tables_of_magnet_by_hand(monkeypatch):
     ]
 
 
+def test_where_mask_grounding_helps_by_hand(monkeypatch):
+    magnet = load("magnet", monkeypatch)
+    groups = [*magnet.KINDS, "rare words", "no rare words"]
+    by_seed = {
+        str(seed): {
+            "val": {
+                "by_kind": {kind: {"N": 1300, "mIoU": value} for kind in magnet.KINDS},
+                "by_rarity": {group: {"N": 17, "mIoU": 2 * value} for group in groups[-2:]},
+            }
+        }
+        for seed, value in enumerate((0.1, 0.3))
+    }
+    assert magnet.where_table({"rows": {"CMSA": by_seed, "another row": by_seed}}).splitlines()[2:] == [
+        "| N |" + " 1,300 |" * 6 + " 17 |" * 2,
+        "| CMSA |" + " 0.200 ± 0.141 |" * 6 + " 0.400 ± 0.283 |" * 2,
+    ]
+
+
+def test_systems_of_two_benchmarks_in_one_table(monkeypatch):
+    """A training that both know stands once, with its times; who was not timed has none."""
+    results = load("results", monkeypatch)
+    scores = {split: {"parameters": 1234, "mIoU": 0.5} for split in results.SPLITS}
+    about = {"steps": 1000, "machine": {"processor": "P", "cores": 2}, "versions": {"torch": "2"}}
+    first = about | {"rows": {"MagNet": {"0": scores, "1": scores}, "without CAM": {"0": scores}}}
+    timed = scores | {"seconds per step": 0.3214, "seconds per sample": 0.0071}
+    lines = results.by_system([first, about | {"rows": {"MagNet": {"0": timed}}}]).splitlines()
+    assert lines[2] == "| MagNet | 2 | 1,234 |" + " 0.500 ± 0.000 |" * 4 + " 321 | 7 |"
+    assert lines[3] == "| without CAM | 1 | 1,234 |" + " 0.500 |" * 4 + "  |  |"
+
+
 @pytest.fixture
 def trained_grounded(monkeypatch, tiny_experiment, tmp_path, no_accelerate_state):
     """The benchmark's module, where both grounded rows are a network of 13 steps and words alone learn for two."""
@@ -254,6 +284,8 @@ def test_magnet_goes_on_row_by_row(trained_grounded, monkeypatch, tmp_path, caps
         assert set(recovery["0"][counted]) == {"picture and mask", "picture", "words alone"}
         for shares in recovery["1"][counted].values():
             assert shares.keys() == recovery["1"]["asked"].keys() and all(0 <= share <= 1 for share in shares.values())
+    val = result["rows"]["two"]["1"]["val"]
+    assert sum(group["N"] for group in val["by_rarity"].values()) == val["N"]
     assert "| two | " in capsys.readouterr().out
 
 
