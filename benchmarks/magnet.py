@@ -41,16 +41,24 @@ from refseg.presets import PRESETS
 from refseg.tokenizer import WordVocabulary
 from refseg.train import learning_rate
 
+FULL = "Mask Grounding at full weight"
 ROWS = {
     "MagNet": "magnet_refshapes",
-    "without CAM": "magnet_refshapes_no_cam",
     "without Mask Grounding": "magnet_refshapes_no_mask_grounding",
+    FULL: "magnet_refshapes_full_grounding",
+    "without CAM": "magnet_refshapes_no_cam",
     "without the alignment loss": "magnet_refshapes_no_alignment",
     "CMSA": "cmsa_refshapes",
     "CMSA with Mask Grounding": "cmsa_refshapes_mask_grounding",
+    f"CMSA with {FULL}": "cmsa_refshapes_full_grounding",
 }
-GROUNDED = ("magnet_refshapes", "cmsa_refshapes_mask_grounding")
-WITH_AND_WITHOUT = ("MagNet", "without Mask Grounding", "CMSA with Mask Grounding", "CMSA")
+GROUNDED = (
+    "magnet_refshapes",
+    "magnet_refshapes_full_grounding",
+    "cmsa_refshapes_mask_grounding",
+    "cmsa_refshapes_full_grounding",
+)
+WITH_AND_WITHOUT = ("MagNet", "without Mask Grounding", "CMSA with Mask Grounding", "CMSA")  # Mask Grounding
 KINDS = ("attribute", "superlative", "position", "relation", "two-step", "ordinal")
 RARE = 1 / 30  # a word in fewer sentences than this share of the training set; a third of val has one
 SHIPPED = "magnet_refshapes"
