@@ -40,10 +40,10 @@ from refseg.types import Prediction, RefBatch
 
 ROWS = {
     "AlignFormer": "alignformer_refshapes",
-    "language to vision only": "alignformer_refshapes_words_to_pixels",
-    "no VLBA": "alignformer_refshapes_no_vlba",
-    "no contrastive loss": "alignformer_refshapes_no_contrast",
-    "pixels contrasted, not instances": "alignformer_refshapes_pixel_contrast",
+    "AlignFormer, language to vision only": "alignformer_refshapes_words_to_pixels",
+    "AlignFormer without VLBA": "alignformer_refshapes_no_vlba",
+    "AlignFormer without the contrastive loss": "alignformer_refshapes_no_contrast",
+    "AlignFormer, pixels contrasted in place of instances": "alignformer_refshapes_pixel_contrast",
 }
 OTHERS = {"CMSA": "cmsa_refshapes", "MagNet": "magnet_refshapes"}
 CENTRES = {  # the step, and whether only the pixels of objects are compared

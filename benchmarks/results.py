@@ -22,7 +22,7 @@ from alignformer import gathering_table
 from cfsa import table as by_frames
 from controls import table
 from fusions import table as by_gates
-from magnet import recovery_table
+from magnet import recovery_table, where_table
 from trainings import COMPARED_AT, SPLITS, spread
 from video import table as by_sight
 
@@ -74,6 +74,8 @@ def main(score: bool = True, only: str | None = None) -> None:
     write_block(PROJECT / "README.md", "results", "\n\n".join(parts))
     if compared := [found for name in ("magnet", "alignformer") if (found := read(name))]:
         write_block(PROJECT / "README.md", "systems", by_system(compared))
+    if grounded := read("magnet"):
+        write_block(PROJECT / "README.md", "grounding", where_table(grounded))
     if all(map(read, POINTING.values())):
         write_block(PROJECT / "README.md", "pointing", pointing())
     if measured := read("cmsa_speed"):
