@@ -26,7 +26,7 @@ import torch
 import tyro
 from torch import nn
 from torch.utils.data import DataLoader, Subset
-from trainings import SPLITS, at_one_budget, compared, kept, ship, split_scores, spread
+from trainings import SPLITS, at_one_budget, compared, kept, milliseconds, ship, split_scores, spread
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
@@ -172,8 +172,8 @@ def table(result: dict) -> str:
     for name, by_seed in result["rows"].items():
         scores = list(by_seed.values())
         cells = [spread([score[split]["mIoU"] for score in scores]) for split in SPLITS]
-        times = [1000 * statistics.median(s[f"seconds per {what}"] for s in scores) for what in ("step", "sample")]
-        cells = [name, f"{scores[0]['val']['parameters']:,}", *cells, *(f"{time:,.0f}" for time in times)]
+        cells = [name, f"{scores[0]['val']['parameters']:,}", *cells]
+        cells += [milliseconds(scores, what) for what in ("step", "sample")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

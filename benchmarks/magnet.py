@@ -31,6 +31,7 @@ from trainings import SPLITS, compared, kept, split_scores, spread
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import build_dataset, build_transform
+from refseg.datasets.refshapes.language import KINDS
 from refseg.evaluate import score
 from refseg.grounding import Tally, WordGuesser, WordsAlone, recover, trained_heads, write_heads
 from refseg.losses import hidden_word_loss
@@ -58,7 +59,6 @@ GROUNDED = (
     "cmsa_refshapes_full_grounding",
 )
 WITH_AND_WITHOUT = ("MagNet", "MagNet without Mask Grounding", "CMSA with Mask Grounding", "CMSA")
-KINDS = ("attribute", "superlative", "position", "relation", "two-step", "ordinal")
 RARE = 1 / 30  # a word in fewer sentences than this share of the training set; a third of val has one
 SHIPPED = "magnet_refshapes"
 
@@ -225,8 +225,9 @@ def where_table(result: dict) -> str:
     found = {name: [one["val"]["by_kind"] | one["val"]["by_rarity"] for one in runs] for name, runs in rows.items()}
     groups = [*KINDS, "rare words", "no rare words"]
     lines = [f"| mIoU, val | {' | '.join(groups)} |", "|---|" + "---|" * len(groups)]
-    for runs in list(found.values())[:1]:
-        lines.append("| N | " + " | ".join(f"{runs[0][group]['N']:,}" for group in groups) + " |")
+    if found:  # N is the same for all
+        first = next(iter(found.values()))[0]
+        lines.append("| N | " + " | ".join(f"{first[group]['N']:,}" for group in groups) + " |")
     for name, runs in found.items():
         lines.append(f"| {name} | {' | '.join(spread([run[group]['mIoU'] for run in runs]) for group in groups)} |")
     return "\n".join(lines)

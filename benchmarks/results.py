@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 import textwrap
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from cfsa import table as by_frames
 from controls import table
 from fusions import table as by_gates
 from magnet import recovery_table, where_table
-from trainings import COMPARED_AT, SPLITS, spread
+from trainings import COMPARED_AT, SPLITS, milliseconds, spread
 from video import table as by_sight
 
 from refseg.evaluate import evaluate_checkpoint
@@ -214,9 +213,7 @@ def by_system(results: list[dict]) -> str:
         scores = list(by_seed.values())
         cells = [spread([score[split]["mIoU"] for score in scores]) for split in SPLITS]
         cells = [name, str(len(scores)), f"{scores[0]['val']['parameters']:,}", *cells]
-        for time in ("seconds per step", "seconds per sample"):
-            taken = [score[time] for score in scores if time in score]
-            cells.append(f"{1000 * statistics.median(taken):,.0f}" if taken else "")
+        cells += [milliseconds(scores, what) for what in ("step", "sample")]
         lines.append(f"| {' | '.join(cells)} |")
     notes = (
         f"Each trained from scratch for {results[0]['steps']:,} steps of 32 expressions at {COMPARED_AT} px; mean and "

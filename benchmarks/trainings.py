@@ -76,6 +76,12 @@ def split_scores(checkpoint: Path, splits: tuple[str, ...] = SPLITS) -> dict:
     )
 
 
+def milliseconds(scores: list[dict], what: str) -> str:
+    """The median of ``seconds per WHAT`` over the trainings that were timed, in thousandths; empty if none was."""
+    taken = [score[name] for score in scores if (name := f"seconds per {what}") in score]
+    return f"{1000 * statistics.median(taken):,.0f}" if taken else ""
+
+
 def spread(values: list[float]) -> str:
     """Mean and standard deviation as ``0.812 ± 0.010``, or the one value."""
     mean = f"{statistics.mean(values):.3f}"
