@@ -26,7 +26,7 @@ import torch
 import tyro
 from torch import nn
 from torch.utils.data import DataLoader, Subset
-from trainings import SPLITS, at_one_budget, compared, kept, milliseconds, ship, split_scores, spread
+from trainings import compared, kept, ship, split_scores, spread, table
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
@@ -35,7 +35,6 @@ from refseg.metrics import gathering as gathering_of_steps
 from refseg.models import build_model
 from refseg.models.alignformer import centre_similarity
 from refseg.paths import checkpoints_dir, results_dir
-from refseg.train import seconds_per_step
 from refseg.types import Prediction, RefBatch
 
 ROWS = {
@@ -92,9 +91,9 @@ class AlignFormerBenchmark:
         for seed in self.seeds:
             for name, preset in (ROWS | OTHERS).items():
                 folder = self.train(preset, seed)
-                result["rows"].setdefault(name, {})[str(seed)] = self.score(preset, folder)
+                result["rows"].setdefault(name, {})[str(seed)] = split_scores(folder)
                 if name in ROWS:
-                    result["gathering"].setdefault(name, {})[str(seed)] = self.gather(preset, folder)
+                    result["gathering"].setdefault(name, {})[str(seed)] = self.gather(folder)
                 out.write_text(json.dumps(result, indent=1) + "\n")
         print(f"{table(result)}\n\n{gathering_table(result)}")
 
@@ -111,18 +110,7 @@ class AlignFormerBenchmark:
         """The folder of the last checkpoint: the same number of updates for all."""
         return compared(preset, self.steps, seed)
 
-    def score(self, preset: str, checkpoint: Path) -> dict:
-        """Evaluations by split, and the times."""
-
-        def measure() -> dict:
-            splits = split_scores(checkpoint)
-            per_image = splits["val"]["seconds"] / splits["val"]["N"]
-            step = seconds_per_step(at_one_budget(preset, self.steps), device="cpu")
-            return {**splits, "seconds per step": step, "seconds per sample": per_image}
-
-        return kept(checkpoint.parent / "alignformer.json", measure)
-
-    def gather(self, preset: str, checkpoint: Path) -> dict:
+    def gather(self, checkpoint: Path) -> dict:
         """AUC before and after training, by centre."""
         return kept(checkpoint.parent / "gathering.json", lambda: before_and_after(checkpoint, self.gathered))
 
@@ -163,19 +151,6 @@ def batch_areas(prediction: Prediction, batch: RefBatch) -> dict[str, list[float
             area = (among if objects_only else everywhere)[step]
             areas[name] += [] if area is None else [area]
     return areas
-
-
-def table(result: dict) -> str:
-    """Mean and, over several seeds, the standard deviation of mIoU as a Markdown table, with sizes and times."""
-    head = ["mIoU", "parameters", *SPLITS, "ms per step", "ms per sample"]
-    lines = [f"| {' | '.join(head)} |", "|---|" + "---|" * (len(head) - 1)]
-    for name, by_seed in result["rows"].items():
-        scores = list(by_seed.values())
-        cells = [spread([score[split]["mIoU"] for score in scores]) for split in SPLITS]
-        cells = [name, f"{scores[0]['val']['parameters']:,}", *cells]
-        cells += [milliseconds(scores, what) for what in ("step", "sample")]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def gathering_table(result: dict) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from trainings import SPLITS, split_scores, spread, trained
+from trainings import split_scores, table, trained
 
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import results_dir
@@ -59,17 +59,6 @@ class Fusions:
         result = {"steps": self.steps, **about, "rows": rows}
         self.out.write_text(json.dumps(result, indent=1) + "\n")
         print(table(result))
-
-
-def table(result: dict) -> str:
-    """Mean and standard deviation of mIoU over the seeds as a Markdown table."""
-    head = ["mIoU", "parameters", *SPLITS]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for name, by_seed in result["rows"].items():
-        scores = list(by_seed.values())
-        cells = [spread([score[split]["mIoU"] for score in scores]) for split in SPLITS]
-        lines.append(f"| {name} | {scores[0]['val']['parameters']:,} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import trainings
 import tyro
 from safetensors.torch import load_file, save_file
 from torch import nn
-from trainings import SPLITS, compared, kept, split_scores, spread
+from trainings import SPLITS, compared, kept, split_scores, spread, table
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import build_dataset, build_transform
@@ -207,16 +207,6 @@ def train_on_words_alone(tokenizer: WordVocabulary, steps: int = 1500, batch_siz
 
 
 # ---- tables ------------------------------------------------------------------------------------------------------
-
-
-def table(result: dict) -> str:
-    """Mean and, over several seeds, the standard deviation of mIoU as a Markdown table."""
-    lines = [f"| mIoU | parameters | {' | '.join(SPLITS)} |", "|---|---|" + "---|" * len(SPLITS)]
-    for name, by_seed in result["rows"].items():
-        scores = list(by_seed.values())
-        cells = [spread([score[split]["mIoU"] for score in scores]) for split in SPLITS]
-        lines.append(f"| {name} | {scores[0]['val']['parameters']:,} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def where_table(result: dict) -> str:

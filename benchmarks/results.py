@@ -20,9 +20,9 @@ import tyro
 from alignformer import gathering_table
 from cfsa import table as by_frames
 from controls import table
-from fusions import table as by_gates
-from magnet import recovery_table, where_table
-from trainings import COMPARED_AT, SPLITS, milliseconds, spread
+from magnet import WITH_AND_WITHOUT, recovery_table, where_table
+from trainings import COMPARED_AT, SPLITS, spread
+from trainings import table as by_row
 from video import table as by_sight
 
 from refseg.evaluate import evaluate_checkpoint
@@ -42,6 +42,7 @@ SHIPPED = ("cmsa_refshapes", "cmsa_refshapes_taught_maps", "magnet_refshapes", "
 SHIPPED_VIDEO = "cmsa_refshapes_video"
 POINTING = {"cmsa_refshapes": "pointing", "cmsa_refshapes_taught_maps": "pointing_taught_maps"}
 VIDEO_SPLITS = ("val", "test")
+SHARES = (0.1, 0.3)  # of train, where less data was tried
 KINDS = ("direction", "turn", "stop", "still", "size", "pass", "attribute", "position")
 
 
@@ -72,9 +73,14 @@ def main(score: bool = True, only: str | None = None) -> None:
         parts.append(by_fusion(fusions))
     write_block(PROJECT / "README.md", "results", "\n\n".join(parts))
     if compared := [found for name in ("magnet", "alignformer") if (found := read(name))]:
-        write_block(PROJECT / "README.md", "systems", by_system(compared))
+        write_block(PROJECT / "README.md", "systems", by_system(compared, read("system_times")))
     if grounded := read("magnet"):
         write_block(PROJECT / "README.md", "grounding", where_table(grounded))
+    less = {f"{100 * share:.0f} % of train": found for share in SHARES if (found := read(f"magnet-{share}"))}
+    if less and grounded:
+        write_block(PROJECT / "README.md", "less data", by_share(less | {"all": grounded}))
+    if grouped := read("alignformer"):
+        write_block(PROJECT / "README.md", "gathering", gathering_table(grouped))
     if all(map(read, POINTING.values())):
         write_block(PROJECT / "README.md", "pointing", pointing())
     if measured := read("cmsa_speed"):
@@ -196,29 +202,47 @@ def by_fusion(fusions: dict) -> str:
         f"stays fixed; {told}. {where(fusions)}"
     )
     return "\n".join(
-        ["Do gates pay? Other ways to fuse the levels:", "", by_gates(fusions), "", *textwrap.wrap(notes, 118)]
+        ["Do gates pay? Other ways to fuse the levels:", "", by_row(fusions), "", *textwrap.wrap(notes, 118)]
     )
 
 
-def by_system(results: list[dict]) -> str:
-    """The Markdown table of all systems and their ablations at one budget; times where a benchmark took them."""
+def by_system(results: list[dict], times: dict | None) -> str:
+    """The Markdown table of all systems and their ablations at one budget; times if they were taken."""
     rows: dict[str, dict] = {}
     for result in results:
         for name, by_seed in result["rows"].items():
-            for seed, scores in by_seed.items():
-                rows.setdefault(name, {}).setdefault(seed, {}).update(scores)
-    head = ["mIoU", "seeds", "parameters", *SPLITS, "ms per step", "ms per sample"]
+            rows.setdefault(name, {}).update(by_seed)
+    head = ["mIoU", "seeds", "parameters", *SPLITS, *(["ms per step", "ms per mask"] if times else [])]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, by_seed in rows.items():
         scores = list(by_seed.values())
         cells = [spread([score[split]["mIoU"] for score in scores]) for split in SPLITS]
         cells = [name, str(len(scores)), f"{scores[0]['val']['parameters']:,}", *cells]
-        cells += [milliseconds(scores, what) for what in ("step", "sample")]
+        if times:
+            cells += [f"{1000 * times['rows'][name][f'seconds per {what}']:.0f}" for what in ("step", "mask")]
         lines.append(f"| {' | '.join(cells)} |")
     notes = (
         f"Each trained from scratch for {results[0]['steps']:,} steps of 32 expressions at {COMPARED_AT} px; mean and "
         f"standard deviation over the seeds. {where(results[0])}"
     )
+    if times:
+        notes += (
+            f" Times: a training step of 32 expressions and the mask of one sentence, on the CPU, all rows in turn, "
+            f"median of {times['rounds']} rounds. {where(times)}"
+        )
+    return "\n".join([*lines, "", *textwrap.wrap(notes, 118)])
+
+
+def by_share(results: dict[str, dict]) -> str:
+    """The Markdown table of training with and without Mask Grounding on less data; ``results`` by the share's name."""
+    lines = [f"| mIoU, val | {' | '.join(results)} |", "|---" * (1 + len(results)) + "|"]
+    for name in WITH_AND_WITHOUT:
+        runs = [list(result["rows"][name].values()) for result in results.values()]
+        cells = [spread([scores["val"]["mIoU"] for scores in by_seed]) for by_seed in runs]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    counts = [len(result["rows"][WITH_AND_WITHOUT[0]]) for result in results.values()]
+    first = next(iter(results.values()))
+    notes = f"As many steps for all, {first['steps']:,}; seeds: {', '.join(map(str, counts))}. {where(first)}"
     return "\n".join([*lines, "", *textwrap.wrap(notes, 118)])
 
 

@@ -15,8 +15,6 @@ from refseg.presets import PRESETS, Experiment
 from refseg.train import train
 
 SPLITS = ("val", "testA", "testB", "testC")  # of RefShapes
-
-
 COMPARED_AT = 64  # pixels: less than half the time of a step at 96
 
 
@@ -76,13 +74,17 @@ def split_scores(checkpoint: Path, splits: tuple[str, ...] = SPLITS) -> dict:
     )
 
 
-def milliseconds(scores: list[dict], what: str) -> str:
-    """The median of ``seconds per WHAT`` over the trainings that were timed, in thousandths; empty if none was."""
-    taken = [score[name] for score in scores if (name := f"seconds per {what}") in score]
-    return f"{1000 * statistics.median(taken):,.0f}" if taken else ""
-
-
 def spread(values: list[float]) -> str:
     """Mean and standard deviation as ``0.812 ± 0.010``, or the one value."""
     mean = f"{statistics.mean(values):.3f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
+
+
+def table(result: dict) -> str:
+    """Mean and, over several seeds, the standard deviation of mIoU as a Markdown table."""
+    lines = [f"| mIoU | parameters | {' | '.join(SPLITS)} |", "|---|---|" + "---|" * len(SPLITS)]
+    for name, by_seed in result["rows"].items():
+        scores = list(by_seed.values())
+        cells = [spread([score[split]["mIoU"] for score in scores]) for split in SPLITS]
+        lines.append(f"| {name} | {scores[0]['val']['parameters']:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
