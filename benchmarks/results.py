@@ -237,10 +237,10 @@ def by_share(results: dict[str, dict]) -> str:
     """The Markdown table of training with and without Mask Grounding on less data; ``results`` by the share's name."""
     lines = [f"| mIoU, val | {' | '.join(results)} |", "|---" * (1 + len(results)) + "|"]
     for name in WITH_AND_WITHOUT:
-        runs = [list(result["rows"][name].values()) for result in results.values()]
-        cells = [spread([scores["val"]["mIoU"] for scores in by_seed]) for by_seed in runs]
+        runs = [result["rows"].get(name, {}).values() for result in results.values()]  # a row may still be in training
+        cells = [spread([scores["val"]["mIoU"] for scores in by_seed]) if by_seed else "" for by_seed in runs]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    counts = [len(result["rows"][WITH_AND_WITHOUT[0]]) for result in results.values()]
+    counts = [max(map(len, result["rows"].values())) for result in results.values()]
     first = next(iter(results.values()))
     notes = f"As many steps for all, {first['steps']:,}; seeds: {', '.join(map(str, counts))}. {where(first)}"
     return "\n".join([*lines, "", *textwrap.wrap(notes, 118)])
