@@ -12,6 +12,7 @@ import json
 import statistics
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import alignformer
@@ -66,10 +67,16 @@ class SystemTimes:
 
 def seconds_per_mask(preset: str, repeats: int) -> float:
     """How long the network takes for one picture and one sentence, once they are read: the median, after a warm-up."""
+    return statistics.median(prediction_seconds(*network_and_sentence(preset), repeats))
+
+
+@cache  # the same in every round
+def network_and_sentence(preset: str) -> tuple[nn.Module, RefBatch]:
+    """The untrained network and a batch of one sample of val."""
     experiment = at_one_budget(preset, 1000)
     train_set, val_set, tokenizer = build_data(experiment.data)
     model, _, _ = build_modules(experiment, train_set, tokenizer)
-    return statistics.median(prediction_seconds(model.eval(), Collate(tokenizer)([val_set[0]]), repeats))
+    return model.eval(), Collate(tokenizer)([val_set[0]])
 
 
 @torch.no_grad()
