@@ -1,12 +1,12 @@
-"""Which part of AlignFormer pays, and beside CMSA and MagNet? One budget on RefShapes, several seeds.
+"""Which part of AlignFormer pays? Its ablations at one budget on RefShapes, several seeds.
 
     python benchmarks/alignformer.py                       # trains what is missing, prints the tables, writes the JSON
     python benchmarks/alignformer.py --only alignformer_refshapes --seeds 1   # one training, say in a second terminal
     python benchmarks/alignformer.py --ship runs/alignformer_refshapes_short/last   # becomes the shipped checkpoint
     python benchmarks/alignformer.py --shipped              # how pixels gather in the shipped checkpoint, all of val
 
-Every row has the same steps and batches, at 64 px; CMSA keeps its learning rate. CMSA and MagNet are the runs of
-``benchmarks/magnet.py``, which are trained here if they are missing. All three have about a million parameters.
+Every row has the same steps and batches, at 64 px: the budget of ``benchmarks/magnet.py``, which trains CMSA and MagNet,
+so ``results.py`` puts all of them into one table. All three have about a million parameters.
 
 The second table asks how well pixels gather around their centre: the probability that a pixel of the referent is nearer
 to it (cosine) than another pixel of the same picture (AUC, 0.5 is chance), before training and after, around the centre
@@ -44,7 +44,6 @@ ROWS = {
     "AlignFormer without the contrastive loss": "alignformer_refshapes_no_contrast",
     "AlignFormer, pixels contrasted in place of instances": "alignformer_refshapes_pixel_contrast",
 }
-OTHERS = {"CMSA": "cmsa_refshapes", "MagNet": "magnet_refshapes"}
 CENTRES = {  # the step, and whether only the pixels of objects are compared
     "sentence alone": (0, False),
     "last step": (-1, False),
@@ -62,7 +61,7 @@ class AlignFormerBenchmark:
     seeds: tuple[int, ...] = (0, 1, 2)
     """One training each."""
     only: str | None = None
-    """Train this preset and stop."""
+    """Train and measure this preset and stop."""
     gathered: int = 400
     """Samples of val whose pixels are compared with their centre."""
     ship: Path | None = None
@@ -79,7 +78,7 @@ class AlignFormerBenchmark:
             self.ask_the_shipped()
         elif self.only:
             for seed in self.seeds:
-                self.train(self.only, seed)
+                self.measure(self.only, seed)
         else:
             self.fill_the_tables()
 
@@ -89,11 +88,10 @@ class AlignFormerBenchmark:
         result = {"steps": self.steps, **about, "rows": {}, "gathering": {}}
         out = self.out or results_dir() / "alignformer.json"
         for seed in self.seeds:
-            for name, preset in (ROWS | OTHERS).items():
-                folder = self.train(preset, seed)
-                result["rows"].setdefault(name, {})[str(seed)] = split_scores(folder)
-                if name in ROWS:
-                    result["gathering"].setdefault(name, {})[str(seed)] = self.gather(folder)
+            for name, preset in ROWS.items():
+                scores, areas = self.measure(preset, seed)
+                result["rows"].setdefault(name, {})[str(seed)] = scores
+                result["gathering"].setdefault(name, {})[str(seed)] = areas
                 out.write_text(json.dumps(result, indent=1) + "\n")
         print(f"{table(result)}\n\n{gathering_table(result)}")
 
@@ -106,13 +104,11 @@ class AlignFormerBenchmark:
         out.write_text(json.dumps(about | {"gathering": result}, indent=1) + "\n")
         print(gathering_table({"gathering": {SHIPPED: {"0": result}}}))
 
-    def train(self, preset: str, seed: int) -> Path:
-        """The folder of the last checkpoint: the same number of updates for all."""
-        return compared(preset, self.steps, seed)
-
-    def gather(self, checkpoint: Path) -> dict:
-        """AUC before and after training, by centre."""
-        return kept(checkpoint.parent / "gathering.json", lambda: before_and_after(checkpoint, self.gathered))
+    def measure(self, preset: str, seed: int) -> tuple[dict, dict]:
+        """Train, score, and ask how pixels gather, whatever of it has not been done yet; kept beside the checkpoint."""
+        checkpoint = compared(preset, self.steps, seed)
+        areas = kept(checkpoint.parent / "gathering.json", lambda: before_and_after(checkpoint, self.gathered))
+        return split_scores(checkpoint), areas
 
 
 def before_and_after(checkpoint: Path, samples: int) -> dict:

@@ -357,10 +357,11 @@ def test_a_training_is_shipped_with_its_heads(trained_grounded, tmp_path, capsys
 
 
 def test_the_rows_of_alignformer_have_one_budget(monkeypatch):
-    alignformer = load("alignformer", monkeypatch)
+    """All of one, and that of the systems of ``magnet.py``, since one table has both."""
+    alignformer, magnet = load("alignformer", monkeypatch), load("magnet", monkeypatch)
     experiments = [PRESETS[preset]() for preset in alignformer.ROWS.values()]
     assert all(e.optim == experiments[0].optim and e.data == experiments[0].data for e in experiments)
-    for preset in alignformer.OTHERS.values():  # CMSA keeps its learning rate
+    for preset in magnet.ROWS.values():  # CMSA keeps its learning rate
         other, own = PRESETS[preset](), experiments[0]
         assert other.data == own.data
         for name in ("steps", "batch_size", "short_steps", "expressions_per_image"):
@@ -400,7 +401,6 @@ def test_a_run_of_the_alignformer_benchmark(monkeypatch, tiny_refshapes, no_acce
     """Every row, at the size of a toy: what is trained is scored, measured and written."""
     alignformer = load("alignformer", monkeypatch)
     monkeypatch.setattr(sys.modules["trainings"], "runs_dir", lambda: tmp_path)
-    monkeypatch.setattr(alignformer, "OTHERS", {})
     monkeypatch.setattr(alignformer, "ROWS", {"AlignFormer": "alignformer_refshapes"})
     whole = PRESETS["alignformer_refshapes"]
 
