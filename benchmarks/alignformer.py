@@ -5,8 +5,8 @@
     python benchmarks/alignformer.py --ship runs/alignformer_refshapes_short/last   # becomes the shipped checkpoint
     python benchmarks/alignformer.py --shipped              # how pixels gather in the shipped checkpoint, all of val
 
-Every row has the same steps and batches, at 64 px: the budget of ``benchmarks/magnet.py``, which trains CMSA and MagNet,
-so ``results.py`` puts all of them into one table. All three have about a million parameters.
+Every row has the same steps and batches, at 64 px: the budget of ``benchmarks/magnet.py``, which trains CMSA and
+MagNet, so ``results.py`` puts all of them into one table. All three have about a million parameters.
 
 The second table asks how well pixels gather around their centre: the probability that a pixel of the referent is nearer
 to it (cosine) than another pixel of the same picture (AUC, 0.5 is chance), before training and after, around the centre

@@ -445,7 +445,7 @@ def alignformer_refshapes() -> Experiment:
 def alignformer_refshapes_short() -> Experiment:
     """The same in fewer steps: the shipped checkpoint of lesson 13."""
     experiment = alignformer_refshapes()
-    return replace(experiment, optim=replace(experiment.optim, steps=2000, warmup_steps=100))
+    return replace(experiment, optim=replace(experiment.optim, steps=4000, warmup_steps=100))
 
 
 def alignformer_refshapes_words_to_pixels() -> Experiment:
