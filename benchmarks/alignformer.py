@@ -42,6 +42,7 @@ ROWS = {
     "AlignFormer, language to vision only": "alignformer_refshapes_words_to_pixels",
     "AlignFormer without VLBA": "alignformer_refshapes_no_vlba",
     "AlignFormer without the contrastive loss": "alignformer_refshapes_no_contrast",
+    "AlignFormer, contrast within the picture": "alignformer_refshapes_contrast_in_picture",
     "AlignFormer, pixels contrasted in place of instances": "alignformer_refshapes_pixel_contrast",
 }
 CENTRES = {  # the step, and whether only the pixels of objects are compared

@@ -464,6 +464,12 @@ def alignformer_refshapes_no_contrast() -> Experiment:
     return replace(experiment, objective=replace(experiment.objective, contrast=0.0))
 
 
+def alignformer_refshapes_contrast_in_picture() -> Experiment:
+    """Control: a centre is compared with the instances of its own picture, not with the referents of other samples."""
+    experiment = alignformer_refshapes()
+    return replace(experiment, objective=replace(experiment.objective, other_samples=False))
+
+
 def alignformer_refshapes_pixel_contrast() -> Experiment:
     """Control: every pixel is contrasted, those on outlines too, in place of instances."""
     experiment = alignformer_refshapes()
@@ -537,6 +543,7 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "alignformer_refshapes_words_to_pixels": alignformer_refshapes_words_to_pixels,
     "alignformer_refshapes_no_vlba": alignformer_refshapes_no_vlba,
     "alignformer_refshapes_no_contrast": alignformer_refshapes_no_contrast,
+    "alignformer_refshapes_contrast_in_picture": alignformer_refshapes_contrast_in_picture,
     "alignformer_refshapes_pixel_contrast": alignformer_refshapes_pixel_contrast,
     "alignformer_refcoco": alignformer_refcoco,
     "alignformer_refcoco+": partial(on_benchmark, alignformer_refcoco, "refcoco+"),

@@ -58,7 +58,13 @@ def test_an_ablation_of_magnet_changes_one_thing_only(name, part, changed):
 
 @pytest.mark.parametrize(
     "name, part",
-    [("words_to_pixels", "model"), ("no_vlba", "model"), ("no_contrast", "objective"), ("pixel_contrast", "objective")],
+    [
+        ("words_to_pixels", "model"),
+        ("no_vlba", "model"),
+        ("no_contrast", "objective"),
+        ("contrast_in_picture", "objective"),
+        ("pixel_contrast", "objective"),
+    ],
 )
 def test_an_ablation_of_alignformer_changes_one_thing_only(name, part):
     whole, control = describe(PRESETS["alignformer_refshapes"]()), describe(PRESETS[f"alignformer_refshapes_{name}"]())

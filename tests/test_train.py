@@ -27,7 +27,7 @@ from refseg.models import build_model
 from refseg.models.halving_backbone import HalvingBackboneConfig
 from refseg.models.magnet import MagNetConfig
 from refseg.models.staged_text import TransformerWordsConfig
-from refseg.objectives import MaskGroundingConfig, build_objective
+from refseg.objectives import AlignmentConfig, MaskGroundingConfig, build_objective
 from refseg.presets import OptimConfig
 from refseg.tokenizer import WordVocabulary
 from refseg.train import (
@@ -274,6 +274,12 @@ def test_a_run_from_before_there_were_flips_and_clips_goes_on(tiny_experiment, w
         fit(replace(tiny_experiment, data=replace(tiny_experiment.data, flips=True)), whole)
     with pytest.raises(RefsegError, match="data.num_frames was 1, now 3"):
         fit(replace(tiny_experiment, data=replace(tiny_experiment.data, num_frames=3)), whole)
+
+
+def test_a_run_from_before_contrast_had_a_choice_goes_on(tiny_experiment):
+    recipe = describe(replace(tiny_experiment, objective=AlignmentConfig()))
+    older = {name: value for name, value in recipe["objective"].items() if name != "other_samples"}
+    assert module._with_new_fields(recipe | {"objective": older}) == recipe
 
 
 def test_mirror_images_stand_behind_the_samples(tiny_experiment):

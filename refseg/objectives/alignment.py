@@ -36,6 +36,7 @@ class AlignmentConfig(SegmentationConfig):
     """The weights of ``SegmentationConfig``, that of the contrastive loss, and its form."""
 
     contrast: float = 0.5  # 0 leaves it away
+    other_samples: bool = True  # their referents are candidates too, not only the instances of the same picture
     pixel_wise: bool = False  # every pixel an example, outlines too: what the paper argues against
     temperature: float = 0.07  # to begin with; it is learned
 
@@ -49,8 +50,10 @@ class Alignment(Segmentation):
     "contrast" compares the centre embedding of each sentence, trace["centre"], with instances of pixels. A centre
     should be nearer to its referent than to the other objects and the background of the same picture, and to the
     referents of other samples, those of all processes; and a referent nearer to its own centre than to those of others.
-    Samples of the same object, or with the same expression, are no negatives of each other. Which objects there are the
-    data set must know (``objects=True``); where it does not, the background is one instance with all that is in it.
+    Samples of the same object, or with the same expression, are no negatives of each other. Without ``other_samples``
+    only the instances of its own picture are put before a centre, and it is not asked which centre is theirs. Which
+    objects there are the data set must know (``objects=True``); where it does not, the background is one instance with
+    all that is in it.
 
     A model without a centre of the pixels' width has its sentence mapped to it, by a layer that the objective owns.
 
@@ -65,7 +68,7 @@ class Alignment(Segmentation):
 
     def __init__(self, config: AlignmentConfig, model: nn.Module | None = None, classes: Sequence[int] = ()):
         super().__init__(config, model, classes)
-        self.pixel_wise = config.pixel_wise
+        self.other_samples, self.pixel_wise = config.other_samples, config.pixel_wise
         if config.contrast:
             widths = getattr(model, "trace_channels", None)
             if widths is None:
@@ -95,10 +98,11 @@ class Alignment(Segmentation):
             temperature = self.log_temperature.exp().clamp(min=COLDEST)
             if self.pixel_wise:
                 return pixel_contrast(centres, pixels, batch, temperature)
-            return instance_contrast(centres, pixels, batch, temperature)
+            form = instance_contrast if self.other_samples else contrast_in_picture
+            return form(centres, pixels, batch, temperature)
 
 
-# ---- the two forms of the loss -----------------------------------------------------------------------------------
+# ---- the forms of the loss ---------------------------------------------------------------------------------------
 
 
 def pixel_contrast(centres: Tensor, pixels: Tensor, batch: RefBatch, temperature: Tensor) -> Tensor:
@@ -136,6 +140,17 @@ def instance_contrast(centres: Tensor, pixels: Tensor, batch: RefBatch, temperat
     among_centres = referents @ every_centre.T
     find_centre = contrastive_loss(among_centres / temperature, own, comparable, has_referent)
     return (find_instance + find_centre) / 2
+
+
+def contrast_in_picture(centres: Tensor, pixels: Tensor, batch: RefBatch, temperature: Tensor) -> Tensor:
+    """Which instance of its own picture does a centre mean? No other sample is asked (ours, as a control).
+
+    Args: as for ``pixel_contrast``. A sample whose mask is empty takes no part.
+    """
+    instances, present = instance_means(pixels, instance_labels(batch))  # [B,K,D], [B,K]
+    similarity = torch.einsum("bd,bkd->bk", centres, instances)
+    right = torch.full((len(batch),), REFERENT, device=centres.device)
+    return contrastive_loss(similarity / temperature, right, present, present[:, REFERENT])
 
 
 # ---- instances ---------------------------------------------------------------------------------------------------

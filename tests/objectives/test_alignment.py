@@ -12,6 +12,7 @@ from refseg.errors import RefsegError
 from refseg.objectives import AlignmentConfig, build_objective
 from refseg.objectives.alignment import (
     LEFT_OUT,
+    contrast_in_picture,
     core_weights,
     instance_contrast,
     instance_labels,
@@ -148,6 +149,17 @@ def test_the_same_object_or_expression_is_no_negative(same):
     loss = instance_contrast(*two_samples(**same), ONE)
     find_instance = (math.log((math.e + 1) / math.e) + math.log(2)) / 2
     assert loss.item() == pytest.approx(find_instance / 2, rel=1e-6)
+
+
+def test_in_its_own_picture_a_centre_has_no_other_rivals():
+    """Referents that look like each other's centre cost nothing here; an object of the same picture does."""
+    batch = make_batch(columns((0, 8), B=2), columns((12, 20), B=2, value=1, dtype=torch.uint8))
+    pixels = picture_of_axes(3, 0, 2, 0, 3).repeat(2, 1, 1, 1)
+    loss = contrast_in_picture(axes(3, 4), pixels, batch, ONE)
+    first, second = math.log((2 * math.e + 1) / math.e), math.log(3)  # the second centre is like none of the three
+    assert loss.item() == pytest.approx((first + second) / 2, rel=1e-6)
+    batch.mask[1] = False  # an empty mask takes no part
+    assert contrast_in_picture(axes(3, 4), pixels, batch, ONE).item() == pytest.approx(first, rel=1e-6)
 
 
 def test_keys_tell_objects_and_expressions_apart():
@@ -304,10 +316,10 @@ def test_the_temperature_has_a_lower_bound():
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("pixel_wise", [False, True])
-def test_the_loss_gathers_pixels_around_their_centre(pixel_wise):
+@pytest.mark.parametrize("form", [{}, {"other_samples": False}, {"pixel_wise": True}], ids=str)
+def test_the_loss_gathers_pixels_around_their_centre(form):
     model = Steps(0.0)
-    objective = build_objective(AlignmentConfig(pixel_wise=pixel_wise), model)
+    objective = build_objective(AlignmentConfig(**form), model)
     optimizer = torch.optim.Adam([*model.parameters(), *objective.parameters()], lr=0.05)
     for _ in range(60):
         optimizer.zero_grad()
