@@ -1,6 +1,6 @@
 """What every system and its parts cost, side by side: a training step, and the mask of one sentence.
 
-    python benchmarks/system_times.py      # six minutes, keep the machine quiet
+    python benchmarks/system_times.py      # a quarter of an hour; keep the machine quiet
 
 At the size of the trainings that ``magnet.py`` and ``alignformer.py`` compare: 64 px, batches of 32. All rows are timed
 in turn, several rounds, so that a slow minute of the machine slows all of them. Writes data/results/system_times.json.
