@@ -432,8 +432,8 @@ def alignformer_refshapes() -> Experiment:
     """AlignFormer at lesson size, with the instance contrastive loss (our reconstruction).
 
     Not yet run by us at this length; see ``alignformer_refshapes_short``. The contrastive loss weighs a tenth: with
-    half, the default, the network began to tell pictures apart, not objects, and in 2,000 steps found no mask. The
-    referents of other samples are what misleads it, see ``alignformer_refshapes_contrast_in_picture``.
+    half, the default, the network began to tell pictures apart, not objects, and in 2,000 steps found no mask. What
+    becomes of it without the referents of other samples: ``alignformer_refshapes_contrast_in_picture``.
     """
     return Experiment(
         AlignFormerConfig.lesson(VOCABULARY),
