@@ -223,7 +223,7 @@ def by_system(results: list[dict], times: dict | None) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     notes = (
         f"Each trained from scratch for {results[0]['steps']:,} steps of 32 expressions at {COMPARED_AT} px; mean and "
-        f"standard deviation over the seeds. {where(results[0])}"
+        f"standard deviation over the seeds. {' '.join(dict.fromkeys(map(where, results)))}"
     )
     if times:
         notes += (

@@ -647,11 +647,10 @@ def _with_new_fields(stored: Any) -> Any:
         data = older | stored["data"]
         optim = {"accumulate": 1, "backbone_rate": 1.0, "ema": 0.0} | stored["optim"]
         optim = {"channels_last": False, "compile": None, "recompute": False} | optim
-        objective = stored["objective"]
-        if "pixel_wise" in objective:  # Alignment's
-            objective = {"other_samples": True} | objective
-        new = {"data": data, "optim": optim, "objective": objective}
-        return {"begin_with": None, "begin_parts": [], **stored, **new}
+        objective = stored.get("objective", {})
+        if objective.get("type") == "AlignmentConfig":
+            stored = stored | {"objective": {"other_samples": True} | objective}
+        return {"begin_with": None, "begin_parts": [], **stored, "data": data, "optim": optim}
     return stored
 
 

@@ -235,6 +235,11 @@ def test_systems_of_two_benchmarks_in_one_table(monkeypatch):
     lines = results.by_system(both, None).splitlines()
     assert lines[2] == "| MagNet | 2 | 1,234 |" + " 0.500 ± 0.000 |" * 4
     assert lines[3] == "| without CAM | 1 | 1,234 |" + " 0.500 |" * 4
+    assert results.by_system(both, None).count("Measured on P, 2 cores") == 1
+    elsewhere = both[1] | {"machine": {"processor": "Q", "cores": 3}}
+    assert "Measured on P, 2 cores, torch 2. Measured on Q, 3 cores" in results.by_system(
+        [first, elsewhere], None
+    ).replace("\n", " ")
     taken = {"seconds per step": 0.3214, "seconds per mask": 0.0071}
     times = about | {"rounds": 5, "rows": {"MagNet": taken, "without CAM": taken}}
     timed = results.by_system(both, times).splitlines()

@@ -68,12 +68,13 @@ class Alignment(Segmentation):
 
     def __init__(self, config: AlignmentConfig, model: nn.Module | None = None, classes: Sequence[int] = ()):
         super().__init__(config, model, classes)
-        self.other_samples, self.pixel_wise = config.other_samples, config.pixel_wise
         if config.contrast:
             widths = getattr(model, "trace_channels", None)
             if widths is None:
                 raise RefsegError("The loss contrast needs a model that gives its pixels' width: set it to 0 here.")
             self.weights["contrast"] = config.contrast
+            instances = instance_contrast if config.other_samples else contrast_in_picture
+            self.compare = pixel_contrast if config.pixel_wise else instances
             self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
             self.key = "centre" if "centre" in widths else "sentence"
             same = self.key == "centre"
@@ -96,10 +97,7 @@ class Alignment(Segmentation):
             centres = l2_normalize(self.project(trace[self.key].float()))
             pixels = l2_normalize(pixels.float(), dim=1)
             temperature = self.log_temperature.exp().clamp(min=COLDEST)
-            if self.pixel_wise:
-                return pixel_contrast(centres, pixels, batch, temperature)
-            form = instance_contrast if self.other_samples else contrast_in_picture
-            return form(centres, pixels, batch, temperature)
+            return self.compare(centres, pixels, batch, temperature)
 
 
 # ---- the forms of the loss ---------------------------------------------------------------------------------------
