@@ -54,16 +54,16 @@ explorer: $(READY) ## open the word-region explorer on its shipped examples, in 
 	@.venv/bin/refseg explore --open
 
 gallery: $(READY) ## 24 sentences with their explorer in one page, runs/gallery.html (a minute)
-	@.venv/bin/python -m refseg.explorer.gallery
+	@.venv/bin/python -m refseg_course.gallery
 
 notebooks: $(READY) ## run all lessons again and store their outputs and times (one: make notebooks LESSON=04)
-	@.venv/bin/python notebooks/build.py execute $(LESSON)
+	@.venv/bin/python -m refseg_course.build execute $(LESSON)
 
 mutations: $(READY) ## break refseg line by line in a copy and record which tests and cells notice (half an hour)
 	@.venv/bin/python tests/mutations.py
 
 student: $(READY) ## the lessons without solutions, to work in: build/student
-	@.venv/bin/python notebooks/build.py student
+	@.venv/bin/python -m refseg_course.build student
 
 lint: $(READY) ## what ruff finds wrong, and what it would lay out otherwise
 	@.venv/bin/python -m ruff check .

@@ -30,8 +30,8 @@ from trainings import compared, kept, ship, split_scores, spread, table
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
+from refseg.evaluation.metrics import gathering as gathering_of_steps
 from refseg.machine import describe_machine, git_commit, versions
-from refseg.metrics import gathering as gathering_of_steps
 from refseg.models import build_model
 from refseg.models.alignformer import centre_similarity
 from refseg.paths import checkpoints_dir, results_dir

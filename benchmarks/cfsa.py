@@ -27,7 +27,7 @@ from cmsa import high_water_mb
 from torch import Tensor
 
 from refseg.machine import describe_machine, git_commit, versions
-from refseg.models.cfsa import CFSAConfig, CrossFrameSelfAttention
+from refseg.models.blocks.cfsa import CFSAConfig, CrossFrameSelfAttention
 from refseg.paths import results_dir
 
 FORMS = ("fused", "explicit")

@@ -3,7 +3,7 @@
     python benchmarks/cmsa.py --positions 1600 --words 20 --dim 512 --json -   # one point, one JSON object
     python benchmarks/cmsa.py --sweep       # `make bench`: the curves too, data/results/cmsa_speed.json and .png
 
-The forms, all given the same pictures, words and weights (see ``refseg/models/cmsa.py`` and the derivation there):
+The forms, all given the same pictures, words and weights (see ``refseg/models/blocks/cmsa.py``):
 
     literal        the equation as written, every score in memory; only where it fits
     literal_sdpa   the same through torch's fused attention, which never holds the scores
@@ -34,8 +34,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from tqdm.auto import tqdm
 
 from refseg.machine import describe_machine, git_commit, versions
-from refseg.models.attention import SPATIAL_CHANNELS, masked_mean
-from refseg.models.cmsa import (
+from refseg.models.blocks.attention import SPATIAL_CHANNELS, masked_mean
+from refseg.models.blocks.cmsa import (
     CMSAConfig,
     CrossModalSelfAttention,
     mean_multimodal_feature,

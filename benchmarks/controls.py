@@ -16,7 +16,7 @@ from pathlib import Path
 import tyro
 from trainings import SPLITS, kept, trained
 
-from refseg.evaluate import evaluate_checkpoint
+from refseg.evaluation.evaluate import evaluate_checkpoint
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import results_dir
 

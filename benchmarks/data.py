@@ -40,15 +40,15 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from refseg.datasets import Collate, Letterbox, Normalize, ReferDataset, build_transform, read_image
-from refseg.datasets.broken import CollateReadable, TellsBroken
+from refseg.datasets.broken import CollateReadable, SafeDataset
 from refseg.datasets.refer import segmentation_mask
 from refseg.datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
+from refseg.evaluation.mask_files import score_files
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import PROJECT, results_dir
-from refseg.presets import OptimConfig
-from refseg.score import score_files
 from refseg.tokenizer import WordVocabulary
-from refseg.train import ShuffledBatches
+from refseg.training.loop import ShuffledBatches
+from refseg.training.presets import OptimConfig
 
 A2D_TRUTH = "data/a2d_sentences/a2d_sentences_test_annotations_in_coco_format.json"
 SIDE, BATCH, WORKERS = 320, 16, 2  # pixels, samples, processes
@@ -113,8 +113,8 @@ class DataBenchmark:
         write_coco(pictures, root)
         dataset = ReferDataset("refcoco", "train", root=root, image_root=pictures, transform=build_transform(SIDE))
         collate = CollateReadable(Collate(WordVocabulary.build(dataset.expressions)))
-        together = samples_per_second(TellsBroken(dataset), dataset.image_ids, collate, self.batches, 4)
-        alone = samples_per_second(TellsBroken(dataset), dataset.image_ids, collate, self.batches, 1)
+        together = samples_per_second(SafeDataset(dataset), dataset.image_ids, collate, self.batches, 4)
+        alone = samples_per_second(SafeDataset(dataset), dataset.image_ids, collate, self.batches, 1)
         plain = samples_per_second(PlainTorchvision(dataset), dataset.image_ids, None, self.batches, 1)
         return {
             "pixels": SIDE,

@@ -32,15 +32,15 @@ from trainings import SPLITS, compared, kept, split_scores, spread, table
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import build_dataset, build_transform
 from refseg.datasets.refshapes.language import KINDS
-from refseg.evaluate import score
-from refseg.grounding import Tally, WordGuesser, WordsAlone, recover, trained_heads, write_heads
-from refseg.losses import hidden_word_loss
+from refseg.evaluation.evaluate import score
+from refseg.evaluation.hidden_words import Tally, WordGuesser, WordsAlone, recover, trained_heads, write_heads
 from refseg.machine import describe_machine, git_commit, versions
+from refseg.objectives.losses import hidden_word_loss
 from refseg.objectives.mask_grounding import hide_some, hideable_ids
 from refseg.paths import checkpoints_dir, results_dir, runs_dir
-from refseg.presets import PRESETS
 from refseg.tokenizer import WordVocabulary
-from refseg.train import learning_rate
+from refseg.training.loop import learning_rate
+from refseg.training.presets import PRESETS
 
 ROWS = {
     "MagNet": "magnet_refshapes",

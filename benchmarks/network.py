@@ -26,7 +26,7 @@ from refseg.models import build_model
 from refseg.models.cmsa_net import LEVELS, CMSANet, CMSANetConfig, regions_with_pixels
 from refseg.objectives import SegmentationConfig, build_objective
 from refseg.paths import results_dir
-from refseg.presets import PRESETS
+from refseg.training.presets import PRESETS
 from refseg.types import RefBatch
 
 VOCABULARY = 12_112  # of the authors' release

@@ -25,8 +25,8 @@ from trainings import COMPARED_AT, SPLITS, spread
 from trainings import table as by_row
 from video import table as by_sight
 
-from refseg.evaluate import evaluate_checkpoint
-from refseg.metrics import COLUMNS
+from refseg.evaluation.evaluate import evaluate_checkpoint
+from refseg.evaluation.metrics import COLUMNS
 from refseg.paths import PROJECT, checkpoints_dir, results_dir
 
 FORMS = {

@@ -26,7 +26,7 @@ from trainings import at_one_budget
 from refseg.datasets import Collate
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import results_dir
-from refseg.train import build_data, build_modules, seconds_per_step
+from refseg.training.loop import build_data, build_modules, seconds_per_step
 from refseg.types import RefBatch
 
 ROWS = magnet.ROWS | alignformer.ROWS

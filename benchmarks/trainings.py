@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from refseg.checkpoint import load_checkpoint, save_checkpoint
-from refseg.evaluate import evaluate_checkpoint
+from refseg.evaluation.evaluate import evaluate_checkpoint
 from refseg.paths import checkpoints_dir, runs_dir
-from refseg.presets import PRESETS, Experiment
-from refseg.train import train
+from refseg.training.loop import train
+from refseg.training.presets import PRESETS, Experiment
 
 SPLITS = ("val", "testA", "testB", "testC")  # of RefShapes
 COMPARED_AT = 64  # pixels: less than half the time of a step at 96

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from refseg import __version__
 from refseg.errors import RefsegError
 from refseg.models import build_model
-from refseg.models.config import config_from_dict, config_to_dict
+from refseg.models.serialise import config_from_dict, config_to_dict
 from refseg.tokenizer import TOKENIZERS, WordVocabulary
 
 FORMAT = 1
@@ -33,7 +33,7 @@ WEIGHTS, CONFIG, TRAINING = "model.safetensors", "config.json", "training.safete
 
 
 @dataclass
-class Loaded:
+class Checkpoint:
     """A checkpoint in memory."""
 
     model: nn.Module  # in eval mode
@@ -106,7 +106,7 @@ def exists(folder: Path) -> bool:
     return (_whole(Path(folder)) / CONFIG).is_file()
 
 
-def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Loaded:
+def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
     """Rebuild the model of a checkpoint and load its weights.
 
     Raises:
@@ -136,7 +136,7 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Loaded:
         ) from error
     training = _read_tensors(folder / TRAINING) if (folder / TRAINING).is_file() else None
     window = config["num_frames"], config["frame_stride"]
-    return Loaded(model.to(device).eval(), tokenizer, config["image_size"], config, training, *window)
+    return Checkpoint(model.to(device).eval(), tokenizer, config["image_size"], config, training, *window)
 
 
 def begin_with(model: nn.Module, tokenizer: WordVocabulary, folder: Path, parts: Collection[str] = ()) -> list[str]:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, replace
+from functools import reduce
+from importlib.metadata import entry_points
+from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +18,6 @@ import tyro
 
 from refseg.errors import RefsegError
 from refseg.paths import checkpoints_dir, runs_dir
-from refseg.wheelhouse import CPU_INDEX
 
 if TYPE_CHECKING:
     from refseg.predict import Predictor
@@ -23,22 +25,6 @@ if TYPE_CHECKING:
 DataSetName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
 SHIPPED = checkpoints_dir() / "cmsa_refshapes"
 SHIPPED_VIDEO = checkpoints_dir() / "cmsa_refshapes_video"
-
-
-@dataclass
-class Tour:
-    """See everything once: draw RefShapes, train for two minutes, evaluate, write a report to open in a browser."""
-
-    out: Path = runs_dir() / "tour"
-    """Folder of the run and its report.html."""
-    minutes: float = 2.0
-    """How long to train."""
-
-    def run(self) -> None:
-        """Run the tour."""
-        from refseg.tour import run_tour
-
-        run_tour(self.out, self.minutes)
 
 
 @dataclass
@@ -63,7 +49,7 @@ class Prepare:
 
             print(f"RefShapes-Video is in {ensure()}.")
         else:
-            from refseg.datasets.prepare import prepare
+            from refseg.datasets.obtain.prepare import prepare
 
             if not prepare(self.name, pictures=self.pictures, parquet=self.parquet):
                 raise SystemExit(1)
@@ -88,8 +74,8 @@ class Shard:
 
     def run(self) -> None:
         """Write, or check; exit status 1 if a shard is damaged."""
-        from refseg.datasets.shards import INDEX, ShardedPictures
-        from refseg.datasets.write_shards import splits_there, write_shards
+        from refseg.datasets.shards.read import INDEX, ShardedPictures
+        from refseg.datasets.shards.write import splits_there, write_shards
 
         if not (self.out / INDEX).exists():
             datasets = splits_there(self.name, self.root, self.image_root, self.split_by)
@@ -137,9 +123,9 @@ class Train:
 
     def run(self) -> None:
         """Train and say where the best checkpoint is."""
-        from refseg.evaluate import launched_processes
-        from refseg.presets import PRESETS
-        from refseg.train import train
+        from refseg.evaluation.evaluate import launched_processes
+        from refseg.training.loop import train
+        from refseg.training.presets import PRESETS
 
         if self.preset not in PRESETS:
             raise RefsegError(f"There is no preset {self.preset!r}: choose one of {', '.join(PRESETS)}.")
@@ -196,7 +182,7 @@ class Evaluate:
     def run(self) -> None:
         """Score and print a table or JSON."""
         from refseg.datasets import CLIP_DATASETS
-        from refseg.evaluate import evaluate_checkpoint, launched_processes
+        from refseg.evaluation.evaluate import evaluate_checkpoint, launched_processes
 
         results = evaluate_checkpoint(
             self.checkpoint or (SHIPPED_VIDEO if self.data in CLIP_DATASETS else SHIPPED),
@@ -235,7 +221,7 @@ class Score:
 
     def run(self) -> None:
         """Score and print a table or JSON."""
-        from refseg.score import format_scores, score_files
+        from refseg.evaluation.mask_files import format_scores, score_files
 
         results = score_files(self.truth, self.predictions, self.protocol)
         if self.json == "-":
@@ -355,7 +341,7 @@ class CheckData:
 
     def run(self) -> None:
         """Print a report per split; exit status 1 if anything is missing or differs."""
-        from refseg.datasets.check import check_data, splits_of
+        from refseg.datasets.obtain.check import check_data, splits_of
 
         ok = True
         for split in [self.split] if self.split else splits_of(self.name, self.split_by):
@@ -381,7 +367,7 @@ class ConvertCmsaRelease:
 
     def run(self) -> None:
         """Convert and say what was not used."""
-        from refseg.convert import convert_cmsa_release
+        from refseg.convert.cmsa import convert_cmsa_release
 
         conversion = convert_cmsa_release(self.checkpoint, self.vocabulary, self.out)
         print(f"{conversion.converted} variables are now the network in {self.out}.")
@@ -402,7 +388,7 @@ class ConvertMagnetRelease:
 
     def run(self) -> None:
         """Convert and say what was not used."""
-        from refseg.convert import convert_magnet_release
+        from refseg.convert.cmsa import convert_magnet_release
 
         conversion = convert_magnet_release(self.checkpoint, self.vocabulary, self.out)
         print(f"{conversion.converted} tensors are now the network in {self.out}.")
@@ -410,83 +396,22 @@ class ConvertMagnetRelease:
             print(f"Not used: {', '.join(conversion.unused)}", file=sys.stderr)
 
 
-@dataclass
-class Doctor:
-    """Look whether everything is there that the lessons need; each [FAIL] says the command that mends it."""
+def commands() -> tuple[type, ...]:
+    """All commands: ours, and those of packages installed beside refseg that offer some (the course does).
 
-    markdown: bool = False
-    """Print the report as Markdown, to paste into a bug report."""
-
-    def run(self) -> None:
-        """Print the report; exit status 1 if anything has to be mended."""
-        from refseg.doctor import main as examine
-
-        if not examine(self.markdown):
-            raise SystemExit(1)
+    A package offers commands by an entry point of the group ``refseg.commands``: a tuple of dataclasses like these.
+    """
+    others = (entry.load() for entry in entry_points(group="refseg.commands"))
+    return (*OWN, *(command for found in others for command in found))
 
 
-@dataclass
-class Wheelhouse:
-    """Fill a folder from which the kit installs without a network: made once, carried to many laptops."""
-
-    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
-    """A new folder, or a wheelhouse to go on with or to add another kind of laptop to."""
-    platform: str | None = None
-    """windows, macos or linux, if the laptops have another system than this machine; or pip's own name, win_amd64."""
-    python_version: str | None = None
-    """Python of the laptops, such as 3.12, if it is not the one that runs here."""
-    index_url: str | None = None
-    """Package index in place of PyPI."""
-    torch_index: str = CPU_INDEX
-    """Where torch for Linux comes from; the default has it without CUDA. pypi: from PyPI, some gigabytes more."""
-
-    def run(self) -> None:
-        """Fill it and say its size."""
-        from refseg.wheelhouse import Target, make_wheelhouse
-
-        target = Target(self.platform, self.python_version)
-        size = make_wheelhouse(self.folder, target, self.index_url, self.torch_index)
-        print(f"{self.folder} is complete, {size / 1e9:.1f} GB, for {target}.")
-        print("Hand on the whole folder; INSTALL.txt in it says how to install.")
-
-
-@dataclass
-class Catchup:
-    """Make one lesson ready if you join late: data, shipped files, your notebook, and functions of earlier lessons."""
-
-    lesson: Annotated[tyro.conf.Positional[int], tyro.conf.arg(metavar="LESSON")]
-    """Number of the lesson."""
-
-    def run(self) -> None:
-        """Prepare and report; exit status 1 if anything has to be mended."""
-        from refseg.catchup import catchup
-
-        if not catchup(self.lesson):
-            raise SystemExit(1)
-
-
-Command = (
-    Annotated[Tour, tyro.conf.subcommand("tour")]
-    | Annotated[Prepare, tyro.conf.subcommand("prepare")]
-    | Annotated[Shard, tyro.conf.subcommand("shard")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Score, tyro.conf.subcommand("score")]
-    | Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[Explore, tyro.conf.subcommand("explore")]
-    | Annotated[CheckData, tyro.conf.subcommand("check-data")]
-    | Annotated[ConvertCmsaRelease, tyro.conf.subcommand("convert-cmsa-release")]
-    | Annotated[ConvertMagnetRelease, tyro.conf.subcommand("convert-magnet-release")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-    | Annotated[Catchup, tyro.conf.subcommand("catchup")]
-    | Annotated[Wheelhouse, tyro.conf.subcommand("wheelhouse")]
-)
+OWN = (Prepare, Shard, Train, Evaluate, Score, Predict, Explore, CheckData, ConvertCmsaRelease, ConvertMagnetRelease)
 
 
 def format_results(results: dict) -> str:
     """The numbers of one evaluation as a small table, and per kind of expression where the data set tells."""
-    from refseg.metrics import AP_COLUMNS, COLUMNS
-    from refseg.score import protocol_table
+    from refseg.evaluation.mask_files import protocol_table
+    from refseg.evaluation.metrics import AP_COLUMNS, COLUMNS
 
     parts = {name: results[name] for name in ("motion", "static") if name in results}
     rows = {"all": results, **parts, **results.get("by_kind", {})}
@@ -515,7 +440,9 @@ def _write_text(path: Path, text: str) -> None:
 
 def main() -> None:
     """Parse, run, and turn a RefsegError into one line on stderr and exit status 2."""
-    command = tyro.cli(Command, prog="refseg", description="Learn, explore and reproduce referring segmentation.")
+    command = tyro.cli(
+        reduce(or_, commands()), prog="refseg", description="Learn, explore and reproduce referring segmentation."
+    )
     try:
         command.run()
     except RefsegError as error:

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import torch
 
-from refseg.checkpoint import CONFIG, WEIGHTS, Loaded, exists, load_checkpoint, save_checkpoint
+from refseg.checkpoint import CONFIG, WEIGHTS, Checkpoint, exists, load_checkpoint, save_checkpoint
 from refseg.errors import RefsegError
 
 CARD = "README.md"
@@ -24,7 +24,7 @@ tags:
 """
 
 
-def save_pretrained(loaded: Loaded, folder: Path, card: str = "") -> None:
+def save_pretrained(loaded: Checkpoint, folder: Path, card: str = "") -> None:
     """Write a checkpoint as the hub has it, with a model card.
 
     Args:
@@ -44,7 +44,7 @@ def save_pretrained(loaded: Loaded, folder: Path, card: str = "") -> None:
         raise RefsegError(f"{Path(folder) / CARD} could not be written ({error.strerror}).") from error
 
 
-def from_pretrained(name: str | Path, revision: str | None = None, device: str | torch.device = "cpu") -> Loaded:
+def from_pretrained(name: str | Path, revision: str | None = None, device: str | torch.device = "cpu") -> Checkpoint:
     """A checkpoint from a folder or, if there is none, from the hub, which is asked once and then kept in its cache.
 
     Args:

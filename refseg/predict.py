@@ -21,13 +21,13 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from tqdm.auto import tqdm
 
-from refseg.checkpoint import Loaded, load_checkpoint
+from refseg.checkpoint import Checkpoint, load_checkpoint
 from refseg.datasets import Collate, build_transform, read_image, undo_letterbox
+from refseg.datasets.clips import Clip, window
 from refseg.datasets.transforms import resize_mask
-from refseg.datasets.video import Clip, window
 from refseg.errors import RefsegError
-from refseg.evaluate import MASK_THRESHOLD, predict_logits
-from refseg.models.config import config_to_dict
+from refseg.evaluation.evaluate import MASK_THRESHOLD, predict_logits
+from refseg.models.serialise import config_to_dict
 from refseg.types import RefBatch, RefSample
 from refseg.viz import Picture, clip_figure, overlay, to_png_bytes
 
@@ -62,9 +62,11 @@ class Predictor:
         RefsegError: there is no checkpoint, or it is damaged.
     """
 
-    def __init__(self, checkpoint: str | Path | Loaded, device: str | torch.device | None = None):
+    def __init__(self, checkpoint: str | Path | Checkpoint, device: str | torch.device | None = None):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.loaded = checkpoint if isinstance(checkpoint, Loaded) else load_checkpoint(Path(checkpoint), self.device)
+        self.loaded = (
+            checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(Path(checkpoint), self.device)
+        )
         self.model = self.loaded.model.to(self.device).eval()
 
     @torch.inference_mode()

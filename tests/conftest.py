@@ -54,12 +54,12 @@ def tiny_refshapes(small_data_dir, monkeypatch) -> Path:
 def tiny_experiment(tiny_refshapes):
     """Every part of the lesson's network at its smallest, 13 steps on the small RefShapes."""
     from refseg.models.backbones import SmallBackboneConfig
-    from refseg.models.cmsa import CMSAConfig
+    from refseg.models.blocks.cmsa import CMSAConfig
+    from refseg.models.blocks.mask_head import SkipMaskHeadConfig
     from refseg.models.cmsa_net import CMSANetConfig
-    from refseg.models.gmlf import GMLFConfig
-    from refseg.models.mask_head import SkipMaskHeadConfig
-    from refseg.models.text_encoders import ContextualWordsConfig
-    from refseg.presets import DataConfig, Experiment, OptimConfig
+    from refseg.models.fusion import GMLFConfig
+    from refseg.models.text import ContextualWordsConfig
+    from refseg.training.presets import DataConfig, Experiment, OptimConfig
 
     model = replace(
         CMSANetConfig.lesson(0),
@@ -78,7 +78,7 @@ def tiny_checkpoint(tiny_experiment, tmp_path) -> Path:
     """An untrained checkpoint that knows the words of the small RefShapes."""
     from refseg.checkpoint import save_checkpoint
     from refseg.models import build_model
-    from refseg.train import build_data
+    from refseg.training.loop import build_data
 
     _, _, tokenizer = build_data(tiny_experiment.data)
     model = build_model(replace(tiny_experiment.model, vocabulary_size=len(tokenizer)))
@@ -90,12 +90,12 @@ def tiny_checkpoint(tiny_experiment, tmp_path) -> Path:
 def tiny_grounded(tiny_experiment, tmp_path) -> Path:
     """A small MagNet, untrained, with untrained heads for hidden words beside it."""
     from refseg.checkpoint import load_checkpoint, save_checkpoint
-    from refseg.grounding import WordsAlone, grounding_of, write_heads
+    from refseg.evaluation.hidden_words import WordsAlone, grounding_of, write_heads
     from refseg.models import build_model
-    from refseg.models.halving_backbone import HalvingBackboneConfig
+    from refseg.models.backbones import HalvingBackboneConfig
     from refseg.models.magnet import MagNetConfig
     from refseg.objectives import MaskGroundingConfig
-    from refseg.train import build_data, describe
+    from refseg.training.loop import build_data, describe
 
     _, _, tokenizer = build_data(tiny_experiment.data)
     backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
@@ -116,8 +116,8 @@ def tiny_alignformer(tiny_experiment, tmp_path) -> Path:
     from refseg.checkpoint import save_checkpoint
     from refseg.models import build_model
     from refseg.models.alignformer import AlignFormerConfig
-    from refseg.models.halving_backbone import HalvingBackboneConfig
-    from refseg.train import build_data
+    from refseg.models.backbones import HalvingBackboneConfig
+    from refseg.training.loop import build_data
 
     _, _, tokenizer = build_data(tiny_experiment.data)
     backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))

@@ -369,7 +369,7 @@ def failures(copy: Path, tests: set[str], lessons: set[str]) -> list[str]:
 
 def environment(copy: Path, scratch: Path) -> dict[str, str]:
     """That of the lessons' kernels; the copy is imported, RefShapes comes from this checkout's data folder."""
-    spec = importlib.util.spec_from_file_location("build", ROOT / "notebooks" / "build.py")
+    spec = importlib.util.spec_from_file_location("build", ROOT / "refseg_course" / "build.py")
     build = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(build)
     places = {"PYTHONPATH": str(copy), "REFSEG_DATA": str(data_dir().absolute())}

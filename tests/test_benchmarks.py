@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from refseg.presets import PRESETS
-from refseg.train import describe
+from refseg.training.loop import describe
+from refseg.training.presets import PRESETS
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -340,7 +340,7 @@ def test_magnet_goes_on_row_by_row(trained_grounded, monkeypatch, tmp_path, caps
 
 def test_a_training_is_shipped_with_its_heads(trained_grounded, tmp_path, capsys):
     from refseg.checkpoint import load_checkpoint
-    from refseg.grounding import WordGuesser
+    from refseg.evaluation.hidden_words import WordGuesser
 
     magnet = trained_grounded
     last = magnet.Magnet(steps=2).train("magnet_refshapes", 0)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from refseg.checkpoint import load_checkpoint, save_checkpoint
 from refseg.models import build_model
-from refseg.presets import PRESETS
+from refseg.training.presets import PRESETS
 
 pytestmark = pytest.mark.usefixtures("no_accelerate_state")
 

@@ -15,7 +15,7 @@ from refseg.datasets import Collate, build_dataset, build_transform
 from refseg.errors import RefsegError
 from refseg.models import build_model
 from refseg.models.backbones import ResNet101BackboneConfig
-from refseg.models.cfsa import CFSAConfig
+from refseg.models.blocks.cfsa import CFSAConfig
 from refseg.tokenizer import WordVocabulary
 
 WORDS = ["circle", "red", "the"]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from refseg import cli
 from refseg.checkpoint import load_checkpoint
-from refseg.presets import PRESETS
+from refseg.training.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
@@ -147,12 +147,12 @@ def test_control_c_is_no_traceback(refseg, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("refseg.train.train", stop)
+    monkeypatch.setattr("refseg.training.loop.train", stop)
     assert refseg("train") == (130, "", "refseg: stopped; the same command goes on where it was.\n")
 
 
 def test_a_bug_of_ours_is_not_hidden(refseg, monkeypatch):
-    monkeypatch.setattr("refseg.train.train", lambda *args, **kwargs: 1 // 0)
+    monkeypatch.setattr("refseg.training.loop.train", lambda *args, **kwargs: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         refseg("train")
 
@@ -257,16 +257,18 @@ def test_data_that_is_not_there_is_told_once_and_where_to_get_it(refseg, tmp_pat
 
 def test_prepare_passes_its_options_on_and_fails_if_something_is_missing(refseg, monkeypatch, tmp_path):
     called = []
-    monkeypatch.setattr("refseg.datasets.prepare.prepare", lambda name, **options: called.append((name, options)))
+    monkeypatch.setattr(
+        "refseg.datasets.obtain.prepare.prepare", lambda name, **options: called.append((name, options))
+    )
     status, _, _ = refseg("prepare", "refcoco+", "--no-pictures", "--parquet", tmp_path)
     assert status == 1 and called == [("refcoco+", {"pictures": False, "parquet": tmp_path})]
-    monkeypatch.setattr("refseg.datasets.prepare.prepare", lambda name, **options: True)
+    monkeypatch.setattr("refseg.datasets.obtain.prepare.prepare", lambda name, **options: True)
     assert refseg("prepare", "jhmdb")[0] == 0
 
 
 def test_tour_passes_its_options_on(refseg, monkeypatch, tmp_path):
     called = []
-    monkeypatch.setattr("refseg.tour.run_tour", lambda *args: called.append(args))
+    monkeypatch.setattr("refseg_course.tour.run_tour", lambda *args: called.append(args))
     assert refseg("tour", "--minutes", "0.5", "--out", tmp_path / "t")[0] == 0
     assert called == [(tmp_path / "t", 0.5)]
 

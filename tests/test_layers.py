@@ -17,13 +17,12 @@ PACKAGE = ROOT / "refseg"
 LAYERS = [
     "errors",
     "types paths tokenizer machine",
-    "datasets models losses metrics",
-    "objectives checkpoint viz protocols tuning",
-    "evaluate score presets published exercises hub",
-    "predict pointing grounding sharding",  # the first two take evaluate's way from a model to a mask
-    "train explorer",
-    "doctor tour convert wheelhouse",  # each is a command, so the command line stands above them
-    "catchup",  # shows what the doctor finds
+    "datasets models",
+    "objectives checkpoint viz",
+    "evaluation",
+    "hub predict",
+    "training explorer",
+    "convert",
     "cli",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
@@ -89,11 +88,11 @@ def test_every_folder_is_a_package():
 @pytest.mark.parametrize(
     "source, module, expected",
     [
-        ("import torch\nfrom refseg.types import RefBatch", "refseg.models.cmsa", {"types"}),
-        ("def f():\n    from refseg import train, __version__", "refseg.metrics", {"train"}),
-        ("import refseg.viz as v, refseg.datasets.refshapes.scene", "refseg.metrics", {"viz", "datasets"}),
+        ("import torch\nfrom refseg.types import RefBatch", "refseg.models.blocks.cmsa", {"types"}),
+        ("def f():\n    from refseg import __version__, training", "refseg.evaluation.metrics", {"training"}),
+        ("import refseg.viz as v, refseg.datasets.refshapes.scene", "refseg.evaluation.metrics", {"viz", "datasets"}),
         ("from .scene import Thing\nfrom ..collate import collate", "refseg.datasets.refshapes.draw", {"datasets"}),
-        ("from ..train import fit", "refseg.models.cmsa", {"train"}),
+        ("from ..train import fit", "refseg.models.blocks.cmsa", {"train"}),
         ("from .cmsa import CMSA\nfrom .. import viz", "refseg.models", {"models", "viz"}),
     ],
 )

@@ -39,7 +39,7 @@ def test_names_are_distinct():
 @pytest.mark.parametrize("old", ["def ", "no such text"])
 def test_a_text_that_does_not_stand_there_once_is_refused(old):
     mutation = MODULE.Mutation("x", "losses.py", old, "y", "test_losses.py", "07")
-    with pytest.raises(SystemExit, match="times in refseg/losses.py, not once"):
+    with pytest.raises(SystemExit, match="times in refseg/objectives/losses.py, not once"):
         MODULE.broken("def a(): ...\ndef b(): ...", mutation)
 
 

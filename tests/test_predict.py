@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from refseg.checkpoint import Loaded
+from refseg.checkpoint import Checkpoint
 from refseg.datasets import Collate, build_transform
 from refseg.errors import RefsegError
-from refseg.evaluate import predict_masks
+from refseg.evaluation.evaluate import predict_masks
 from refseg.predict import Predictor, save_prediction
 from refseg.tokenizer import WordVocabulary
 from refseg.types import Prediction, RefSample
@@ -49,7 +49,7 @@ class NoAttention(RedFinder):
 
 
 def predictor(model: nn.Module | None = None) -> Predictor:
-    return Predictor(Loaded(model or RedFinder(), VOCABULARY, SIZE, {}), "cpu")
+    return Predictor(Checkpoint(model or RedFinder(), VOCABULARY, SIZE, {}), "cpu")
 
 
 def picture(height: int = H, width: int = W) -> torch.Tensor:

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from refseg.checkpoint import Loaded
+from refseg.checkpoint import Checkpoint
 from refseg.datasets import open_clip
-from refseg.datasets.video import Clip
+from refseg.datasets.clips import Clip
 from refseg.errors import RefsegError
 from refseg.predict import ABOUT, MASKS, SHEET, Predictor, save_clip
 from refseg.tokenizer import WordVocabulary
@@ -43,7 +43,7 @@ class Listener(nn.Module):
 
 
 def predictor(num_frames: int = 1, stride: int = 1, model: nn.Module | None = None) -> Predictor:
-    loaded = Loaded(model or Listener(), VOCABULARY, SIZE, {}, num_frames=num_frames, frame_stride=stride)
+    loaded = Checkpoint(model or Listener(), VOCABULARY, SIZE, {}, num_frames=num_frames, frame_stride=stride)
     return Predictor(loaded, "cpu")
 
 

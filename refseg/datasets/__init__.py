@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from refseg.datasets.a2d import A2DDataset
-from refseg.datasets.check import DataReport, check_data
+from refseg.datasets.clips import ClipDataset, open_clip
 from refseg.datasets.collate import Collate
 from refseg.datasets.images import read_image
 from refseg.datasets.jhmdb import JHMDBDataset
-from refseg.datasets.official import OFFICIAL, official_sizes
+from refseg.datasets.obtain.check import DataReport, check_data
+from refseg.datasets.obtain.official import OFFICIAL, official_sizes
 from refseg.datasets.refer import BENCHMARKS, ReferDataset
 from refseg.datasets.transforms import Compose, HorizontalFlip, Letterbox, Normalize, build_transform, undo_letterbox
-from refseg.datasets.video import ClipDataset, open_clip
 from refseg.errors import RefsegError
 from refseg.types import RefSample
 

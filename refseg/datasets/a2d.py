@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from refseg.datasets.clips import ClipDataset, ClipRow, find_clip, plain_name
 from refseg.datasets.images import MAX_PIXELS
-from refseg.datasets.video import ClipDataset, ClipRow, find_clip, plain_name
 from refseg.errors import RefsegError
 from refseg.paths import data_dir
 from refseg.types import RefSample

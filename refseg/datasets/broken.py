@@ -23,7 +23,7 @@ class Broken:
     sentences: list[str]
 
 
-class TellsBroken(Dataset):
+class SafeDataset(Dataset):
     """A data set that gives a ``Broken`` in place of a sample which raises a ``RefsegError``."""
 
     def __init__(self, dataset: Dataset):

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from refseg.datasets.a2d import read_rows
+from refseg.datasets.clips import Clip, ClipDataset, ClipRow, plain_name
 from refseg.datasets.images import MAX_PIXELS
-from refseg.datasets.video import Clip, ClipDataset, ClipRow, plain_name
 from refseg.errors import RefsegError
 from refseg.paths import data_dir
 from refseg.types import RefSample

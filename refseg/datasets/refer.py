@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from refseg.datasets.images import decode_image, read_image
-from refseg.datasets.safe_pickle import load_plain_pickle
-from refseg.datasets.shards import INDEX, ShardedPictures
+from refseg.datasets.obtain.safe_pickle import load_plain_pickle
+from refseg.datasets.shards.read import INDEX, ShardedPictures
 from refseg.errors import RefsegError
 from refseg.paths import data_dir
 from refseg.types import RefSample

@@ -15,7 +15,7 @@ from refseg.types import RefSample
 Look = Callable[[Tensor], dict[str, Tensor]]
 
 
-class SeenDataset(Dataset):
+class CachedFeatures(Dataset):
     """A data set whose samples carry ``features`` in place of pixels.
 
     Samples and features are kept in memory from the first time they are asked for, features in half precision: 180 kB

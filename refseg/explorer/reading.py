@@ -17,11 +17,11 @@ from torch import Tensor
 from refseg.datasets import Collate, build_transform, undo_letterbox
 from refseg.datasets.transforms import resize_mask
 from refseg.errors import RefsegError
-from refseg.evaluate import MASK_THRESHOLD, predict_logits
+from refseg.evaluation.evaluate import MASK_THRESHOLD, predict_logits
+from refseg.evaluation.hidden_words import WordGuesser
+from refseg.evaluation.metrics import RES, gathering, intersection_union
+from refseg.evaluation.pointing import point_words
 from refseg.explorer.wire import pack, pack_mask, unpack, unpack_mask
-from refseg.grounding import WordGuesser
-from refseg.metrics import RES, gathering, intersection_union
-from refseg.pointing import point_words
 from refseg.predict import Predictor
 from refseg.types import RefBatch, RefSample
 

@@ -19,14 +19,14 @@ import traitlets
 from PIL.Image import Image
 from torch import Tensor
 
-from refseg.checkpoint import Loaded
+from refseg.checkpoint import Checkpoint
 from refseg.errors import RefsegError
+from refseg.evaluation.hidden_words import WordGuesser
 from refseg.explorer import page, state
 from refseg.explorer.reading import Centre, Reader, Reading, Strike, strike_to_wire
 from refseg.explorer.scene import Scene, scene_of
 from refseg.explorer.sheet import contact_sheet, to_html, word_table
 from refseg.explorer.state import LONGEST_EXPRESSION, NORMALISATIONS, ExplorerState
-from refseg.grounding import WordGuesser
 from refseg.paths import checkpoints_dir, results_dir
 from refseg.predict import Predictor
 from refseg.types import RefSample
@@ -42,7 +42,7 @@ NOTES = {
 }
 KEPT_READINGS = 4  # of typed expressions, in the browser
 
-Model = str | Path | Loaded | Predictor
+Model = str | Path | Checkpoint | Predictor
 
 
 class Explorer(anywidget.AnyWidget):

@@ -16,17 +16,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from refseg.models.attention import l2_normalize, masked_mean
-from refseg.models.backbones import LEVELS
+from refseg.models.backbones import LEVELS, HalvingBackboneConfig, SwinConfig
+from refseg.models.blocks.attention import l2_normalize, masked_mean
+from refseg.models.blocks.deformable_pixel_decoder import DeformableConfig
+from refseg.models.blocks.language_guided_pixel_decoder import DecoderWordsConfig, LanguageGuidedPixelDecoder
+from refseg.models.blocks.prototype_generator import PrototypeConfig, PrototypeGenerator
+from refseg.models.blocks.vlba import Met, VisionLanguageBidirectionalAttention, VLBAConfig
 from refseg.models.cmsa_net import regions_with_pixels
-from refseg.models.deformable_pixel_decoder import DeformableConfig
-from refseg.models.halving_backbone import HalvingBackboneConfig
-from refseg.models.language_guided_pixel_decoder import DecoderWordsConfig, LanguageGuidedPixelDecoder
 from refseg.models.magnet import BERT_PIECES, STAGED_BACKBONES
-from refseg.models.prototype_generator import PrototypeConfig, PrototypeGenerator
-from refseg.models.staged_text import STAGED_TEXTS, BertWordsConfig, TransformerWordsConfig
-from refseg.models.swin import SwinConfig
-from refseg.models.vlba import Met, VisionLanguageBidirectionalAttention, VLBAConfig
+from refseg.models.text import STAGED_TEXTS, BertWordsConfig, TransformerWordsConfig
 from refseg.types import Prediction, RefBatch
 
 

@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg.models.attention import masked_mean, mutual_information
 from refseg.models.backbones import BACKBONES, DeepLabBackboneConfig, ResNet101BackboneConfig, SmallBackboneConfig
-from refseg.models.cfsa import TEMPORAL, CFSAConfig, FrameMeanConfig, at_target
-from refseg.models.cmsa import CROSS_MODAL, CMSAConfig, ConcatenationMeanConfig
-from refseg.models.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig, ReleaseCrossModalSelfAttention
-from refseg.models.gmlf import FUSIONS, AnyFusionConfig, GMLFConfig, ReleaseGMLFConfig
-from refseg.models.mask_head import HEADS, MaskHeadConfig, ReleaseMaskHeadConfig, SkipMaskHeadConfig
-from refseg.models.text_encoders import (
+from refseg.models.blocks.attention import masked_mean, mutual_information
+from refseg.models.blocks.cfsa import TEMPORAL, CFSAConfig, FrameMeanConfig, at_target
+from refseg.models.blocks.cmsa import CROSS_MODAL, CMSAConfig, ConcatenationMeanConfig
+from refseg.models.blocks.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig, ReleaseCrossModalSelfAttention
+from refseg.models.blocks.mask_head import HEADS, MaskHeadConfig, ReleaseMaskHeadConfig, SkipMaskHeadConfig
+from refseg.models.fusion import FUSIONS, AnyFusionConfig, GMLFConfig, ReleaseGMLFConfig
+from refseg.models.text import (
     TEXT_ENCODERS,
     ContextualWordsConfig,
     SentenceVectorConfig,

@@ -17,15 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
-from refseg.models.attention import masked_mean
-from refseg.models.backbones import LEVELS
+from refseg.models.backbones import LEVELS, HalvingBackbone, HalvingBackboneConfig, SwinBackbone, SwinConfig
+from refseg.models.blocks.attention import masked_mean
+from refseg.models.blocks.cross_modal_alignment import CAMConfig, PyramidAlignment, ResidualGate, WordAlignment
+from refseg.models.blocks.deformable_pixel_decoder import DeformableConfig, DeformablePixelDecoder
+from refseg.models.blocks.mask2former_decoder import Mask2FormerDecoder, MaskDecoderConfig
 from refseg.models.cmsa_net import regions_with_pixels
-from refseg.models.cross_modal_alignment import CAMConfig, PyramidAlignment, ResidualGate, WordAlignment
-from refseg.models.deformable_pixel_decoder import DeformableConfig, DeformablePixelDecoder
-from refseg.models.halving_backbone import HalvingBackbone, HalvingBackboneConfig
-from refseg.models.mask2former_decoder import Mask2FormerDecoder, MaskDecoderConfig
-from refseg.models.staged_text import STAGED_TEXTS, BertWordsConfig, TransformerWordsConfig
-from refseg.models.swin import SwinBackbone, SwinConfig
+from refseg.models.text import STAGED_TEXTS, BertWordsConfig, TransformerWordsConfig
 from refseg.types import Prediction, RefBatch
 
 BERT_PIECES = 30522  # of bert-base-uncased

@@ -12,12 +12,12 @@ from torch import nn
 from refseg.objectives.alignment import Alignment, AlignmentConfig
 from refseg.objectives.mask_grounding import MaskGrounding, MaskGroundingConfig
 from refseg.objectives.segmentation import Segmentation, SegmentationConfig
-from refseg.objectives.taught_maps import TaughtMaps, TaughtMapsConfig
+from refseg.objectives.word_maps import SupervisedWordMaps, SupervisedWordMapsConfig
 from refseg.tokenizer import WordVocabulary
 
 OBJECTIVES = {
     SegmentationConfig: Segmentation,
-    TaughtMapsConfig: TaughtMaps,
+    SupervisedWordMapsConfig: SupervisedWordMaps,
     AlignmentConfig: Alignment,
     MaskGroundingConfig: MaskGrounding,
 }

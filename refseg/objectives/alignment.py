@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
-from refseg.losses import binary_cross_entropy, contrastive_loss
-from refseg.models.attention import l2_normalize
+from refseg.models.blocks.attention import l2_normalize
+from refseg.objectives.losses import binary_cross_entropy, contrastive_loss
 from refseg.objectives.segmentation import Segmentation, SegmentationConfig, mean_over_steps
 from refseg.types import Prediction, RefBatch
 

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
-from refseg.losses import hidden_word_loss, pixel_to_pixel_loss, pixel_to_text_loss
-from refseg.models.attention import l2_normalize, sine_positions
+from refseg.models.blocks.attention import l2_normalize, sine_positions
+from refseg.objectives.losses import hidden_word_loss, pixel_to_pixel_loss, pixel_to_text_loss
 from refseg.objectives.segmentation import Segmentation, SegmentationConfig, mean_over_steps
 from refseg.tokenizer import WordVocabulary
 from refseg.types import Prediction, RefBatch

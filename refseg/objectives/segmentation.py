@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
-from refseg.losses import binary_cross_entropy, dice_loss
+from refseg.objectives.losses import binary_cross_entropy, dice_loss
 from refseg.types import Prediction, RefBatch
 
 IGNORED = -100  # what cross-entropy passes over

@@ -75,7 +75,7 @@ class BadServer:
 @pytest.fixture
 def server(monkeypatch):
     """A server, and nearly no patience with it."""
-    monkeypatch.setattr("refseg.datasets.fetch.PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("refseg.datasets.obtain.fetch.PAUSES", (0.01, 0.01, 0.01))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     server = BadServer()

@@ -13,8 +13,8 @@ from pycocotools import mask as coco_mask
 
 from refseg.datasets import A2DDataset, a2d
 from refseg.datasets.a2d import open_masks
-from refseg.datasets.check import check_data
-from refseg.datasets.official import OFFICIAL_CLIPS, ClipSizes
+from refseg.datasets.obtain.check import check_data
+from refseg.datasets.obtain.official import OFFICIAL_CLIPS, ClipSizes
 from refseg.errors import RefsegError
 
 HEIGHT, WIDTH, FRAMES = 5, 7, 6

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from refseg.datasets import check
-from refseg.datasets.check import WHERE, check_data
-from refseg.datasets.official import OFFICIAL, Sizes, official_sizes
+from refseg.datasets.obtain import check
+from refseg.datasets.obtain.check import WHERE, check_data
+from refseg.datasets.obtain.official import OFFICIAL, Sizes, official_sizes
 from refseg.datasets.refer import BENCHMARKS
 from refseg.errors import RefsegError
 

@@ -8,8 +8,8 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from refseg.datasets import fetch as module
-from refseg.datasets.fetch import Unavailable, fetch
+from refseg.datasets.obtain import fetch as module
+from refseg.datasets.obtain.fetch import Unavailable, fetch
 from refseg.errors import RefsegError
 
 CONTENT = np.random.default_rng(0).bytes(300_007)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refseg.datasets import JHMDBDataset, check_clips, jhmdb
-from refseg.datasets.check import check_data
-from refseg.datasets.official import OFFICIAL_CLIPS, ClipSizes
+from refseg.datasets import JHMDBDataset, jhmdb
+from refseg.datasets.obtain import check_clips
+from refseg.datasets.obtain.check import check_data
+from refseg.datasets.obtain.official import OFFICIAL_CLIPS, ClipSizes
 from refseg.errors import RefsegError
 
 scipy_io = pytest.importorskip("scipy.io", reason="SciPy is not installed: no puppet masks")

@@ -10,7 +10,7 @@ import torch
 from pyarrow.parquet import write_table
 
 from refseg.datasets import ReferDataset
-from refseg.datasets.parquet import SPLITS, convert_parquet
+from refseg.datasets.obtain.parquet import SPLITS, convert_parquet
 from refseg.errors import RefsegError
 
 

@@ -15,10 +15,10 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from refseg.datasets.check import WHERE
-from refseg.datasets.check_clips import WHERE_CLIPS
-from refseg.datasets.official import Sizes
-from refseg.datasets.prepare import PIECES, Piece, downloads_dir, prepare
+from refseg.datasets.obtain.check import WHERE
+from refseg.datasets.obtain.check_clips import WHERE_CLIPS
+from refseg.datasets.obtain.official import Sizes
+from refseg.datasets.obtain.prepare import PIECES, Piece, downloads_dir, prepare
 from refseg.datasets.refer import BENCHMARKS, ReferDataset
 from refseg.errors import RefsegError
 
@@ -69,7 +69,7 @@ def small(server, data, monkeypatch):
     texts, photos = PIECES["refcoco"]
     texts = replace(texts, urls=(f"{server.url}/dead/refcoco.zip", f"{server.url}/refcoco.zip"))
     monkeypatch.setitem(PIECES, "refcoco", (texts, replace(photos, urls=(f"{server.url}/train2014.zip",))))
-    monkeypatch.setattr("refseg.datasets.check.official_sizes", lambda *_: Sizes(3, 3, 3))
+    monkeypatch.setattr("refseg.datasets.obtain.check.official_sizes", lambda *_: Sizes(3, 3, 3))
     return server
 
 
@@ -117,7 +117,7 @@ def test_without_pictures(small, data):
 
 
 def test_wrong_counts_are_no_success(small, monkeypatch):
-    monkeypatch.setattr("refseg.datasets.check.official_sizes", lambda *_: Sizes(3, 3, 4))
+    monkeypatch.setattr("refseg.datasets.obtain.check.official_sizes", lambda *_: Sizes(3, 3, 4))
     ok, text = told()
     assert not ok and "[FAIL] sentences       3   official       4" in text
 

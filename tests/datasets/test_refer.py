@@ -13,8 +13,8 @@ from pycocotools.coco import COCO
 
 from refseg.datasets import BENCHMARKS, ReferDataset, build_transform
 from refseg.datasets import refer as module
+from refseg.datasets.obtain.safe_pickle import load_plain_pickle
 from refseg.datasets.refer import choose_split, decompress_run_lengths, segmentation_mask
-from refseg.datasets.safe_pickle import load_plain_pickle
 from refseg.errors import RefsegError
 
 

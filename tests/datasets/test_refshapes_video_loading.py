@@ -15,9 +15,9 @@ from refseg.checkpoint import load_checkpoint
 from refseg.datasets import A2DDataset, Collate, HorizontalFlip, build_dataset, build_transform
 from refseg.datasets.refshapes.video import ensure
 from refseg.errors import RefsegError
-from refseg.models.cfsa import CFSAConfig
-from refseg.presets import PRESETS, DataConfig
+from refseg.models.blocks.cfsa import CFSAConfig
 from refseg.tokenizer import WordVocabulary
+from refseg.training.presets import PRESETS, DataConfig
 
 CLIPS = {"train": 6, "val": 2, "test": 2}
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from refseg.datasets import Collate
-from refseg.datasets.seen import SeenDataset
+from refseg.datasets.seen import CachedFeatures
 from refseg.models import build_model
 from refseg.models.backbones import SmallBackboneConfig
-from refseg.models.cfsa import CFSAConfig
+from refseg.models.blocks.cfsa import CFSAConfig
 from refseg.models.cmsa_net import CMSANetConfig
 from refseg.types import RefSample
 
@@ -50,7 +50,7 @@ def test_a_clip_is_looked_at_once_and_pixels_are_gone():
         looks.append(frames)
         return {"c3": frames.mean((2, 3), keepdim=True)}
 
-    seen = SeenDataset(SAMPLES, look)
+    seen = CachedFeatures(SAMPLES, look)
     for _ in range(3):
         samples = [seen[i] for i in range(len(seen))]
     assert [len(frames) for frames in looks] == [3, 2]
@@ -67,7 +67,7 @@ def test_features_say_what_the_pixels_say(temporal):
     model = network(temporal=temporal)
     collate = Collate(Tokenizer())
     from_pixels = collate(SAMPLES)
-    seen = SeenDataset(SAMPLES, model.backbone)
+    seen = CachedFeatures(SAMPLES, model.backbone)
     from_features = collate([seen[i] for i in range(3)])
     assert from_pixels.features is None and from_features.features["c5"].shape == (3, 3, 8, 4, 5)
     one, other = model(from_pixels), model(from_features.to("cpu"))
@@ -80,5 +80,5 @@ def test_features_say_what_the_pixels_say(temporal):
 
 
 def test_a_batch_is_seen_as_a_whole_or_not_at_all():
-    seen = SeenDataset(SAMPLES, network().backbone)
+    seen = CachedFeatures(SAMPLES, network().backbone)
     assert Collate(Tokenizer())([seen[0], SAMPLES[2]]).features is None

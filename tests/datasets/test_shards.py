@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from refseg.datasets import ReferDataset, build_transform
-from refseg.datasets import write_shards as module
-from refseg.datasets.shards import INDEX, ShardedPictures
-from refseg.datasets.write_shards import splits_there, write_shards
+from refseg.datasets.shards import write as module
+from refseg.datasets.shards.read import INDEX, ShardedPictures
+from refseg.datasets.shards.write import splits_there, write_shards
 from refseg.errors import RefsegError
 
 
@@ -213,7 +213,7 @@ def test_genuine_pictures(shared_dir, tmp_path):
 
 
 def test_training_reads_shards_and_leaves_out_a_corrupt_one(tiny_experiment, source, sharded, tmp_path):
-    from refseg.train import read_log, train
+    from refseg.training.loop import read_log, train
 
     data = replace(tiny_experiment.data, name="refcoco", root=str(sharded), val_samples=None, workers=1)
     optim = replace(tiny_experiment.optim, steps=4, eval_every=4, save_every=4)

@@ -9,8 +9,8 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from refseg.datasets import unpack as module
-from refseg.datasets.unpack import BadArchive, is_archive, unpack
+from refseg.datasets.obtain import unpack as module
+from refseg.datasets.obtain.unpack import BadArchive, is_archive, unpack
 from refseg.errors import RefsegError
 
 NOISE = np.random.default_rng(1).bytes(50_000)

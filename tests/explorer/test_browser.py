@@ -314,7 +314,7 @@ def test_pointing_scores_stand_beside_the_words(shown, explorer):
 
 def test_a_clip_has_a_slider_and_weights_of_its_frames(tiny_checkpoint, sample, shown):
     from refseg.models import build_model
-    from refseg.models.cfsa import CFSAConfig
+    from refseg.models.blocks.cfsa import CFSAConfig
     from refseg.predict import Predictor
 
     loaded = load_checkpoint(tiny_checkpoint)

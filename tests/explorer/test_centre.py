@@ -13,12 +13,12 @@ from axe_playwright_python.sync_playwright import Axe
 
 from refseg.datasets import Collate, build_transform
 from refseg.errors import RefsegError
+from refseg.evaluation.metrics import gathering
 from refseg.explorer import Explorer
 from refseg.explorer.reading import Reader, Reading
 from refseg.explorer.state import ExplorerState
-from refseg.metrics import gathering
 from refseg.models import build_model
-from refseg.models.vlba import VLBAConfig
+from refseg.models.blocks.vlba import VLBAConfig
 from refseg.predict import Predictor
 
 STEPS = 4  # of the lesson's generator: the sentence alone, and three looks

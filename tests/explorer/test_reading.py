@@ -9,13 +9,13 @@ import torch
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_transform
 from refseg.errors import RefsegError
-from refseg.evaluate import predict_masks
+from refseg.evaluation.evaluate import predict_masks
+from refseg.evaluation.metrics import RES, intersection_union
+from refseg.evaluation.pointing import point_words, relative_word_maps, word_ablations
 from refseg.explorer.reading import Crop, Reader, Reading
-from refseg.metrics import RES, intersection_union
 from refseg.models import build_model
-from refseg.models.cfsa import CFSAConfig
-from refseg.models.cmsa import ConcatenationMeanConfig
-from refseg.pointing import point_words, relative_word_maps, word_ablations
+from refseg.models.blocks.cfsa import CFSAConfig
+from refseg.models.blocks.cmsa import ConcatenationMeanConfig
 from refseg.predict import Predictor
 
 

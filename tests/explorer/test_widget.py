@@ -55,7 +55,7 @@ def test_the_shipped_examples_open_without_the_network(monkeypatch):
 
 
 def test_the_shipped_examples_are_what_the_shipped_network_gives():
-    """A new checkpoint needs new examples: python -m refseg.explorer.gallery --examples"""
+    """A new checkpoint needs new examples: python -m refseg_course.gallery --examples"""
     explorer = Explorer()
     scene = explorer.scene
     stored = explorer.reading

@@ -9,9 +9,9 @@ from refseg.errors import RefsegError
 from refseg.models import build_model
 from refseg.models.alignformer import AlignFormer, AlignFormerConfig, centre_similarity, masks_around
 from refseg.models.backbones import LEVELS
-from refseg.models.language_guided_pixel_decoder import DecoderWordsConfig
-from refseg.models.prototype_generator import PrototypeConfig, PrototypeGenerator
-from refseg.models.vlba import VLBAConfig
+from refseg.models.blocks.language_guided_pixel_decoder import DecoderWordsConfig
+from refseg.models.blocks.prototype_generator import PrototypeConfig, PrototypeGenerator
+from refseg.models.blocks.vlba import VLBAConfig
 from refseg.objectives import AlignmentConfig, MaskGroundingConfig, build_objective
 from refseg.tokenizer import WordVocabulary
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from refseg.models.attention import (
+from refseg.models.blocks.attention import (
     l2_normalize,
     masked_mean,
     masked_softmax,

@@ -8,7 +8,7 @@ import torch
 
 from refseg.errors import RefsegError
 from refseg.models import build_model
-from refseg.models.cfsa import CFSAConfig, CrossFrameSelfAttention, FrameMean, FrameMeanConfig, waves
+from refseg.models.blocks.cfsa import CFSAConfig, CrossFrameSelfAttention, FrameMean, FrameMeanConfig, waves
 from refseg.models.cmsa_net import CMSANetConfig
 
 B, T, C, h, w = 2, 3, 7, 2, 5

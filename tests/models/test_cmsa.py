@@ -5,10 +5,9 @@ import math
 import pytest
 import torch
 
-import refseg.models.cmsa as cmsa
+import refseg.models.blocks.cmsa as cmsa
 from refseg.errors import RefsegError
-from refseg.exercises import properties
-from refseg.models.cmsa import (
+from refseg.models.blocks.cmsa import (
     CMSAConfig,
     ConcatenationMean,
     ConcatenationMeanConfig,
@@ -17,6 +16,7 @@ from refseg.models.cmsa import (
     word_averaged_weights,
     word_by_word_weights,
 )
+from refseg_course.exercises import properties
 
 B, CV, CL, DIM, H, W = 3, 5, 7, 11, 3, 4
 R = H * W

@@ -7,7 +7,7 @@ import torch
 
 from refseg.errors import RefsegError
 from refseg.models import build_model
-from refseg.models.cmsa import ConcatenationMeanConfig
+from refseg.models.blocks.cmsa import ConcatenationMeanConfig
 from refseg.models.cmsa_net import LEVELS, CMSANetConfig, regions_with_pixels
 
 LESSON = CMSANetConfig.lesson(11)

@@ -8,9 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from refseg.errors import RefsegError
-from refseg.models.attention import mutual_information
-from refseg.models.cmsa import CMSAConfig, CrossModalSelfAttention, multimodal_features
-from refseg.models.cmsa_release import (
+from refseg.models.blocks.attention import mutual_information
+from refseg.models.blocks.cmsa import CMSAConfig, CrossModalSelfAttention, multimodal_features
+from refseg.models.blocks.cmsa_release import (
     Cells,
     CMSAReleaseConfig,
     ReleaseCrossModalSelfAttention,

@@ -8,23 +8,21 @@ import torch
 
 from refseg.models import MODELS, build_model
 from refseg.models.alignformer import AlignFormerConfig
-from refseg.models.backbones import DeepLabBackboneConfig, ResNet101BackboneConfig
-from refseg.models.cfsa import CFSAConfig, FrameMeanConfig
-from refseg.models.cmsa import CMSAConfig, ConcatenationMeanConfig
+from refseg.models.backbones import DeepLabBackboneConfig, ResNet101BackboneConfig, SwinConfig
+from refseg.models.blocks.cfsa import CFSAConfig, FrameMeanConfig
+from refseg.models.blocks.cmsa import CMSAConfig, ConcatenationMeanConfig
+from refseg.models.blocks.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig
+from refseg.models.blocks.cross_modal_alignment import CAMConfig
+from refseg.models.blocks.deformable_pixel_decoder import DeformableConfig
+from refseg.models.blocks.language_guided_pixel_decoder import DecoderWordsConfig
+from refseg.models.blocks.mask2former_decoder import MaskDecoderConfig
+from refseg.models.blocks.prototype_generator import PrototypeConfig
+from refseg.models.blocks.vlba import VLBAConfig
 from refseg.models.cmsa_net import CMSANetConfig
-from refseg.models.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig
-from refseg.models.config import config_from_dict, config_to_dict
-from refseg.models.cross_modal_alignment import CAMConfig
-from refseg.models.deformable_pixel_decoder import DeformableConfig
-from refseg.models.gmlf import GMLFConfig, ReleaseGMLFConfig
-from refseg.models.language_guided_pixel_decoder import DecoderWordsConfig
+from refseg.models.fusion import GMLFConfig, ReleaseGMLFConfig
 from refseg.models.magnet import MagNetConfig
-from refseg.models.mask2former_decoder import MaskDecoderConfig
-from refseg.models.prototype_generator import PrototypeConfig
-from refseg.models.staged_text import BertWordsConfig
-from refseg.models.swin import SwinConfig
-from refseg.models.text_encoders import SentenceVectorConfig, WordEmbeddingConfig
-from refseg.models.vlba import VLBAConfig
+from refseg.models.serialise import config_from_dict, config_to_dict
+from refseg.models.text import BertWordsConfig, SentenceVectorConfig, WordEmbeddingConfig
 
 VOCABULARY = 11
 LESSON = CMSANetConfig.lesson(VOCABULARY)

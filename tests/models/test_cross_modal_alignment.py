@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from refseg.errors import RefsegError
-from refseg.models.cross_modal_alignment import (
+from refseg.models.blocks.cross_modal_alignment import (
     CAMConfig,
     PixelsToWords,
     PyramidAlignment,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from refseg.models.attention import sine_positions
-from refseg.models.deformable_pixel_decoder import (
+from refseg.models.blocks.attention import sine_positions
+from refseg.models.blocks.deformable_pixel_decoder import (
     DeformableAttention,
     DeformableConfig,
     DeformablePixelDecoder,

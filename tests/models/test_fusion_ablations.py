@@ -11,21 +11,23 @@ import torch
 
 from refseg.models import build_model
 from refseg.models.cmsa_net import CMSANetConfig
-from refseg.models.config import config_from_dict, config_to_dict
-from refseg.models.fusion_ablations import (
+from refseg.models.fusion import (
     ABLATIONS,
+    FUSIONS,
     ConvLSTMFusion,
     ConvLSTMFusionConfig,
     DeconvFusion,
     DeconvFusionConfig,
+    GatedMultiLevelFusion,
+    GMLFConfig,
     PPMFusion,
     PPMFusionConfig,
     SumFusion,
     SumFusionConfig,
 )
-from refseg.models.gmlf import FUSIONS, GatedMultiLevelFusion, GMLFConfig
-from refseg.presets import PRESETS
-from refseg.train import describe
+from refseg.models.serialise import config_from_dict, config_to_dict
+from refseg.training.loop import describe
+from refseg.training.presets import PRESETS
 
 LEVELS = ("c3", "c4", "c5")
 PLACES = {"c3": 1.0, "c4": 2.0, "c5": -3.0}
@@ -159,6 +161,6 @@ def test_a_preset_changes_the_fusion_alone(name):
 
 def test_every_fusion_can_be_named_in_a_config():
     """Else a checkpoint with it could be written and not read."""
-    from refseg.models.config import known_configs
+    from refseg.models.serialise import known_configs
 
     assert set(FUSIONS) <= set(known_configs())

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from refseg.models.gmlf import (
+from refseg.models.fusion import (
     GatedMultiLevelFusion,
     GMLFConfig,
     ReleaseGatedMultiLevelFusion,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from refseg.errors import RefsegError
-from refseg.models.deformable_pixel_decoder import DeformableConfig, DeformablePixelDecoder
-from refseg.models.language_guided_pixel_decoder import DecoderWordsConfig, LanguageGuidedPixelDecoder
+from refseg.models.blocks.deformable_pixel_decoder import DeformableConfig, DeformablePixelDecoder
+from refseg.models.blocks.language_guided_pixel_decoder import DecoderWordsConfig, LanguageGuidedPixelDecoder
 
 B, L, WORDS = 2, 5, 14
 CHANNELS, GRIDS = {"c4": 7, "c3": 5, "c2": 3}, {"c4": (2, 3), "c3": (3, 5), "c2": (6, 11)}

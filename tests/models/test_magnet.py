@@ -7,7 +7,7 @@ import torch
 
 from refseg.errors import RefsegError
 from refseg.models import build_model
-from refseg.models.cross_modal_alignment import CAMConfig
+from refseg.models.blocks.cross_modal_alignment import CAMConfig
 from refseg.models.magnet import MagNetConfig
 
 LESSON = MagNetConfig.lesson(11)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from refseg.models.mask2former_decoder import Mask2FormerDecoder, MaskDecoderConfig, QueryLayer, outside
+from refseg.models.blocks.mask2former_decoder import Mask2FormerDecoder, MaskDecoderConfig, QueryLayer, outside
 
 CONFIG = MaskDecoderConfig(layers=4, heads=3, inner=7)
 

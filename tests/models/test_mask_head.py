@@ -2,7 +2,7 @@
 
 import torch
 
-from refseg.models.mask_head import (
+from refseg.models.blocks.mask_head import (
     MaskHead,
     MaskHeadConfig,
     ReleaseMaskHead,

@@ -8,10 +8,10 @@ import torch
 
 from refseg.models import build_model
 from refseg.models.backbones import SmallBackboneConfig
+from refseg.models.blocks.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig, cell_weights
 from refseg.models.cmsa_net import LEVELS, CMSANetConfig
-from refseg.models.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig, cell_weights
-from refseg.models.gmlf import ReleaseGMLFConfig
-from refseg.models.text_encoders import WordEmbeddingConfig
+from refseg.models.fusion import ReleaseGMLFConfig
+from refseg.models.text import WordEmbeddingConfig
 
 MGATE = {"c5": "x1", "c4": "x2", "c3": "x3"}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from refseg.errors import RefsegError
-from refseg.models.staged_text import STAGED_TEXTS, BertWordsConfig, TransformerWordsConfig
+from refseg.models.text import STAGED_TEXTS, BertWordsConfig, TransformerWordsConfig
 
 CONFIGS = [
     TransformerWordsConfig(dim=6, heads=2, max_words=13),
@@ -89,7 +89,7 @@ def test_bert_says_what_does_not_fit(tmp_path):
 
 @pytest.mark.parametrize("package, config", [("transformers", BertWordsConfig()), ("timm", None)])
 def test_a_missing_package_is_named(package, config, monkeypatch):
-    from refseg.models.swin import SwinBackbone, SwinConfig
+    from refseg.models.backbones import SwinBackbone, SwinConfig
 
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(RefsegError, match=rf'needs {package}: pip install "refseg\[paper\]"'):

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from refseg.errors import RefsegError
-from refseg.models.swin import SwinBackbone, SwinConfig, window_attention
+from refseg.models.backbones import SwinBackbone, SwinConfig, window_attention
 
 timm = pytest.importorskip("timm")
 

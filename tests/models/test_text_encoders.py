@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from refseg.errors import RefsegError
-from refseg.models.text_encoders import (
+from refseg.models.text import (
     TEXT_ENCODERS,
     ContextualWords,
     ContextualWordsConfig,

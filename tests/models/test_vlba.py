@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from refseg.errors import RefsegError
-from refseg.models.vlba import (
+from refseg.models.blocks.vlba import (
     VLBA,
     GatedResidual,
     VLBAConfig,

@@ -12,7 +12,7 @@ from refseg.models import build_model
 from refseg.models.alignformer import AlignFormerConfig
 from refseg.models.cmsa_net import CMSANetConfig
 from refseg.models.magnet import MagNetConfig
-from refseg.models.text_encoders import SentenceVectorConfig
+from refseg.models.text import SentenceVectorConfig
 from refseg.objectives import MaskGroundingConfig, build_objective
 from refseg.objectives.mask_grounding import (
     feature_at,
@@ -203,7 +203,7 @@ def test_the_centre_by_hand():
 
 
 def test_a_place_is_written_like_a_region():
-    from refseg.models.attention import sine_positions
+    from refseg.models.blocks.attention import sine_positions
 
     code = place_code(
         torch.tensor([[2 / 5, 1 / 3]]), 12
@@ -358,7 +358,7 @@ def test_cmsa_is_asked_before_the_mean_over_words(make_pairs):
 
 @pytest.fixture
 def make_pairs():
-    from refseg.models.cmsa import CMSAConfig, CrossModalSelfAttention
+    from refseg.models.blocks.cmsa import CMSAConfig, CrossModalSelfAttention
 
     block = CrossModalSelfAttention(11, 3, CMSAConfig(dim=7)).double()
     valid = torch.tensor([[True, True, False], [True, True, True]])

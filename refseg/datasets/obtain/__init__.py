@@ -1,0 +1,1 @@
+"""Obtaining data sets: download, unpack, read parquet files, count and check."""

@@ -1,0 +1,164 @@
+"""Unpacking an archive that a stranger made: whole or not at all, and nowhere but into its folder."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+
+from tqdm.auto import tqdm
+
+from refseg.datasets.obtain.fetch import CHUNK, cannot_write, free_bytes, no_room
+from refseg.errors import RefsegError
+
+ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.bz", ".tbz2", ".tar.xz")
+_DEPTH = 4  # so many folders may lie around what is looked for
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    LZMAError,
+    EOFError,
+    OSError,  # bz2's word for damaged data, among others
+    RuntimeError,  # a password is needed, or (NotImplementedError) an unknown compression
+    ValueError,
+)
+
+
+class BadArchive(RefsegError):
+    """The archive is damaged, hostile, or holds something else."""
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the file is a zip or tar archive at all; an error page that came in its place is not."""
+    try:
+        return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    except _DAMAGED:
+        return False
+
+
+def unpack(archive: Path, place: Path, keys: Sequence[str]) -> None:
+    """Make the folder ``place`` of what ``archive`` holds.
+
+    The folder appears when everything is unpacked, as the one inside the archive in which a file matches one of
+    ``keys``; whatever folders lie around it are dropped. Interrupted, nothing is left but ``.NAME.partial`` beside it,
+    which the next call removes.
+
+    Args:
+        archive: zip, or tar of any compression.
+        place: not there yet, or an empty folder.
+        keys: patterns as for ``Path.glob``.
+
+    Raises:
+        BadArchive: damaged; a member that would leave the folder, a link or a device; or nothing that matches ``keys``.
+        RefsegError: no room, or ``place`` is in the way.
+    """
+    partial = place.with_name(f".{place.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        (_unpack_zip if zipfile.is_zipfile(archive) else _unpack_tar)(archive, partial)
+        found = find_folder(partial, keys)
+        if found is None:
+            raise BadArchive(f"{archive} holds no folder with {' or '.join(keys)} in it: it is another archive.")
+        put(found, place)
+    except OSError as error:
+        raise RefsegError(cannot_write(error, place.parent)) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def put(folder: Path, place: Path) -> None:
+    """Rename ``folder`` to ``place``.
+
+    Raises:
+        RefsegError: something is there already.
+    """
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise RefsegError(f"{place} is in the way and does not hold what belongs there: move it elsewhere.")
+    if place.exists():
+        place.rmdir()
+    folder.rename(place)
+
+
+def find_folder(tree: Path, keys: Sequence[str]) -> Path | None:
+    """The folder nearest to the top of ``tree``, itself included, in which something matches one of ``keys``."""
+    level = [tree]
+    for _ in range(_DEPTH):
+        for folder in level:
+            if holds(folder, keys):
+                return folder
+        level = [child for folder in level for child in sorted(folder.iterdir()) if child.is_dir()]
+    return None
+
+
+def holds(folder: Path, keys: Sequence[str]) -> bool:
+    """Whether there is such a folder and something in it matches one of ``keys``."""
+    return folder.is_dir() and any(next(folder.glob(key), None) for key in keys)
+
+
+def _unpack_zip(path: Path, folder: Path) -> None:
+    with _told_as_damaged(path), zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if not _is_litter(member.filename)]
+        for member in members:
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            refuse_hostile(member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR), path)
+        needed = sum(member.file_size for member in members)
+        if needed > free_bytes(folder):
+            raise RefsegError(no_room(folder, needed))
+        with tqdm(total=needed, unit="B", unit_scale=True, desc=f"unpacking {path.name}") as bar:
+            for member in members:
+                archive.extract(member, folder)  # checks the file's CRC, and gives no more bytes than announced
+                bar.update(member.file_size)
+
+
+def _unpack_tar(path: Path, folder: Path) -> None:
+    if not hasattr(tarfile, "data_filter"):
+        raise RefsegError("This Python cannot unpack tar archives safely: take 3.11.4 or newer.")
+    bar = tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=f"unpacking {path.name}")
+    with _told_as_damaged(path), path.open("rb") as file, bar:
+        with tarfile.open(fileobj=file, mode="r:*") as archive:  # read once: bz2 unpacks slowly
+            for member in archive:
+                if not _is_litter(member.name):
+                    refuse_hostile(member.name, member.isfile() or member.isdir(), path)
+                    archive.extract(member, folder, filter="data")
+                bar.update(file.tell() - bar.n)
+            while archive.fileobj.read(CHUNK):  # the sum that tells of damage stands at the very end
+                pass
+
+
+def refuse_hostile(name: str, plain: bool, path: Path) -> None:
+    """Stricter than Python's own filters, which let links inside the folder pass and mend names silently.
+
+    Raises:
+        BadArchive: a link, a device, or a name that leads out of the folder.
+    """
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if name.startswith(("/", "\\")) or ".." in parts or re.match(r"[A-Za-z]:", name) or "\0" in name:
+        raise BadArchive(f"{path} holds {name!r}, which leads out of its folder: do not use this archive.")
+    if not plain:
+        raise BadArchive(f"{path} holds {name!r}, which is a link or a device, no file: do not use this archive.")
+
+
+def _is_litter(name: str) -> bool:
+    """What macOS adds to archives."""
+    return name.startswith("__MACOSX/") or PurePosixPath(name).name in (".DS_Store", "__MACOSX")
+
+
+@contextmanager
+def _told_as_damaged(path: Path) -> Iterator[None]:
+    """Whatever a damaged archive raises becomes one sentence; a disk that refuses is told by the caller."""
+    try:
+        yield
+    except _DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadArchive(f"{path} is no sound archive ({why}): get it anew.") from error

@@ -1,0 +1,1 @@
+"""Scores: metrics, protocols, evaluation of a checkpoint, and what attention points at."""

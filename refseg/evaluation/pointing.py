@@ -1,0 +1,252 @@
+"""Do word maps point at what the words are true of? And what is a word worth to the mask?
+
+RefShapes knows for every content word the objects it is true of. The pointing game (Zhang et al., "Top-Down Neural
+Attention by Excitation Backprop", IJCV 2018) asks whether the maximum of a word's map lies on one of them. Two chance
+levels stand beside it: the share of the picture that these objects cover, and their share of all objects. A map that
+finds objects and does not know the word beats the first and not the second.
+
+Two kinds of maps can be scored: the attention weights as they are (:func:`word_maps`), and what is the word's own in
+them (:func:`relative_word_maps`): where a place draws the attention of all words alike, the first show that place for
+every word.
+
+Everything is counted at the size of the network's input, padding left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from refseg.datasets import Collate
+from refseg.datasets.refshapes.language import WORD_KINDS, content_words, word_kinds
+from refseg.errors import RefsegError
+from refseg.evaluation.evaluate import device_of, in_eval_mode, predict_masks
+from refseg.evaluation.metrics import RES, intersection_union
+from refseg.models.blocks.attention import masked_mean
+from refseg.types import RefBatch, RefSample
+
+OTHER = "other"  # the kind of words that are true of nothing by themselves
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """How one map does against the pixels that its word is true of."""
+
+    hit: bool  # its maximum lies on them
+    chance: float  # their share of the picture: how often a blind guess hits
+    mass: float  # share of the map's weight that lies on them
+    on_object: bool  # its maximum lies on any object
+    object_chance: float  # their share of the pixels of all objects: how often a guess hits that sees but cannot read
+
+
+@dataclass(frozen=True)
+class WordPointing:
+    """One content word of one sample at one level."""
+
+    sample_id: str
+    position: int  # of the word in the expression
+    word: str
+    kind: str  # one of WORD_KINDS
+    level: str
+    score: Pointing
+
+
+def point(word_map: Tensor, true_pixels: Tensor, object_pixels: Tensor, pixel_valid: Tensor | None = None) -> Pointing:
+    """The pointing game for one map.
+
+    Args:
+        word_map: [h,w], not negative; enlarged to the picture (bilinear).
+        true_pixels: [H,W] bool, the objects that the word is true of.
+        object_pixels: [H,W] bool, all objects.
+        pixel_valid: [H,W] bool, False where padded; None means all real.
+
+    Raises:
+        RefsegError: no pixel is true of the word, or the map is zero everywhere.
+    """
+    valid = torch.ones_like(true_pixels) if pixel_valid is None else pixel_valid
+    enlarged = interpolate(word_map[None, None].float(), true_pixels.shape, mode="bilinear")[0, 0] * valid
+    true_pixels, object_pixels = true_pixels & valid, object_pixels & valid
+    if not (true_pixels.any() and enlarged.sum() > 0):
+        raise RefsegError("A map without weight or a word without pixels has no pointing score: leave it out.")
+    peak = enlarged.argmax()
+    return Pointing(
+        hit=bool(true_pixels.flatten()[peak]),
+        chance=float(true_pixels.sum() / valid.sum()),
+        mass=float(enlarged[true_pixels].sum() / enlarged.sum()),
+        on_object=bool(object_pixels.flatten()[peak]),
+        object_chance=float(true_pixels.sum() / object_pixels.sum()),
+    )
+
+
+def word_maps(model: nn.Module, batch: RefBatch) -> dict[str, Tensor]:
+    """The attention weights of each query word, averaged over the query regions: {level: [B,L,h,w]}."""
+    return model.word_maps(batch)
+
+
+def relative_word_maps(model: nn.Module, batch: RefBatch) -> dict[str, Tensor]:
+    """Each word's map divided by the mean map of the words of its expression: {level: [B,L,h,w]}.
+
+    Above one where the word puts more weight than its neighbours do, however little that is.
+    """
+    valid = batch.token_valid[:, :, None, None]
+    maps = model.word_maps(batch)
+    shared = {level: masked_mean(x, valid, dim=1)[:, None] for level, x in maps.items()}
+    return {level: x / shared[level].clamp(min=torch.finfo(x.dtype).tiny) for level, x in maps.items()}
+
+
+MapsOf = Callable[[nn.Module, RefBatch], dict[str, Tensor]]
+
+
+@torch.inference_mode()
+def point_words(model: nn.Module, batch: RefBatch, tokenizer: Any, maps_of: MapsOf = word_maps) -> list[WordPointing]:
+    """The pointing game for every content word of a batch, at every level.
+
+    Args:
+        model: with ``word_maps(batch)``; in eval mode.
+        batch: of a data set that knows its objects and what each word is true of (RefShapes, ``objects=True``).
+        tokenizer: that made the batch.
+        maps_of: what to score, ``word_maps`` or ``relative_word_maps``.
+
+    Raises:
+        RefsegError: the batch does not know that, or the model has no attention over words.
+    """
+    if batch.objects is None or any("word_objects" not in facts for facts in batch.facts):
+        raise RefsegError("The batch does not say what its words are true of: use RefShapes with objects=True.")
+    maps = {level: of_level.cpu() for level, of_level in maps_of(model, batch).items()}
+    objects, valid = batch.objects.cpu()[:, 0], batch.pixel_valid.cpu()[:, 0]
+    found = []
+    for b, position, word, kind, true_of in _content_words(batch, tokenizer):
+        numbers = torch.tensor([batch.facts[b]["object_ids"].index(i) + 1 for i in true_of])
+        true_pixels, object_pixels = torch.isin(objects[b].long(), numbers), objects[b] > 0
+        for level, of_level in maps.items():
+            score = point(of_level[b, position], true_pixels, object_pixels, valid[b])
+            found.append(WordPointing(batch.sample_ids[b], position, word, kind, level, score))
+    return found
+
+
+def _content_words(batch: RefBatch, tokenizer: Any) -> Iterator[tuple[int, int, str, str, list[int]]]:
+    """(sample, position, word, kind, annotations) of every word that is true of something."""
+    for b, (expression, facts) in enumerate(zip(batch.expressions, batch.facts, strict=True)):
+        words = tokenizer.split(expression)[: tokenizer.max_words]
+        for position, word, kind, true_of in content_words(words, facts["word_objects"]):
+            yield b, position, word, kind, true_of
+
+
+def pointing_scores(
+    model: nn.Module,
+    dataset: Dataset,
+    tokenizer: Any,
+    *,
+    maps_of: MapsOf = word_maps,
+    batch_size: int = 32,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """The pointing game over a data set.
+
+    Args:
+        model: with ``word_maps``; moved to ``device``, in eval mode while this runs.
+        dataset: RefShapes built with ``objects=True`` and a transform, or a ``Subset`` of it.
+        tokenizer: as for ``Collate``.
+        maps_of: what to score, ``word_maps`` or ``relative_word_maps``.
+        device: default is where the model lies.
+        progress: a bar on stderr.
+
+    Returns:
+        {level: {kind of word: {"N", "pointing", "chance", "mass", "on_object", "object_chance"}}}, see
+        :class:`Pointing`; means over the N words, "all" last.
+
+    Raises:
+        RefsegError: see :func:`point_words`; no content word in the data set.
+    """
+    device = device_of(model) if device is None else torch.device(device)
+    loader = DataLoader(dataset, batch_size, shuffle=False, collate_fn=Collate(tokenizer))
+    found: list[WordPointing] = []
+    with in_eval_mode(model.to(device)), tqdm(total=len(dataset), unit="sample", disable=not progress) as bar:
+        for batch in loader:
+            found += point_words(model, batch.to(device), tokenizer, maps_of)
+            bar.update(len(batch))
+    return summarise(found)
+
+
+def summarise(found: Sequence[WordPointing]) -> dict[str, dict[str, dict[str, float]]]:
+    """Means by level and kind of word, as ``pointing_scores`` returns them.
+
+    Raises:
+        RefsegError: there is nothing to average.
+    """
+    if not found:
+        raise RefsegError("No word was scored: the data set has no word that is true of an object.")
+    levels = list(dict.fromkeys(one.level for one in found))
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for level in levels:
+        by_kind = {kind: [x.score for x in found if x.level == level and x.kind == kind] for kind in WORD_KINDS}
+        by_kind["all"] = [x.score for x in found if x.level == level]
+        result[level] = {kind: _means(scores) for kind, scores in by_kind.items() if scores}
+    return result
+
+
+def _means(scores: Sequence[Pointing]) -> dict[str, float]:
+    names = {"pointing": "hit", **{name: name for name in ("chance", "mass", "on_object", "object_chance")}}
+    means = {name: sum(getattr(score, field) for score in scores) / len(scores) for name, field in names.items()}
+    return {"N": len(scores), **means}
+
+
+# ---- word ablation ---------------------------------------------------------------------------------------------
+
+
+def word_ablations(model: nn.Module, sample: RefSample, tokenizer: Any) -> tuple[float, list[tuple[str, float]]]:
+    """IoU with the whole expression, and (word, IoU without it) for every word in turn.
+
+    A word that is struck out leaves nothing behind: those after it move up.
+
+    Args:
+        model: in eval mode.
+        sample: that went through ``build_transform``.
+
+    Raises:
+        RefsegError: the expression has one word only.
+    """
+    words = tokenizer.split(sample.expression)[: tokenizer.max_words]
+    if len(words) < 2:
+        raise RefsegError(f"Nothing is left of {sample.expression!r} without its only word: take a longer expression.")
+    shortened = [" ".join(words[:n] + words[n + 1 :]) for n in range(len(words))]
+    samples = [replace(sample, expression=text) for text in [" ".join(words), *shortened]]
+    batch = Collate(tokenizer)(samples).to(device_of(model))
+    whole, *without = (RES.iou(*intersection_union(m, sample.original_mask)) for m in predict_masks(model, batch))
+    return whole, list(zip(words, without, strict=True))
+
+
+def ablation_scores(
+    model: nn.Module, dataset: Dataset, tokenizer: Any, *, progress: bool = True
+) -> dict[str, dict[str, float]]:
+    """What a word is worth to the mask, by kind of word.
+
+    Expressions of one word are left out.
+
+    Returns:
+        {kind: {"N", "mIoU", "mIoU without"}}: means over the N words of the kind, each with its expression as it is and
+        without it; the kind of words that are true of nothing by themselves is ``OTHER``.
+    """
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    with in_eval_mode(model):
+        for index in tqdm(range(len(dataset)), unit="sample", disable=not progress):
+            sample = dataset[index]
+            if len(tokenizer.split(sample.expression)) < 2:
+                continue
+            whole, without = word_ablations(model, sample, tokenizer)
+            for kind, (_, iou) in zip(word_kinds([word for word, _ in without]), without, strict=True):
+                pairs.setdefault(kind or OTHER, []).append((whole, iou))
+    return {kind: _mean_pair(pairs[kind]) for kind in (*WORD_KINDS, OTHER) if kind in pairs}
+
+
+def _mean_pair(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+    whole, without = (sum(values) / len(pairs) for values in zip(*pairs))
+    return {"N": len(pairs), "mIoU": whole, "mIoU without": without}

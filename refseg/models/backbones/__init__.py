@@ -1,0 +1,46 @@
+"""Image backbones: pixels to features by level; the class of a config chooses one."""
+
+from refseg.models.backbones.base import (
+    BACKBONES,
+    DEEPLAB_MEAN,
+    LEVELS,
+    STRIDES,
+    Backbone,
+    DeepLabBackbone,
+    DeepLabBackboneConfig,
+    ResidualBlock,
+    ResNet101Backbone,
+    ResNet101BackboneConfig,
+    SmallBackbone,
+    SmallBackboneConfig,
+    deeplab_colours,
+    pad_same,
+    read_safetensors,
+)
+from refseg.models.backbones.halving import HalvingBackbone, HalvingBackboneConfig
+from refseg.models.backbones.swin import SwinBackbone, SwinConfig, SwinStage, padded_first, window_attention
+
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "DEEPLAB_MEAN",
+    "DeepLabBackbone",
+    "DeepLabBackboneConfig",
+    "HalvingBackbone",
+    "HalvingBackboneConfig",
+    "LEVELS",
+    "ResNet101Backbone",
+    "ResNet101BackboneConfig",
+    "ResidualBlock",
+    "STRIDES",
+    "SmallBackbone",
+    "SmallBackboneConfig",
+    "SwinBackbone",
+    "SwinConfig",
+    "SwinStage",
+    "deeplab_colours",
+    "pad_same",
+    "padded_first",
+    "read_safetensors",
+    "window_attention",
+]

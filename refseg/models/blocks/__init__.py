@@ -1,0 +1,1 @@
+"""Attention blocks and decoders that the models are composed of."""

@@ -1,0 +1,272 @@
+"""Cross-modal self-attention as the authors' TensorFlow release computes it (lwye/CMSA-Net, 2019).
+
+It is not the module of the paper. Every linear map is followed by a ReLU; keys and values are max-pooled over windows
+of two words, two rows and two columns; at C4 and C3 the multimodal feature is first reduced by a 1x1 map with ReLU.
+Because of the ReLUs on the keys (and of the reduction) the softmax over word-region cells is no product of one over
+words and one over regions: this form can look at "red" here and at "car" there, and it pays the full price.
+
+The release runs one sentence at a time and drops padded words first. Here a batch may mix lengths: padded places are
+set to 0 before the pooling, which no ReLU output lies below, a cell without a valid place is no key, and padded query
+words leave the mean. A batch therefore equals its samples one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from refseg.errors import RefsegError
+from refseg.models.blocks.attention import SPATIAL_CHANNELS, at_least_float32, masked_mean, masked_softmax
+from refseg.models.blocks.cmsa import mean_of_parts, multimodal_parts, project_parts
+
+
+@dataclass
+class CMSAReleaseConfig:
+    """One level of the release; its defaults are those of C5."""
+
+    dim: int = 512  # of queries, keys and values; the release: 512, 128, 64 at C5, C4, C3
+    reduction: int | None = None  # width of the multimodal feature before the attention; the release: None, 256, 128
+    hide_padding: bool = False  # True: the letterbox is no key, as in the paper's form; the release looks at it too
+
+
+@dataclass
+class CMSAReleaseLevelsConfig:
+    """The three levels of the release, each with widths of its own."""
+
+    c3: CMSAReleaseConfig = field(default_factory=lambda: CMSAReleaseConfig(64, 128))
+    c4: CMSAReleaseConfig = field(default_factory=lambda: CMSAReleaseConfig(128, 256))
+    c5: CMSAReleaseConfig = field(default_factory=lambda: CMSAReleaseConfig(512))
+
+
+@dataclass
+class Cells:
+    """What the queries look at. M = ceil(L/2) * ceil(h/2) * ceil(w/2) cells, words before rows before columns."""
+
+    key: Tensor  # [B,M,d]
+    value: Tensor  # [B,M,d]
+    place_valid: Tensor  # [B,L,h,w] bool, the places that the cells are made of
+    valid: Tensor | None  # [B,M] bool, None if all are
+
+
+class ReleaseCrossModalSelfAttention(nn.Module):
+    """CMSA of the release: words and regions in, one feature per region out.
+
+    Args:
+        visual_channels: Cv.
+        word_channels: Cl.
+        config: widths.
+    """
+
+    def __init__(self, visual_channels: int, word_channels: int, config: CMSAReleaseConfig):
+        super().__init__()
+        multimodal = visual_channels + word_channels + SPATIAL_CHANNELS
+        self.channels = multimodal if config.reduction is None else config.reduction
+        self.hide_padding = config.hide_padding
+        self.reduce = None if config.reduction is None else nn.Linear(multimodal, config.reduction)
+        self.query = nn.Linear(self.channels, config.dim)
+        self.key = nn.Linear(self.channels, config.dim)
+        self.value = nn.Linear(self.channels, config.dim)
+        self.out = nn.Linear(config.dim, self.channels)
+        for linear in filter(None, (self.reduce, self.query, self.key, self.value, self.out)):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None) -> Tensor:
+        """mean_n( relu(W_o attended_pn) + f_pn ), f the multimodal feature or its reduction.
+
+        Args:
+            pixels: [B,Cv,h,w].
+            words: [B,L,Cl].
+            token_valid: [B,L] bool, True = real word; padding stands behind the words.
+            region_valid: [B,h,w] bool; plays a part only with ``hide_padding``.
+
+        Returns:
+            fused [B,C,h,w], C = Cv+Cl+8 or the reduced width
+
+        Raises:
+            RefsegError: a padded word in front of a real one.
+        """
+        query, cells, residual = self.look(pixels, words, token_valid, region_valid)
+        attended = attend(query.flatten(1, 2), cells).view_as(query)
+        update = masked_mean(self.out(attended).relu_(), token_valid[:, :, None, None], dim=1)
+        return (update + residual).transpose(1, 2).unflatten(2, pixels.shape[-2:])
+
+    def look(
+        self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None
+    ) -> tuple[Tensor, Cells, Tensor]:
+        """Queries [B,L,R,d], the cells they look at, and the mean over the valid words of f [B,R,C]."""
+        check_padding_stands_behind(token_valid)
+        place_valid = places(token_valid, region_valid if self.hide_padding else None, pixels.shape[-2:])
+        parts = multimodal_parts(pixels, words)
+        if self.reduce is None:
+            query, key, value = (relu_of_sum(linear, parts) for linear in (self.query, self.key, self.value))
+            residual = mean_of_parts(*parts, token_valid)
+        else:
+            f = relu_of_sum(self.reduce, parts)
+            query, key, value = (linear(f).relu() for linear in (self.query, self.key, self.value))
+            residual = masked_mean(f, token_valid[:, :, None, None], dim=1)
+        return query, pool_cells(key, value, place_valid), residual
+
+    def word_maps(
+        self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None
+    ) -> Tensor:
+        """Where each query word looks: its weights over the key regions, averaged over the valid query regions.
+
+        The weight of a pooled cell is shared out equally among its valid regions.
+
+        Returns:
+            [B,L,h,w], sums to one over the regions, zero for padded words
+        """
+        query, cells, _ = self.look(pixels, words, token_valid, region_valid)
+        queries = torch.ones_like(query[:, 0, :, :1], dtype=torch.bool)
+        if region_valid is not None:
+            queries = region_valid.flatten(1)[..., None]
+        maps = []
+        for n in range(words.shape[1]):
+            weights = masked_mean(cell_weights(query[:, n], cells), queries, dim=1)
+            maps.append(spread(weights[:, None], cells.place_valid)[:, 0].sum(1))
+        return torch.stack(maps, 1) * token_valid[:, :, None, None]
+
+    def region_rows(
+        self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Where every query region looks: its ``attention_row`` averaged over the valid query words.
+
+        One query word at a time, because the weights of one are a matrix [R,L,R].
+
+        Returns:
+            alpha [B,R,R] and beta [B,R,L], query region before key; each row sums to one
+        """
+        query, cells, _ = self.look(pixels, words, token_valid, region_valid)
+        shares = (token_valid / token_valid.sum(1, keepdim=True)).to(query.dtype)
+        alpha = beta = 0
+        for n in range(words.shape[1]):
+            joint = spread(cell_weights(query[:, n], cells), cells.place_valid).flatten(3)  # [B,R,L,R]
+            joint = joint * shares[:, n, None, None, None]
+            alpha, beta = alpha + joint.sum(2), beta + joint.sum(3)
+        return alpha, beta
+
+    def joint_attention(
+        self,
+        pixels: Tensor,
+        words: Tensor,
+        token_valid: Tensor,
+        query_regions: Sequence[int],
+        query_words: Sequence[int],
+        region_valid: Tensor | None = None,
+    ) -> Tensor:
+        """The weights of Q query pairs over all words and regions; a cell's weight shared equally among its places.
+
+        Args:
+            query_regions: Q times row * w + column.
+            query_words: Q positions in the expression.
+
+        Returns:
+            [B,Q,L,R], each [L,R] sums to one
+        """
+        query, cells, _ = self.look(pixels, words, token_valid, region_valid)
+        weights = cell_weights(query[:, list(query_words), list(query_regions)], cells)
+        return spread(weights, cells.place_valid).flatten(3)
+
+    def attention_row(
+        self,
+        pixels: Tensor,
+        words: Tensor,
+        token_valid: Tensor,
+        query_region: int,
+        query_word: int,
+        region_valid: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """What is left of one query's weights when only regions, or only words, are told apart.
+
+        Unlike in the paper's form the weight of region p and word n is not alpha[:, p] * beta[:, n]: see
+        ``joint_attention``.
+
+        Returns:
+            alpha [B,R] and beta [B,L], the marginals, each sums to one
+        """
+        queries = ([query_region], [query_word])
+        joint = self.joint_attention(pixels, words, token_valid, *queries, region_valid)[:, 0]
+        return joint.sum(1), joint.sum(2)
+
+
+def check_padding_stands_behind(token_valid: Tensor) -> None:
+    """Windows of two words are counted from the first word on, so nothing may stand before it.
+
+    Raises:
+        RefsegError: it does.
+    """
+    if (token_valid[:, 1:] & ~token_valid[:, :-1]).any():
+        raise RefsegError("A padded word stands before a real one: the release form of CMSA wants the padding behind.")
+
+
+def places(token_valid: Tensor, region_valid: Tensor | None, grid: tuple[int, int]) -> Tensor:
+    """Which pairs of word and region may be looked at, [B,L,h,w] bool."""
+    if region_valid is None:
+        return token_valid[:, :, None, None].expand(-1, -1, *grid)
+    return token_valid[:, :, None, None] & region_valid[:, None]
+
+
+def relu_of_sum(linear: nn.Linear, parts: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """relu(W f_pn) [B,L,R,d] without building f: a part of the region and a part of the word are added."""
+    position_part, word_part = project_parts(linear, *parts)
+    return (position_part[:, None] + word_part[:, :, None]).relu_()
+
+
+def pool_cells(key: Tensor, value: Tensor, place_valid: Tensor) -> Cells:
+    """Keys and values [B,L,R,d], none below 0, max-pooled over windows of two words, rows and columns.
+
+    At the end of an odd side a window is one thick (TensorFlow's "same" padding).
+    """
+    if place_valid.all():
+        return Cells(max_pool(key, place_valid.shape), max_pool(value, place_valid.shape), place_valid, None)
+    hidden = ~place_valid.flatten(2)[..., None]
+    key, value = (max_pool(x.masked_fill(hidden, 0.0), place_valid.shape) for x in (key, value))
+    valid = max_pool(place_valid.flatten(2)[..., None].to(key.dtype), place_valid.shape)[..., 0] > 0
+    return Cells(key, value, place_valid, valid)
+
+
+def max_pool(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """[B,L,R,d] with ``shape`` [B,L,h,w] -> [B,M,d]."""
+    return F.max_pool3d(x.view(*shape, -1).movedim(-1, 1), 2, ceil_mode=True).flatten(2).mT
+
+
+def attend(query: Tensor, cells: Cells) -> Tensor:
+    """softmax(query key^T) value, [B,Q,d]: the weights [B,Q,M] are never in memory, which would be 0.5 GB at 40x40.
+
+    In float32 at least: without 1/sqrt(d) the scores are large, and the softmax sees their differences.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        query, key, value = (at_least_float32(x)[:, None] for x in (query, cells.key, cells.value))
+        hidden = None
+        if cells.valid is not None:
+            # The kernels multiply scores by log2(e); half of the lowest float stays finite.
+            hidden = torch.zeros_like(cells.valid, dtype=key.dtype)
+            hidden = hidden.masked_fill(~cells.valid, torch.finfo(key.dtype).min / 2)[:, None, None]
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=hidden, scale=1.0)[:, 0]
+
+
+def cell_weights(query: Tensor, cells: Cells) -> Tensor:
+    """The weights of ``attend`` for few queries [B,Q,d]: [B,Q,M]."""
+    with torch.autocast(query.device.type, enabled=False):
+        scores = at_least_float32(query) @ at_least_float32(cells.key).mT
+    return scores.softmax(-1) if cells.valid is None else masked_softmax(scores, cells.valid[:, None])
+
+
+def spread(weights: Tensor, place_valid: Tensor) -> Tensor:
+    """Each cell's weight shared out equally among its valid places: [B,Q,M] -> [B,Q,L,h,w].
+
+    Cells and their places are products of a word part and a region part, so the mutual information of words and
+    regions stays what it was among the cells.
+    """
+    L, h, w = place_valid.shape[1:]
+    members = place_valid[:, None].to(weights.dtype)
+    count = 8 * F.avg_pool3d(F.pad(members, (0, w % 2, 0, h % 2, 0, L % 2)), 2)  # [B,1,L',h',w']
+    shares = weights.unflatten(2, count.shape[2:]) / count.clamp(min=1)
+    for dim in (2, 3, 4):
+        shares = shares.repeat_interleave(2, dim)
+    return shares[:, :, :L, :h, :w] * members

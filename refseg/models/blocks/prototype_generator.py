@@ -1,0 +1,102 @@
+"""AlignFormer's centre embedding, refined step by step into the kernel that finds its pixels.
+
+In AlignFormer "the linguistic feature is a centre embedding" that groups pixels; the later version, LGFormer, whose
+released code this follows, calls it a query that becomes a prototype. The state looks at one level after the other.
+Before the first look and after every one, a head reads a kernel off it: a vector of the pixels' width and a bias.
+Pixels near the vector are the mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from refseg.models.blocks.attention import sine_positions
+
+
+@dataclass
+class PrototypeConfig:
+    """The values are those of the release."""
+
+    dim: int = 768  # of the state
+    layers: int = 6
+    heads: int = 8
+    inner: int = 2048  # width of the feed-forward part
+
+
+class PrototypeGenerator(nn.Module):
+    """From the sentence and the decoder's levels to one kernel per step.
+
+    Args:
+        sentence_channels: of the sentence.
+        dim: D, of levels and pixels.
+        levels: names of the levels in the order in which the layers look at them, again and again.
+        config: depth and widths.
+    """
+
+    def __init__(self, sentence_channels: int, dim: int, levels: list[str], config: PrototypeConfig):
+        super().__init__()
+        self.levels = levels
+        self.begin = nn.Linear(sentence_channels, config.dim)
+        self.query_position = nn.Parameter(torch.randn(config.dim))
+        self.level_embedding = nn.ParameterDict({level: torch.randn(dim) for level in levels})
+        self.layers = nn.ModuleList(PrototypeLayer(dim, config) for _ in range(config.layers))
+        self.head = nn.Sequential(
+            nn.Linear(config.dim, config.dim),
+            nn.ReLU(),
+            nn.Linear(config.dim, config.dim),
+            nn.ReLU(),
+            nn.Linear(config.dim, dim + 1),
+        )
+
+    def forward(
+        self, sentence: Tensor, features: dict[str, Tensor], region_valid: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The centre as the sentence alone gives it, and after every look.
+
+        Args:
+            sentence: [B,C].
+            features: {level: [B,D,h,w]}.
+            region_valid: {level: [B,h,w]}.
+
+        Returns:
+            kernels [B,S,D] and biases [B,S], S = layers + 1 steps, the answer last
+        """
+        state = self.begin(sentence)[:, None]  # [B,1,Dq]
+        states = [state]
+        for number, layer in enumerate(self.layers):
+            level = self.levels[number % len(self.levels)]
+            values, places = self._regions(level, features[level])
+            state = layer(state, self.query_position, values, places, region_valid[level].flatten(1))
+            states.append(state)
+        kernels = self.head(torch.cat(states, dim=1))
+        return kernels[..., :-1], kernels[..., -1]
+
+    def _regions(self, level: str, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """What the state reads, [B,R,D], and where it stands, [R,D]."""
+        sines = sine_positions(*feature.shape[-2:], feature.shape[1], feature.device, feature.dtype)
+        return feature.flatten(2).mT + self.level_embedding[level], sines.flatten(1).T
+
+
+class PrototypeLayer(nn.Module):
+    """Attention to the regions and a feed-forward part, each normalised behind its residual."""
+
+    def __init__(self, dim: int, config: PrototypeConfig):
+        super().__init__()
+        size = {"kdim": dim, "vdim": dim, "batch_first": True}
+        self.attention = nn.MultiheadAttention(config.dim, config.heads, **size)
+        self.attention_norm = nn.LayerNorm(config.dim)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(config.dim, config.inner), nn.ReLU(), nn.Linear(config.inner, config.dim)
+        )
+        self.feed_forward_norm = nn.LayerNorm(config.dim)
+
+    def forward(self, state: Tensor, position: Tensor, regions: Tensor, places: Tensor, region_valid: Tensor) -> Tensor:
+        """state [B,1,Dq], position [Dq], regions [B,R,D], places [R,D], valid [B,R] -> [B,1,Dq]."""
+        padded = ~region_valid  # torch's mask says where padding is
+        query, keys = state + position, regions + places
+        seen, _ = self.attention(query, keys, regions, key_padding_mask=padded, need_weights=False)
+        state = self.attention_norm(state + seen)
+        return self.feed_forward_norm(state + self.feed_forward(state))

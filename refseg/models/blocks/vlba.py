@@ -1,0 +1,226 @@
+"""Vision-language bidirectional attention, VLBA: words and pixels read each other off one score map.
+
+The authors of AlignFormer (Wei et al., 2023, arXiv 2301.06429 v1) released the code of its later version, LGFormer,
+whose VLBA this is, number for number (``tests/models/test_vlba.py``). Every region scores every word once, [R,L].
+Softmaxed along the words, a row says what the region reads; along the regions, a column says where the word looks.
+
+Where ours differs: biases that the normalisation behind them takes away are left out; padded regions, of which the
+release has none, take no part; and the gates begin random (``GatedResidual``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from refseg.errors import RefsegError
+from refseg.models.blocks.attention import masked_softmax
+from refseg.models.blocks.cross_modal_alignment import ResidualGate, as_map, instance_norm, merge_heads, split_heads
+
+
+@dataclass
+class VLBAConfig:
+    """Directions and heads; without either direction, words and pixels pass as they came."""
+
+    words_to_pixels: bool = True  # language to vision: every region reads the words
+    pixels_to_words: bool = True  # vision to language: every word looks at the regions
+    heads: int = 1  # as released; they divide the level's channels and the words'
+
+
+def score_map(queries: Tensor, keys: Tensor, heads: int = 1) -> Tensor:
+    """How well every region and every word agree, before any softmax.
+
+    Args:
+        queries: [B,R,C], of the regions.
+        keys: [B,L,C], of the words.
+        heads: K; the scores are divided by sqrt(C) for any number of heads, as released.
+
+    Returns:
+        [B,K,R,L]
+    """
+    return split_heads(queries, heads) @ split_heads(keys, heads).mT * queries.shape[-1] ** -0.5
+
+
+def words_of_regions(scores: Tensor, token_valid: Tensor) -> Tensor:
+    """What each region reads: softmax along the words. [B,K,R,L] and [B,L] -> [B,K,R,L], rows sum to one."""
+    return masked_softmax(scores, token_valid[:, None, None])
+
+
+def regions_of_words(scores: Tensor, region_valid: Tensor) -> Tensor:
+    """Where each word looks: softmax along the regions. [B,K,R,L] and [B,R] -> [B,K,L,R], rows sum to one."""
+    return masked_softmax(scores.mT, region_valid[:, None, None])
+
+
+def read(weights: Tensor, values: Tensor) -> Tensor:
+    """Weighted means of values, head by head: [B,K,N,M] and [B,M,C] -> [B,N,C]."""
+    return merge_heads(weights @ split_heads(values, weights.shape[1]))
+
+
+class Met(NamedTuple):
+    """Pixels and words after they have met; the residuals are what each learned from the other, before the gate."""
+
+    pixels: Tensor  # [B,C,h,w], go on into the backbone
+    words: Tensor  # [B,L,Cl], zero where padded, go on to the next level
+    pixel_residual: Tensor  # [B,C,h,w]; the pixels themselves where they do not read
+    word_residual: Tensor  # [B,L,Cl]; the words themselves where they do not look
+
+
+class VisionLanguageBidirectionalAttention(nn.Module):
+    """Both sides of one level, in parallel: the pixels' line of each method has its twin in the words' line.
+
+    Args:
+        dim: C, of the pixels and of queries and keys.
+        word_channels: Cl.
+        config: directions and heads.
+        gated: False for the last level, behind which nothing goes on: ``Met.pixels`` and ``Met.words`` are then those
+            that came in.
+    """
+
+    def __init__(self, dim: int, word_channels: int, config: VLBAConfig, gated: bool = True):
+        super().__init__()
+        self.heads = config.heads
+        if config.words_to_pixels or config.pixels_to_words:
+            self.query = nn.Linear(dim, dim, bias=False)  # the normalisation takes a bias away
+            # It tells one region from another, but not one word from another: without the words' side it is idle.
+            self.key = nn.Linear(word_channels, dim, bias=config.pixels_to_words)
+        self.to_pixels = PixelSide(dim, word_channels) if config.words_to_pixels else None
+        self.to_words = WordSide(word_channels, dim) if config.pixels_to_words else None
+        self.pixel_gate = GatedResidual(dim) if gated and config.words_to_pixels else None
+        self.word_gate = GatedResidual(word_channels) if gated and config.pixels_to_words else None
+
+    def forward(self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None) -> Met:
+        """Let them meet.
+
+        Args:
+            pixels: [B,C,h,w].
+            words: [B,L,Cl].
+            token_valid: [B,L].
+            region_valid: [B,h,w], or None if all regions are real.
+        """
+        regions, region_valid = _as_regions(pixels, region_valid)
+        pixel_residual, word_residual = self.residuals(regions, words, token_valid, region_valid)
+        pixels_on = regions if self.pixel_gate is None else self.pixel_gate(regions, pixel_residual)
+        words_on = words if self.word_gate is None else self.word_gate(words, word_residual)
+        grid, real = pixels.shape[-2:], token_valid[..., None]
+        return Met(as_map(pixels_on, grid), words_on * real, as_map(pixel_residual, grid), word_residual * real)
+
+    def residuals(
+        self, regions: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What each learns from the other: regions [B,R,C], words [B,L,Cl], valid [B,L], [B,R] -> the same shapes."""
+        pixel_residual, word_residual = regions, words
+        if self.to_pixels is not None or self.to_words is not None:
+            scores = self.scores(regions, words, region_valid)
+        if self.to_pixels is not None:
+            pixel_residual = self.to_pixels(regions, words, words_of_regions(scores, token_valid), region_valid)
+        if self.to_words is not None:
+            word_residual = self.to_words(words, regions, regions_of_words(scores, region_valid), region_valid)
+        return pixel_residual, word_residual
+
+    def scores(self, regions: Tensor, words: Tensor, region_valid: Tensor) -> Tensor:
+        """The one map that both directions share, [B,K,R,L]."""
+        return score_map(instance_norm(self.query(regions), region_valid), self.key(words), self.heads)
+
+    def region_words(
+        self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None
+    ) -> Tensor:
+        """What each region reads of the words, mean over heads: [B,R,L], sums to one over the valid words.
+
+        Raises:
+            RefsegError: the block has no direction and so no scores.
+        """
+        scores, _ = self._looked_at(pixels, words, region_valid)
+        return words_of_regions(scores, token_valid).mean(1)
+
+    def word_maps(
+        self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None
+    ) -> Tensor:
+        """Where each word looks, mean over heads: [B,L,h,w], sums to one over the regions, zero for padded words.
+
+        Raises:
+            RefsegError: the block has no direction and so no scores.
+        """
+        scores, region_valid = self._looked_at(pixels, words, region_valid)
+        maps = regions_of_words(scores, region_valid).mean(1) * token_valid[..., None]
+        return maps.unflatten(2, pixels.shape[-2:])
+
+    def _looked_at(self, pixels: Tensor, words: Tensor, region_valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.to_pixels is None and self.to_words is None:
+            raise RefsegError("VLBA without a direction has no score map: set words_to_pixels or pixels_to_words.")
+        regions, region_valid = _as_regions(pixels, region_valid)
+        return self.scores(regions, words, region_valid), region_valid
+
+
+VLBA = VisionLanguageBidirectionalAttention
+
+
+class PixelSide(nn.Module):
+    """Language to vision: what a region read, normalised over the picture, is put beside it and mixed.
+
+    Args:
+        dim: C.
+        word_channels: Cl.
+    """
+
+    def __init__(self, dim: int, word_channels: int):
+        super().__init__()
+        self.value = nn.Linear(word_channels, dim, bias=False)  # the normalisation behind takes both biases away,
+        self.out = nn.Linear(dim, dim, bias=False)  # because the weights of a region sum to one
+        self.own = nn.Linear(dim, dim)
+        self.mix = _mixer(dim)
+
+    def forward(self, regions: Tensor, words: Tensor, weights: Tensor, region_valid: Tensor) -> Tensor:
+        """regions [B,R,C], words [B,L,Cl], weights [B,K,R,L], valid [B,R] -> [B,R,C]."""
+        told = instance_norm(self.out(read(weights, self.value(words))), region_valid)
+        return self.mix(torch.cat([F.gelu(self.own(regions)), told], dim=-1))
+
+
+class WordSide(nn.Module):
+    """Vision to language: what a word saw, of values normalised over the picture, is put beside it and mixed.
+
+    Args:
+        word_channels: Cl.
+        dim: C, of the regions.
+    """
+
+    def __init__(self, word_channels: int, dim: int):
+        super().__init__()
+        self.value = nn.Linear(dim, word_channels, bias=False)  # the normalisation takes a bias away
+        self.out = nn.Linear(word_channels, word_channels)
+        self.own = nn.Linear(word_channels, word_channels)
+        self.mix = _mixer(word_channels)
+
+    def forward(self, words: Tensor, regions: Tensor, weights: Tensor, region_valid: Tensor) -> Tensor:
+        """words [B,L,Cl], regions [B,R,C], weights [B,K,L,R], valid [B,R] -> [B,L,Cl]."""
+        seen = self.out(read(weights, instance_norm(self.value(regions), region_valid)))
+        return self.mix(torch.cat([F.gelu(self.own(words)), seen], dim=-1))
+
+
+class GatedResidual(ResidualGate):
+    """How much of a residual r goes in: x + tanh(W2 relu(W1 r)) * r, both matrices small and random at the beginning.
+
+    The constructor of the released code sets W1 = W2 = 0, so that a pretrained network begins undisturbed. Alone that
+    would be a dead gate: the gradient of W2 is a multiple of relu(W1 r) = 0, that of W1 goes through W2 = 0, and two
+    zeros stay zero for ever. The release comes to life by accident, because the backbone's ``init_weights`` runs later
+    and fills every linear layer, these two among them. Ours begin as that leaves them (``ResidualGate``): the gate is
+    nearly closed, and it learns.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__(dim, nn.ReLU())
+
+
+def _mixer(dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(2 * dim, dim), nn.GELU(), nn.Linear(dim, dim), nn.GELU())
+
+
+def _as_regions(pixels: Tensor, region_valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """[B,C,h,w] and [B,h,w] or None -> [B,R,C] and [B,R]."""
+    regions = pixels.flatten(2).mT
+    if region_valid is None:
+        return regions, torch.ones_like(regions[..., 0], dtype=torch.bool)
+    return regions, region_valid.flatten(1)

@@ -1,0 +1,122 @@
+"""Gated multi-level fusion: every level asks the others for what it lacks (Ye et al., CVPR 2019, Sec. 3.3, Eq. 5-6).
+
+The paper does not say how the gates are made. Ours: one 3x3 convolution per level to two maps, then a sigmoid; and
+gamma starts at 0.5, the value of the scalar in the authors' release.
+
+The release itself computes another fusion, ``ReleaseGatedMultiLevelFusion``: its gates have a value per channel and
+belong to the level that receives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from refseg.models.fusion.ablations import (
+    ABLATIONS,
+    ConvLSTMFusionConfig,
+    DeconvFusionConfig,
+    PPMFusionConfig,
+    SumFusionConfig,
+)
+
+
+@dataclass
+class GMLFConfig:
+    """The width common to all levels (the release: 500)."""
+
+    dim: int = 500
+
+
+class GatedMultiLevelFusion(nn.Module):
+    """Levels of one width and grid in, their gated sum out.
+
+    Args:
+        levels: names of the levels, e.g. ("c3", "c4", "c5").
+        config: the common width.
+    """
+
+    def __init__(self, levels: tuple[str, ...], config: GMLFConfig):
+        super().__init__()
+        self.channels = config.dim
+        self.gate = nn.ModuleDict({level: nn.Conv2d(config.dim, 2, 3, padding=1) for level in levels})
+        self.gamma = nn.ParameterDict({level: nn.Parameter(torch.tensor(0.5)) for level in levels})
+
+    def gates(self, x: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """The maps that decide: {level: (memory_gate [B,1,h,w], reset_gate [B,1,h,w])}, all in (0, 1).
+
+        ``memory_gate`` of a level says how much of it the others receive and how much of itself it gives up;
+        ``reset_gate`` says how much of the mixture replaces the level's own feature.
+        """
+        return {level: self.gate[level](x[level]).sigmoid().split(1, dim=1) for level in self.gate}
+
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        """{level: X [B,dim,h,w]} -> sum of the fused levels [B,dim,h,w], the input of the last convolution of Eq. 6."""
+        gates = self.gates(x)
+        offers = {level: self.gamma[level] * gates[level][0] * x[level] for level in gates}
+        total = 0
+        for level, (memory_gate, reset_gate) in gates.items():
+            received = sum(offer for other, offer in offers.items() if other != level)
+            mixture = (1 - memory_gate) * x[level] + received  # G, Eq. 5
+            total = total + reset_gate * mixture.tanh() + (1 - reset_gate) * x[level]
+        return total
+
+
+@dataclass
+class ReleaseGMLFConfig:
+    """The width common to all levels (the release: 500)."""
+
+    dim: int = 500
+
+
+class ReleaseGatedMultiLevelFusion(nn.Module):
+    """The fusion of the authors' release (lwye/CMSA-Net, 2019), a cell in the manner of a simple recurrent unit.
+
+    For level i and the other two, a before b: one 3x3 convolution of X^i gives u, f and r; with f and r behind a
+    sigmoid whose argument is raised by 1, c = share f X^a + (1 - share) f X^b + (1 - f) u and
+    out^i = r tanh(c) + (1 - r) X^i.
+
+    Args:
+        levels: names of the three levels, the finest first. The deeper of two others is a.
+        config: the common width.
+    """
+
+    def __init__(self, levels: tuple[str, str, str], config: ReleaseGMLFConfig):
+        super().__init__()
+        self.channels = config.dim
+        self.others = {level: [other for other in reversed(levels) if other != level] for level in levels}
+        self.cell = nn.ModuleDict({level: nn.Conv2d(config.dim, 3 * config.dim, 3, padding=1) for level in levels})
+        self.share = nn.ParameterDict({level: nn.Parameter(torch.tensor(0.5)) for level in levels})
+        for convolution in self.cell.values():
+            nn.init.xavier_uniform_(convolution.weight)
+            nn.init.zeros_(convolution.bias)
+
+    def gates(self, x: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """{level: (memory_gate [B,dim,h,w], reset_gate [B,dim,h,w])}, all in (0, 1), one value per channel.
+
+        ``memory_gate`` of a level says how much of its mixture comes from the others (in the paper's form: what it
+        gives to them); ``reset_gate`` says how much of the mixture replaces the level's own feature.
+        """
+        return {level: self._cell(level, x[level])[1:] for level in self.cell}
+
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        """{level: X [B,dim,h,w]} -> sum of the fused levels [B,dim,h,w]."""
+        total = 0
+        for level, (a, b) in self.others.items():
+            own, memory_gate, reset_gate = self._cell(level, x[level])
+            received = self.share[level] * x[a] + (1 - self.share[level]) * x[b]
+            mixture = memory_gate * received + (1 - memory_gate) * own
+            total = total + reset_gate * mixture.tanh() + (1 - reset_gate) * x[level]
+        return total
+
+    def _cell(self, level: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        own, memory_gate, reset_gate = self.cell[level](x).chunk(3, dim=1)
+        return own, (memory_gate + 1).sigmoid(), (reset_gate + 1).sigmoid()
+
+
+AnyFusionConfig = (
+    GMLFConfig | ReleaseGMLFConfig | SumFusionConfig | PPMFusionConfig | DeconvFusionConfig | ConvLSTMFusionConfig
+)
+FUSIONS = {GMLFConfig: GatedMultiLevelFusion, ReleaseGMLFConfig: ReleaseGatedMultiLevelFusion, **ABLATIONS}

@@ -1,0 +1,1 @@
+"""Training: experiments and presets, batches, the loop, its log and its state."""

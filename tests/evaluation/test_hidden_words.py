@@ -1,0 +1,152 @@
+"""Hidden words asked after training: the three ways, what counts as right, and heads that do not fit."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from refseg.checkpoint import load_checkpoint
+from refseg.datasets import Collate, build_dataset, build_transform
+from refseg.errors import RefsegError
+from refseg.evaluation.hidden_words import (
+    HEADS,
+    MEANING,
+    WAYS,
+    Tally,
+    WordGuesser,
+    hidden_words,
+    recover,
+    trained_heads,
+)
+
+
+@pytest.fixture
+def guesser(tiny_grounded):
+    return WordGuesser.of(tiny_grounded)
+
+
+@pytest.fixture
+def batch(guesser):
+    data = build_dataset("refshapes", "val", build_transform(guesser.image_size))
+    return Collate(guesser.tokenizer)([data[index] for index in range(6)])
+
+
+def one_hidden(guesser, batch):
+    """The first word of every sentence that may be hidden."""
+    may = guesser.may_be_hidden(batch.token_ids)
+    assert may.any(1).all()
+    return torch.nn.functional.one_hot(may.int().argmax(1), may.shape[1]).bool()
+
+
+def test_guesses_are_shares_and_see_what_they_are_said_to_see(guesser, batch):
+    hidden = one_hidden(guesser, batch)
+    found = guesser.guess(batch, hidden)
+    assert list(found) == list(WAYS)
+    for shares in found.values():
+        assert shares.shape == (6, len(guesser.tokenizer)) and torch.allclose(shares.sum(1), torch.ones(6))
+    other_mask = guesser.guess(replace(batch, mask=batch.mask.flip(-1)), hidden)
+    other_picture = guesser.guess(replace(batch, frames=batch.frames.flip(-1)), hidden)
+    changed = {"picture and mask": (True, True), "picture": (False, True), "words alone": (False, False)}
+    for way, (by_mask, by_picture) in changed.items():
+        for other, changes in ((other_mask, by_mask), (other_picture, by_picture)):
+            assert torch.equal(found[way], other[way]) is not changes, way
+
+
+def test_the_word_itself_is_not_seen(guesser, batch):
+    hidden = one_hidden(guesser, batch)
+    other = replace(batch, token_ids=torch.where(hidden, guesser.tokenizer.ids["the"], batch.token_ids))
+    for way, shares in guesser.guess(batch, hidden).items():
+        assert torch.equal(shares, guesser.guess(other, hidden)[way])
+
+
+def test_the_best_words_come_first(guesser):
+    shares = torch.full((len(guesser.tokenizer),), 0.0)
+    shares[guesser.tokenizer.ids["the"]], shares[guesser.tokenizer.ids["of"]] = 0.6, 0.3
+    assert [word for word, _ in guesser.best(shares, 2)] == ["the", "of"]
+
+
+def test_special_and_empty_words_are_not_asked_for(guesser):
+    words = guesser.tokenizer
+    ids = torch.tensor([words.ids["<pad>"], words.ids["the"], words.hidden_id])
+    assert guesser.may_be_hidden(ids).tolist() == [False, False, True]
+
+
+def test_rows_by_hand(batch):
+    rows = batch.rows([4, 4, 0])
+    assert rows.expressions == [batch.expressions[n] for n in (4, 4, 0)]
+    assert torch.equal(rows.frames, batch.frames[[4, 4, 0]]) and len(rows.distinct_images()[0]) <= 2
+
+
+def test_hidden_words_by_hand(batch, guesser):
+    asked = {}
+    for rows, hidden, words, groups in hidden_words(batch):
+        assert (hidden.sum(1) == 1).all() and guesser.tokenizer.decode(rows.token_ids[hidden].tolist()) == words
+        for sample, word, group in zip(rows.sample_ids, words, groups):
+            asked.setdefault(sample, []).append(word)
+            assert group.split(" of ")[0] in ("colour", "shape")
+    for sample, expression in zip(batch.sample_ids, batch.expressions):
+        assert sorted(asked.get(sample, [])) == sorted(w for w in expression.split() if w in MEANING)
+    assert MEANING["disc"] == "circle" and MEANING["red"] == "red" and "small" not in MEANING
+
+
+def test_synonyms_count_as_right():
+    tally = Tally()
+    tally.count("shape of another", "disc", "circle", "circle")
+    tally.count("shape of another", "small", "box", "square")
+    tally.count("shape of another", "the", "star", "square")
+    assert tally.shares() == {"shape of another": pytest.approx(1 / 3)}
+    assert tally.shares(of_kind=True) == {"shape of another": pytest.approx(2 / 3)}
+
+
+def test_words_that_come_back_are_counted(guesser, monkeypatch):
+    """A guesser that always says red, and star among the shapes."""
+    words = guesser.tokenizer
+    shares = torch.full((len(words),), 0.1)
+    shares[words.ids["red"]], shares[words.ids["star"]] = 0.9, 0.8
+    monkeypatch.setattr(
+        guesser, "guess", lambda batch, hidden: {way: shares.expand(int(hidden.sum()), -1) for way in WAYS}
+    )
+    data = build_dataset("refshapes", "val", build_transform(guesser.image_size))
+    texts = [word for text in data.expressions for word in text.split()]
+    tally = recover(guesser, data)["picture"]
+    asked = {kind: sum(n for group, n in tally.asked.items() if group.startswith(kind)) for kind in ("colour", "shape")}
+    right = {kind: sum(n for group, n in tally.right.items() if group.startswith(kind)) for kind in asked}
+    of_kind = sum(n for group, n in tally.right_of_kind.items() if group.startswith("shape"))
+    assert right == {"colour": texts.count("red"), "shape": 0} and of_kind == texts.count("star")
+    assert sum(asked.values()) == sum(word in MEANING for word in texts)
+
+
+def test_no_heads_no_guesser(tiny_checkpoint):
+    assert WordGuesser.of(tiny_checkpoint) is None
+
+
+def test_prediction_does_not_need_the_heads(tiny_grounded, batch):
+    with torch.no_grad():
+        before = load_checkpoint(tiny_grounded).model(batch).mask_logits
+        (tiny_grounded / HEADS).unlink()
+        assert torch.equal(load_checkpoint(tiny_grounded).model(batch).mask_logits, before)
+
+
+def test_damaged_heads_and_heads_of_another_network(tiny_grounded):
+    loaded = load_checkpoint(tiny_grounded)
+    with pytest.raises(RefsegError, match="heads do not fit the network"):
+        WordGuesser(loaded, {})
+    (tiny_grounded / HEADS).write_bytes(b"no tensors")
+    with pytest.raises(RefsegError, match="heads.safetensors is damaged"):
+        WordGuesser.of(tiny_grounded)
+
+
+@pytest.mark.parametrize("objective", [None, {}, {"type": "SegmentationConfig", "bce": 1.0}])
+def test_a_network_of_another_objective(tiny_grounded, objective):
+    path = tiny_grounded / "config.json"
+    config = json.loads(path.read_text())
+    config["record"]["experiment"]["objective"] = objective
+    path.write_text(json.dumps(config))
+    with pytest.raises(RefsegError, match="not trained with Mask Grounding"):
+        WordGuesser.of(tiny_grounded)
+
+
+def test_only_the_last_checkpoint_of_a_training_has_heads(tiny_grounded, guesser):
+    with pytest.raises(RefsegError, match="take the folder last/"):
+        trained_heads(load_checkpoint(tiny_grounded), guesser.alone)

@@ -1,0 +1,182 @@
+"""Protocols by name: by hand on a few pixels, and CMSA's against the numbers that its release gave for 320 px masks."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from refseg.datasets.transforms import fit
+from refseg.errors import RefsegError
+from refseg.evaluation.metrics import CRIS, RES, VIDEO
+from refseg.evaluation.protocols import PROTOCOLS, ProtocolMeter, choose_protocols, protocol_of
+
+TALL, WIDE = (40, 20), (20, 40)
+
+
+def logit(prob: float) -> float:
+    return math.log(prob / (1 - prob))
+
+
+def found_by(name: str, logits: torch.Tensor, size: tuple[int, int], valid: torch.Tensor | None = None):
+    valid = torch.ones(logits.shape, dtype=torch.bool) if valid is None else valid
+    return PROTOCOLS[name].of_logits(logits[None], valid[None], size)
+
+
+def step(*values: float) -> torch.Tensor:
+    """A row of logits, four rows high."""
+    return torch.tensor([values] * 4)
+
+
+# ---- sizes and thresholds --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_masks_are_bool_and_of_the_size_of_the_truth(name):
+    protocol = PROTOCOLS[name]
+    for size in (TALL, WIDE, (1, 7), (320, 320)):
+        truth = protocol.truth(torch.ones(size, dtype=torch.bool))
+        assert truth.shape == ((480, 480) if name == "lavt480" else size) and truth.all()
+        (height, width), (left, top, _, _) = fit(*size, 32)
+        valid = torch.zeros(32, 32, dtype=torch.bool)
+        valid[top : top + height, left : left + width] = True
+        answers = found_by(name, torch.full((8, 8), 3.0), size, valid), protocol.of_mask(torch.ones(size).bool())
+        for mask in answers:
+            assert mask.dtype == torch.bool and mask.shape == truth.shape and mask.all()
+        assert not found_by(name, torch.full((8, 8), -3.0), size, valid).any()
+        assert not protocol.of_mask(torch.zeros(size).bool()).any()
+
+
+@pytest.mark.parametrize(
+    "name, threshold", [("original", 0.5), ("lavt480", 0.5), ("cmsa-release", 0.5), ("cris", 0.35), ("mttr", 0.5)]
+)
+def test_the_thresholds(name, threshold):
+    assert not found_by(name, torch.full((4, 4), logit(threshold - 0.001)), (6, 6)).any()
+    assert found_by(name, torch.full((4, 4), logit(threshold + 0.001)), (6, 6)).all()
+    at_zero = found_by(name, torch.zeros(4, 4), (6, 6))
+    assert at_zero.all() == (name == "cris") and at_zero.any() == (name == "cris")  # a half is more than 0.35
+
+
+def test_where_the_border_falls_when_four_columns_become_eight():
+    """Logits 3, -1: the new columns lie at old places -0.25, 0.25, 0.75, 1.25, ..., the outermost held."""
+    row = step(3.0, -1.0, -1.0, -1.0)
+    eight = (8, 8)
+    # bilinear: 3, 2, 0, ... at places 0, 0.25, 0.75: zero is not above zero
+    assert found_by("original", row, eight)[0].tolist() == [True, True] + [False] * 6
+    assert found_by("original", step(3.1, -1.0, -1.0, -1.0), eight)[0].tolist() == [True] * 3 + [False] * 5
+    # cut first, then doubled: exactly two columns however large the logit
+    assert found_by("mttr", step(9.0, -1.0, -1.0, -1.0), eight)[0].tolist() == [True] * 2 + [False] * 6
+    # 1/8 of 480 columns is what two of eight are; bilinear at 480 reaches place 0.75, logit 0, after 150 columns
+    assert found_by("lavt480", row, eight).shape == (480, 480)
+    assert int(found_by("lavt480", row, eight)[0].sum()) == 150
+    # cubic (a = -0.75) weighs the places -1, 0, 1, 2 at 0.75 with -0.0352, 0.2617, 0.8789, -0.1055; -1 is the edge, 0
+    first = 0.26171875 - 0.03515625
+    for rest, columns in ((0.18, 2), (0.3, 3)):
+        assert (rest + (0.9 - rest) * first > 0.35) == (columns == 3)
+        row = step(logit(0.9), logit(rest), logit(rest), logit(rest))
+        assert found_by("cris", row, eight)[0].tolist() == [True] * columns + [False] * (8 - columns)
+
+
+def test_nearest_of_mttr_takes_the_place_at_the_corner():
+    """3 columns to 7: column c is old column floor(3 c / 7), as torch's "nearest"."""
+    assert found_by("mttr", step(1.0, -1.0, 1.0), (4, 7))[0].tolist() == [
+        [True, False, True][3 * column // 7] for column in range(7)
+    ]
+
+
+def test_padding_is_cut_off_before_anything_is_resized():
+    valid = torch.zeros(8, 8, dtype=torch.bool)
+    valid[:, 2:6] = True
+    logits = torch.full((8, 8), 5.0)
+    logits[:, 2:6] = -5.0  # the padding shouts
+    for name in ("original", "lavt480", "cris", "mttr"):
+        assert not found_by(name, logits, (16, 8), valid).any()
+
+
+def test_cmsa_enlarges_everything_above_zero():
+    """A square of 2 x 2 in 320 pixels, twice as large: bilinear reaches half a pixel beyond, one new pixel."""
+    logits = torch.full((320, 320), -1.0)
+    logits[100:102, 200:202] = 1.0
+    rows, columns = found_by("cmsa-release", logits, (640, 640)).nonzero().T
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (199, 204, 399, 404) and len(rows) == 36
+    assert int(found_by("mttr", logits, (640, 640)).sum()) == 16
+    logits[100:102, 200:202] = 1e-10  # below the release's 1e-9
+    assert not found_by("cmsa-release", logits, (640, 640)).any()
+
+
+def test_lavt_weighs_every_picture_alike():
+    small, large = torch.zeros(20, 40, dtype=torch.bool), torch.zeros(200, 400, dtype=torch.bool)
+    small[:10], large[:100] = True, True
+    truths = [PROTOCOLS["lavt480"].truth(mask) for mask in (small, large)]
+    assert [int(truth.sum()) for truth in truths] == [480 * 240] * 2
+    places = [(2 * column + 1) * 13 // 960 for column in range(480)]  # nearest: where the middle of each column falls
+    columns = torch.arange(13) % 3 == 1
+    assert PROTOCOLS["lavt480"].truth(columns.expand(7, 13))[0].tolist() == [bool(columns[place]) for place in places]
+
+
+# ---- the release of CMSA ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["base", "base_exact", "all_but_both_empty"])
+def test_equals_the_release_of_cmsa_for_masks_of_320_pixels(shared_dir, name):
+    folder = shared_dir / "parity"
+    if not (folder / "metrics_A.json").is_file():
+        pytest.skip("no metrics_A.json")
+    numbers, arrays = json.loads((folder / "metrics_A.json").read_text()), np.load(folder / "metrics_masks_A.npz")
+    theirs = numbers["results"][name]["cmsa_release_legacy320"]
+    meter = ProtocolMeter(PROTOCOLS["cmsa-release"])
+    for index in numbers["sets"][name]:
+        size = height, width = int(arrays["height"][index]), int(arrays["width"][index])
+        bits = arrays["gt_bits"][arrays["gt_offset"][index] : arrays["gt_offset"][index + 1]]
+        truth = torch.from_numpy(np.unpackbits(bits, count=height * width).reshape(size).astype(bool))
+        pred320 = torch.from_numpy(np.unpackbits(arrays["pred320_bits"][index]).reshape(320, 320).astype(np.float32))
+        meter.update(2 * pred320[None] - 1, torch.ones(1, 320, 320, dtype=torch.bool), truth)
+    ours = meter.compute()
+    samples = [(intersection, union) for intersection, union, _ in meter.meter.samples]
+    assert (sum(i for i, _ in samples), sum(u for _, u in samples)) == (theirs["cum_I"], theirs["cum_U"])
+    if "per_sample_I" in theirs:
+        assert samples == list(zip(theirs["per_sample_I"], theirs["per_sample_U"]))
+    assert (ours["N"], ours["protocol"], ours["at_threshold"]) == (theirs["n"], "cmsa-release", ">=")
+    assert ours["oIoU"] == pytest.approx(theirs["overall_iou"], abs=1e-12)
+    assert ours["mIoU"] == pytest.approx(theirs["mean_iou"], abs=1e-12)
+    assert {k: round(ours[f"P@{k}"] * ours["N"]) for k in theirs["count_ge"]} == theirs["count_ge"]
+
+
+# ---- names and counting ----------------------------------------------------------------------------------------
+
+
+def test_ties_and_empty_masks_are_counted_as_each_release_does():
+    half, whole = torch.zeros(10, 20).bool(), torch.zeros(10, 20).bool()
+    half[:5, :10], whole[:, :10] = True, True  # IoU is exactly 0.5
+    nothing = torch.zeros_like(half)
+    at_half, both_empty = {}, {}
+    for name, protocol in PROTOCOLS.items():
+        meter, empty = ProtocolMeter(protocol), ProtocolMeter(protocol)
+        meter.update_mask(half, whole)
+        if name != "cmsa-release":  # it dilates; and it divides by zero below
+            at_half[name] = meter.compute()["P@0.5"]
+            empty.update_mask(nothing, nothing)
+            both_empty[name] = empty.compute()["mIoU"]
+    assert at_half == {"original": 1, "original-video": 0, "lavt480": 1, "cris": 0, "mttr": 0}
+    assert both_empty == {"original": 0, "original-video": 1, "lavt480": 0, "cris": 0, "mttr": 1}
+    with pytest.raises(RefsegError, match="'CMSA' has no IoU"):
+        ProtocolMeter(PROTOCOLS["cmsa-release"]).update_mask(nothing, nothing)
+
+
+def test_average_precision_where_it_belongs():
+    logits, truth = torch.full((1, 4, 4), 2.0), torch.ones(6, 6, dtype=torch.bool)
+    for name, protocol in PROTOCOLS.items():
+        meter = ProtocolMeter(protocol)
+        meter.update(logits, torch.ones(1, 4, 4, dtype=torch.bool), truth)
+        scores = meter.compute()
+        assert ("mAP" in scores) == (name in ("mttr", "original-video"))
+        assert scores.get("mAP", 1) == pytest.approx(1)
+
+
+def test_names():
+    assert [p.name for p in choose_protocols(["mttr", "cris", "mttr"])] == ["mttr", "cris"]
+    assert all(name == protocol.name and protocol.says for name, protocol in PROTOCOLS.items())
+    with pytest.raises(RefsegError, match="no protocol 'lavt': choose one of original, .*lavt480, cris, mttr"):
+        choose_protocols(["original", "lavt"])
+    assert [protocol_of(c) for c in (RES, VIDEO, CRIS)] == ["original", "original-video", "original, counted as CRIS"]
