@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from refseg.errors import RefsegError
+from refseg.files import write_text
 from refseg.paths import checkpoints_dir, runs_dir
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class Evaluate:
             return
         print(format_results(results))
         if self.json:
-            _write_text(Path(self.json), json.dumps(results, indent=1) + "\n")
+            write_text(Path(self.json), json.dumps(results, indent=1) + "\n")
 
 
 @dataclass
@@ -229,7 +230,7 @@ class Score:
             return
         print(format_scores(results))
         if self.json:
-            _write_text(Path(self.json), json.dumps(results, indent=1) + "\n")
+            write_text(Path(self.json), json.dumps(results, indent=1) + "\n")
 
 
 @dataclass
@@ -427,15 +428,6 @@ def format_results(results: dict) -> str:
     if "protocols" in results:
         lines += ["", *protocol_table(results["protocols"])]
     return "\n".join(lines)
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise RefsegError(
-            f"{path} could not be written ({error.strerror}): name a file in a folder that is there."
-        ) from error
 
 
 def main() -> None:

@@ -293,5 +293,4 @@ def test_explore_shows_the_shipped_examples(refseg, tmp_path):
 def test_explore_needs_both_or_none(refseg, photo, tmp_path):
     assert_refused(refseg("explore", "--image", photo), "both --image and --expression")
     assert_refused(refseg("explore", "--expression", "star"), "both --image and --expression")
-    nowhere = tmp_path / "no" / "page.html"
-    assert_refused(refseg("explore", "--out", nowhere), "folder that is there")
+    assert_refused(refseg("explore", "--out", photo / "page.html"), "could not be written")

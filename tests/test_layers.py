@@ -17,6 +17,7 @@ PACKAGE = ROOT / "refseg"
 LAYERS = [
     "errors",
     "types paths tokenizer machine",
+    "files",
     "datasets models",
     "objectives checkpoint viz",
     "evaluation",

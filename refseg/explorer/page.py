@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from refseg.paths import write_text
+from refseg.files import write_text
 
 HERE = Path(__file__).parent
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from refseg import __version__
 from refseg.errors import RefsegError
-from refseg.paths import write_text
+from refseg.files import write_text
 
 LAYERS = {  # what the map shows
     "word": "where a word looks",
