@@ -27,7 +27,7 @@ from refseg.models.cmsa_net import LEVELS, CMSANet, CMSANetConfig, regions_with_
 from refseg.objectives import SegmentationConfig, build_objective
 from refseg.paths import results_dir
 from refseg.training.presets import PRESETS
-from refseg.types import RefBatch
+from refseg.types import Annotations, RefBatch
 
 VOCABULARY = 12_112  # of the authors' release
 
@@ -48,8 +48,8 @@ def make_batch(samples: int, size: int, words: int, frames: int = 1) -> RefBatch
         original_masks=list(mask[:, 0]),
         original_sizes=[(size, size)] * samples,
         sample_ids=names,
-        picture_ids=names,
-        facts=[{}] * samples,
+        image_ids=names,
+        annotations=[Annotations()] * samples,
     )
 
 

@@ -16,6 +16,29 @@ import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Annotations:
+    """What a data set knows about a sample beyond its mask; what it does not know is None.
+
+    Ids are unique in their data set. ``form`` is a logical form, see ``datasets.refshapes.language``.
+    """
+
+    image_id: int | str | None = None  # equal for samples of one image, or of one annotated frame of a clip
+    ref_id: int | str | None = None  # the referent with all of its expressions
+    ann_id: int | str | None = None  # the referent
+    object_ids: list[int | str] | None = None  # of the objects 1, 2, ... in ``RefSample.objects``
+    kind: str | None = None  # of the expression: "attribute", "relation", ...; scores are also given by kind
+    motion: bool | None = None  # whether only the motion of the referent tells it from other objects
+    form: dict[str, Any] | None = None  # what the expression means
+    word_objects: list[list[int] | None] | None = None  # the objects that each word is true of; None: of nothing alone
+    candidates: list[int] | None = None  # the objects that the expression fits if motion or place is not considered
+    video_id: str | None = None
+    frame: int | None = None  # of the clip, from 1
+    instance_id: int | None = None
+    action: str | None = None  # J-HMDB's class of the clip
+    mirrored: bool = False  # the frames are a mirror image of what the data set holds
+
+
 @dataclass
 class RefSample:
     """One (clip, expression, mask) triple, before and after the transforms.
@@ -34,7 +57,7 @@ class RefSample:
     original_mask: Tensor  # [height,width] bool at original_size
     target_frame: int = 0  # which of the T frames the mask belongs to
     pixel_valid: Tensor | None = None  # [H,W] bool, False where a transform padded; None means all real
-    facts: dict[str, Any] = field(default_factory=dict)  # what else the data set knows (RefShapes: kind, form, ...)
+    annotations: Annotations = Annotations()
     # What a frozen backbone sees in the frames, {level: [T,C,h,w]}, where it has looked before (``datasets.seen``):
     features: dict[str, Tensor] | None = None
     # Only where the data set was asked for it:
@@ -56,8 +79,8 @@ class RefBatch:
     original_masks: list[Tensor]  # B x [height,width] bool, stay on the CPU
     original_sizes: list[tuple[int, int]]
     sample_ids: list[str]
-    picture_ids: list[str]  # equal for samples that show the same target frame
-    facts: list[dict[str, Any]]
+    image_ids: list[str]  # equal for samples that show the same target frame
+    annotations: list[Annotations]
     frame_valid: Tensor | None = None  # [B,T] bool, True = real frame; None means all are
     features: dict[str, Tensor] | None = None  # {level: [B,T,C,h,w]}; None: the backbone has yet to look at the frames
     objects: Tensor | None = None  # [B,1,H,W] uint8, zero where padded; None if a sample came without
@@ -75,19 +98,19 @@ class RefBatch:
         return self.frames[rows, self.target_frame]
 
     def distinct_images(self) -> tuple[Tensor, Tensor]:
-        """Every picture once, [I,3,H,W], and which of them each sample shows, [B] with values below I."""
-        first, picture_of = self.distinct_pictures()
-        return self.images[first], picture_of
+        """Every target frame once, [I,3,H,W], and which of them each sample shows, [B] with values below I."""
+        first, image_of = self.distinct_rows()
+        return self.images[first], image_of
 
-    def distinct_pictures(self) -> tuple[Tensor, Tensor]:
-        """The first sample of every picture (or clip), [I], and the number of each sample's picture, [B] below I.
+    def distinct_rows(self) -> tuple[Tensor, Tensor]:
+        """The first row of every image (or clip), [I], and the number of each sample's image, [B] with values below I.
 
-        Several expressions of a batch often speak of one picture; a backbone needs to see it only once.
+        Several expressions of a batch often describe one image; a backbone needs to see it only once.
         """
         number: dict[str, int] = {}
-        picture_of = [number.setdefault(picture, len(number)) for picture in self.picture_ids]
-        first = [picture_of.index(picture) for picture in range(len(number))]
-        return self.target_frame.new_tensor(first), self.target_frame.new_tensor(picture_of)
+        image_of = [number.setdefault(image_id, len(number)) for image_id in self.image_ids]
+        first = [image_of.index(image) for image in range(len(number))]
+        return self.target_frame.new_tensor(first), self.target_frame.new_tensor(image_of)
 
     def parts(self, count: int) -> list[RefBatch]:
         """The samples in ``count`` batches one after the other, of equal size or nearly; fewer where there are fewer.

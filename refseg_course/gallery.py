@@ -55,7 +55,7 @@ def build_gallery(path: Path, looked_at: int = LOOKED_AT) -> Path:
 def write_examples(path: Path = EXAMPLES, looked_at: int = LOOKED_AT) -> Path:
     """Write the examples that ``Explorer()`` opens on: of the gallery one wrong and three right ones."""
     scenes = choose_scenes(looked_at)
-    of_kind = {kind: [scene for scene in scenes if scene.first.facts["kind"] == kind] for kind in KINDS}
+    of_kind = {kind: [scene for scene in scenes if scene.first.annotations.kind == kind] for kind in KINDS}
     chosen = [of_kind[kind][0] for kind in SHIPPED_KINDS[:-1]] + [of_kind[SHIPPED_KINDS[-1]][-1]]
     content = read_all(chosen).still_content()
     path.write_text(json.dumps(content["scenes"], separators=(",", ":")) + "\n", encoding="utf-8")
@@ -81,7 +81,7 @@ def choose_scenes(looked_at: int) -> list[Scene]:
     taken: set = set()
     chosen: list[int] = []
     for kind in KINDS:
-        places = [n for n in range(looked_at) if val[n].facts["kind"] == kind]
+        places = [n for n in range(looked_at) if val[n].annotations.kind == kind]
         right, wrong = [n for n in places if ious[n] >= RIGHT], [n for n in places if ious[n] < WRONG]
         of_kind: list[int] = []
         for some, until in ((right, RIGHT_PER_KIND), (wrong, PER_KIND), (right, PER_KIND)):

@@ -142,7 +142,7 @@ def _examples(val: ReferDataset) -> list[RefSample]:
     pictures = set()
     for index in range(len(val)):
         sample = val[index]
-        kind, picture = sample.facts["kind"], sample.facts["image_id"]
+        kind, picture = sample.annotations.kind, sample.annotations.image_id
         if picture not in pictures and len(chosen.setdefault(kind, [])) < EXAMPLES_PER_KIND:
             chosen[kind].append(sample)
             pictures.add(picture)
@@ -163,7 +163,7 @@ def _example(sample: RefSample, loaded: dict[str, Checkpoint], unfold: bool) -> 
     maps = word_map_figure(image, result.words, result.word_maps["c3"], result.pred_mask, level="C3")
     summary = "<summary>Where each word looks</summary>"
     details = f"<details{' open' * unfold}>{summary}{to_html(maps, maps.caption)}</details>"
-    kind = html.escape(sample.facts["kind"])
+    kind = html.escape(sample.annotations.kind)
     title = f"<h3>“{html.escape(sample.expression)}” <small>{kind}</small></h3>"
     return f'<section class="example">{title}<div class="pair">{"".join(figures)}</div>{details}</section>'
 

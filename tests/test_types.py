@@ -8,7 +8,7 @@ import torch
 from refseg.datasets import Collate, build_dataset, build_transform
 from refseg.models import build_model
 from refseg.tokenizer import WordVocabulary
-from refseg.types import RefBatch
+from refseg.types import Annotations, RefBatch
 
 H, W = 5, 7
 
@@ -30,8 +30,8 @@ def batch(pictures: list[str], target_frames: list[int] | None = None, T: int = 
         original_masks=list(ones[:, 0]),
         original_sizes=[(H, W)] * B,
         sample_ids=[str(i) for i in range(B)],
-        picture_ids=pictures,
-        facts=[{}] * B,
+        image_ids=pictures,
+        annotations=[Annotations()] * B,
     )
 
 
@@ -46,19 +46,19 @@ def batch(pictures: list[str], target_frames: list[int] | None = None, T: int = 
 )
 def test_distinct_images_lead_back_to_every_sample(pictures, distinct, shown):
     one = batch(list(pictures))
-    images, picture_of = one.distinct_images()
+    images, image_of = one.distinct_images()
     assert images.shape == (len(distinct), 3, H, W)
     assert images[:, 0, 0, 0].tolist() == [10 * ord(name) for name in distinct]
-    assert picture_of.tolist() == shown and picture_of.dtype == torch.int64
-    assert torch.equal(images[picture_of], one.images)
+    assert image_of.tolist() == shown and image_of.dtype == torch.int64
+    assert torch.equal(images[image_of], one.images)
 
 
 def test_the_target_frame_is_the_picture():
     clip = batch(list("aab"), target_frames=[2, 2, 0], T=3)
-    clip.picture_ids = ["a/2", "a/2", "b/0"]
+    clip.image_ids = ["a/2", "a/2", "b/0"]
     assert clip.images[:, 0, 0, 0].tolist() == [972, 972, 980]
-    images, picture_of = clip.distinct_images()
-    assert images[:, 0, 0, 0].tolist() == [972, 980] and picture_of.tolist() == [0, 0, 1]
+    images, image_of = clip.distinct_images()
+    assert images[:, 0, 0, 0].tolist() == [972, 980] and image_of.tolist() == [0, 0, 1]
 
 
 def test_two_frames_of_one_clip_are_two_pictures(tiny_refshapes):
@@ -87,7 +87,7 @@ def test_the_answer_does_not_depend_on_sharing(tiny_experiment):
     tokenizer = WordVocabulary.build(val.expressions)
     shared = Collate(tokenizer)([val[i] for i in (5, 0, 1, 4, 2, 3, 9)])
     assert len(shared.distinct_images()[0]) < len(shared)
-    alone = replace(shared, picture_ids=[str(i) for i in range(len(shared))])
+    alone = replace(shared, image_ids=[str(i) for i in range(len(shared))])
     model = build_model(replace(tiny_experiment.model, vocabulary_size=len(tokenizer))).eval()
     with torch.inference_mode():
         one, other = model(shared), model(alone)
@@ -119,4 +119,4 @@ def test_the_parts_of_a_batch_are_the_batch(count, sizes):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name)), name
     assert torch.equal(torch.cat([part.features["c3"] for part in parts]), whole.features["c3"])
     assert sum((part.sample_ids for part in parts), []) == whole.sample_ids
-    assert sum((part.picture_ids for part in parts), []) == whole.picture_ids
+    assert sum((part.image_ids for part in parts), []) == whole.image_ids

@@ -62,7 +62,7 @@ class A2DDataset(ClipDataset):
         image_root: the folder of the clips or of folders of frames, if they are not in ``Release``.
         sample_list: a list of samples as MTTR (4 columns) and LoSh (5) publish it. It says which samples there are,
             in which order, and gives the expressions (MTTR's are in lower case); the h5 files are then not searched.
-        objects: as for ``ReferDataset``; needs ``attributes.json``. ``facts["object_ids"]`` lists instances.
+        objects: as for ``ReferDataset``; needs ``attributes.json``. ``annotations.object_ids`` lists instances.
         cache_images: keep all decoded frames and masks in memory; for small sets only.
         name: what samples call their source.
 
@@ -219,10 +219,11 @@ class A2DDataset(ClipDataset):
         if mask is None:
             raise RefsegError(f"{path} has no mask of instance {row.instance}: take list and masks from one release.")
         self._check_masks_size(row, tuple(mask.shape), size)
-        facts = dict(self._facts_of.get(f"{row.video}/{row.instance}", {}))
+        said = self._facts_of.get(f"{row.video}/{row.instance}", {})
+        known = {key: said.get(key) for key in ("kind", "motion", "form", "candidates")}
         if not self.class_names:
-            return {"mask": mask, "facts": facts}
-        return {"mask": mask, **self._objects(row, instances, masks, facts)}
+            return {"mask": mask, "known": known}
+        return {"mask": mask, **self._objects(row, instances, masks, known)}
 
     def _all_masks(self, row: ClipRow) -> tuple[list[int], Tensor]:
         """The instances of the annotated frame and their masks, bool [N,H,W]."""
@@ -255,8 +256,8 @@ class A2DDataset(ClipDataset):
             raise RefsegError(f"{path} does not name every object's attributes ({error!r}): fetch it anew.") from error
         return names, classes
 
-    def _objects(self, row: ClipRow, instances: list[int], masks: Tensor, facts: dict[str, Any]) -> dict[str, Any]:
-        """``objects``, ``object_classes`` and ``facts``: large ones first, so that a small one lies over them."""
+    def _objects(self, row: ClipRow, instances: list[int], masks: Tensor, known: dict[str, Any]) -> dict[str, Any]:
+        """``objects``, ``object_classes`` and ``known``: large ones first, so that a small one lies over them."""
         classes = self._classes_of.get(row.video, {})
         if unknown := [instance for instance in instances if instance not in classes]:
             raise RefsegError(
@@ -270,7 +271,7 @@ class A2DDataset(ClipDataset):
         return {
             "objects": objects,
             "object_classes": torch.tensor([[0] * len(self.class_names), *(classes[i] for i in ids)]),
-            "facts": {**facts, "object_ids": ids},
+            "known": {**known, "object_ids": ids},
         }
 
 

@@ -27,7 +27,7 @@ from torch.utils.data import Dataset
 
 from refseg.datasets.images import MAX_PIXELS, image_size, read_image
 from refseg.errors import RefsegError
-from refseg.types import RefSample
+from refseg.types import Annotations, RefSample
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".m4v", ".mkv", ".webm")
@@ -449,14 +449,14 @@ class ClipDataset(Dataset, ABC):
             source=f"{self.name}/{self.split}",
             original_size=size,
             original_mask=torch.empty(0),
-            facts={
-                **truth.pop("facts"),
-                "image_id": row.image_id,
-                "ann_id": f"{row.image_id}/{row.instance}",
-                "video_id": row.video,
-                "frame": row.frame,
-                "instance_id": row.instance,
-            },
+            annotations=Annotations(
+                image_id=row.image_id,
+                ann_id=f"{row.image_id}/{row.instance}",
+                video_id=row.video,
+                frame=row.frame,
+                instance_id=row.instance,
+                **truth.pop("known"),
+            ),
             **truth,
         )
         sample.original_mask = sample.mask
@@ -538,7 +538,7 @@ class ClipDataset(Dataset, ABC):
 
     @abstractmethod
     def _truth(self, row: ClipRow, size: tuple[int, int]) -> dict[str, Any]:
-        """``mask``, ``facts`` and maybe ``objects`` and ``object_classes`` of the sample."""
+        """``mask``, ``known`` (fields of ``Annotations``) and maybe ``objects`` and ``object_classes``."""
 
     @abstractmethod
     def _check_truth(self, row: ClipRow, size: tuple[int, int]) -> None:

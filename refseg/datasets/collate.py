@@ -50,8 +50,8 @@ class Collate:
             original_masks=[sample.original_mask for sample in samples],
             original_sizes=[sample.original_size for sample in samples],
             sample_ids=[sample.sample_id for sample in samples],
-            picture_ids=[picture_id(sample) for sample in samples],
-            facts=[sample.facts for sample in samples],
+            image_ids=[image_key(sample) for sample in samples],
+            annotations=[sample.annotations for sample in samples],
             features=_features(samples, count),
             **_objects(samples, height, width),
         )
@@ -72,12 +72,13 @@ def _check_frames(samples: Sequence[RefSample]) -> None:
             )
 
 
-def picture_id(sample: RefSample) -> str:
-    """What the data set calls the picture; a sample without such a name has a picture of its own."""
-    if "image_id" not in sample.facts:
+def image_key(sample: RefSample) -> str:
+    """Equal for samples that show the same target frame; a sample without an ``image_id`` has an image of its own."""
+    annotations = sample.annotations
+    if annotations.image_id is None:
         return f"{sample.source}/{sample.sample_id}"
-    mirrored = "/mirrored" if sample.facts.get("mirrored") else ""
-    return f"{sample.source}/{sample.facts['image_id']}/{sample.target_frame}{mirrored}"
+    mirrored = "/mirrored" if annotations.mirrored else ""
+    return f"{sample.source}/{annotations.image_id}/{sample.target_frame}{mirrored}"
 
 
 def _grow(tensor: Tensor, height: int, width: int) -> Tensor:

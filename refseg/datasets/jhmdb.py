@@ -157,7 +157,7 @@ class JHMDBDataset(ClipDataset):
     def _truth(self, row: ClipRow, size: tuple[int, int]) -> dict[str, Any]:
         self._check_truth(row, size)
         mask = read_part_mask(self._mask_file(row.video))[:, :, row.frame - 1]
-        return {"mask": torch.from_numpy(np.ascontiguousarray(mask != 0)), "facts": {"action": self._action[row.video]}}
+        return {"mask": torch.from_numpy(np.ascontiguousarray(mask != 0)), "known": {"action": self._action[row.video]}}
 
 
 def mask_shape(path: Path) -> tuple[int, int, int]:

@@ -32,7 +32,7 @@ from refseg.datasets.obtain.safe_pickle import load_plain_pickle
 from refseg.datasets.shards.read import INDEX, ShardedPictures
 from refseg.errors import RefsegError
 from refseg.paths import data_dir
-from refseg.types import RefSample
+from refseg.types import Annotations, RefSample
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ReferDataset(Dataset):
         split_by: who made the split; default unc, for refcocog umd, for referit berkeley, for refshapes refseg.
         transform: RefSample -> RefSample, applied last.
         objects: also say what every pixel shows: samples get ``objects`` and ``object_classes``, whose columns are
-            named, with their classes, by the data set's ``class_names``; ``facts["object_ids"]`` lists the annotations
+            named, with their classes, by the data set's ``class_names``; ``annotations.object_ids`` lists those
             of the objects 1, 2, ...
         cache_images: keep every decoded picture in memory; for small sets only.
 
@@ -175,7 +175,7 @@ class ReferDataset(Dataset):
             source=f"{self.name}/{self.split}",
             original_size=size,
             original_mask=mask,
-            facts=_facts(ref, sentence),
+            annotations=_annotations(ref, sentence),
         )
         if self.class_names:
             of_picture = self._of_picture[str(ref["image_id"])]
@@ -183,7 +183,7 @@ class ReferDataset(Dataset):
                 sample,
                 objects=self._object_map(ref["image_id"], size),
                 object_classes=torch.tensor([[0] * len(self.class_names), *(o["classes"] for o in of_picture)]),
-                facts={**sample.facts, "object_ids": [o["id"] for o in of_picture]},
+                annotations=replace(sample.annotations, object_ids=[o["id"] for o in of_picture]),
             )
         return self.transform(sample) if self.transform else sample
 
@@ -575,7 +575,7 @@ def _expression(ref: dict, sentence: dict, refs_file: Path) -> str:
     return text
 
 
-def _facts(ref: dict, sentence: dict) -> dict[str, Any]:
-    """Where the sample comes from, and all that its sentence carries beyond the REFER layout."""
-    extra = {key: value for key, value in sentence.items() if key not in ("sent_id", "tokens", "raw", "sent")}
-    return {**extra, **{key: ref[key] for key in ("ref_id", "ann_id", "image_id")}}
+def _annotations(ref: dict, sentence: dict) -> Annotations:
+    """Where the sample comes from, and what RefShapes says of its expressions."""
+    known = {key: sentence.get(key) for key in ("kind", "form", "word_objects")}
+    return Annotations(image_id=ref["image_id"], ref_id=ref["ref_id"], ann_id=ref["ann_id"], **known)

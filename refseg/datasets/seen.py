@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from refseg.datasets.collate import picture_id
+from refseg.datasets.collate import image_key
 from refseg.types import RefSample
 
 Look = Callable[[Tensor], dict[str, Tensor]]
@@ -37,7 +37,7 @@ class CachedFeatures(Dataset):
     def __getitem__(self, index: int) -> RefSample:
         if index not in self._samples:
             sample = self.dataset[index]
-            picture = picture_id(sample)
+            picture = image_key(sample)
             if picture not in self._features:
                 with torch.no_grad():
                     self._features[picture] = {level: x.half().cpu() for level, x in self.look(sample.frames).items()}

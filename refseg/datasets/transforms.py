@@ -81,8 +81,8 @@ class HorizontalFlip:
     """The mirror image of all frames, with "left" and "right" exchanged in the expression: for training only.
 
     Nothing is drawn at random here. The original mask is mirrored too: the sample is then one of a mirrored picture,
-    and would be scored as such. ``facts`` stay as they were, but for ``facts["mirrored"]``, which only a mirror image
-    has: it shows another picture than the sample it was made of, and a batch may hold both.
+    and would be scored as such. ``annotations`` stay as they were, except for ``mirrored``: a mirror image is
+    not the image it was made of, and a batch may hold both.
 
     Args:
         class_names: of the data set, if its samples have ``object_classes``: a class like "moving left" becomes that of
@@ -94,7 +94,6 @@ class HorizontalFlip:
 
     def __call__(self, sample: RefSample) -> RefSample:
         valid, objects, classes = sample.pixel_valid, sample.objects, sample.object_classes
-        facts = {name: fact for name, fact in sample.facts.items() if name != "mirrored"}
         return replace(
             sample,
             frames=sample.frames.flip(-1),
@@ -104,7 +103,7 @@ class HorizontalFlip:
             objects=None if objects is None else objects.flip(-1),
             object_classes=None if classes is None else self._mirrored_classes(classes),
             expression=swap_left_right(sample.expression),
-            facts=facts if sample.facts.get("mirrored") else {**facts, "mirrored": True},
+            annotations=replace(sample.annotations, mirrored=not sample.annotations.mirrored),
         )
 
     def _mirrored_classes(self, classes: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def score(
         share: (this process, number of processes): so many batches in a row that all shares together, in order, are
             the batches of one process. Masks can hang on what else is in a batch, by rounding; these do not.
         ranked: is given every mask too.
-        moving: is given the samples that say in ``facts["motion"]`` whether motion is asked for, as two groups.
+        moving: is given the samples that say in ``annotations.motion`` whether motion is asked for, as two groups.
         others: are given every sample too, each for its own protocol.
     """
     device = device_of(model) if device is None else torch.device(device)
@@ -113,14 +113,14 @@ def score(
             with torch.inference_mode():
                 batch = batch.to(device)
                 answers = zip(finite_logits(model, batch), batch.pixel_valid, strict=True)
-                for (answer, valid), mask, facts in zip(answers, batch.original_masks, batch.facts, strict=True):
+                for (answer, valid), mask, known in zip(answers, batch.original_masks, batch.annotations, strict=True):
                     for other in others:
                         other.update(answer, valid, mask)
                     logits = undo_letterbox(answer, valid, tuple(mask.shape))
                     pred_mask = (logits > MASK_THRESHOLD).cpu()
-                    meter.update(pred_mask, mask, facts.get("kind"))
-                    if moving is not None and "motion" in facts:
-                        moving.update(pred_mask, mask, "motion" if facts["motion"] else "static")
+                    meter.update(pred_mask, mask, known.kind)
+                    if moving is not None and known.motion is not None:
+                        moving.update(pred_mask, mask, "motion" if known.motion else "static")
                     if ranked is not None:
                         ranked.update(logits, mask)
             bar.update(len(batch))
@@ -166,8 +166,8 @@ def evaluate(
 
     Returns:
         JSON-able: "N", "oIoU", "mIoU", "P@0.5".., "protocol", "convention", "at_threshold", "seconds"; "protocols"
-        with those of each that was asked for, by its name; "by_kind" with the scores per kind where ``sample.facts``
-        has one; "motion" and "static", those of the samples of which ``facts["motion"]`` is true and false; with
+        with those of each that was asked for, by its name; "by_kind" with the scores per kind where ``annotations`` has
+        one; "motion" and "static", those of the samples of which ``annotations.motion`` is true and false; with
         ``rank`` "mAP", "AP50".. and "n_predictions"; with a control "expression_control" and "left_out".
 
     Raises:

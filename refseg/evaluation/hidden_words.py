@@ -28,7 +28,7 @@ from refseg.datasets.refshapes.scene import ATTRIBUTES
 from refseg.errors import RefsegError
 from refseg.models.text import TransformerWords, TransformerWordsConfig
 from refseg.objectives import MaskGrounding, MaskGroundingConfig
-from refseg.types import RefBatch
+from refseg.types import Annotations, RefBatch
 
 HEADS = "heads.safetensors"
 WAYS = {  # what a guess is made from besides the other words, and what ``MaskGrounding.guess`` is told
@@ -210,7 +210,7 @@ def hidden_words(batch: RefBatch) -> Iterator[tuple[RefBatch, Tensor, list[str],
     Yields:
         the samples, hidden [B,L] with one True per row, the hidden words, and groups like "shape of the referent"
     """
-    places = [list(_places(*sample)) for sample in zip(batch.expressions, batch.facts, strict=True)]
+    places = [list(_places(*sample)) for sample in zip(batch.expressions, batch.annotations, strict=True)]
     for turn in range(max(map(len, places))):
         rows = [row for row, found in enumerate(places) if turn < len(found)]
         hidden = torch.zeros(len(rows), batch.token_ids.shape[1], dtype=torch.bool)
@@ -219,10 +219,10 @@ def hidden_words(batch: RefBatch) -> Iterator[tuple[RefBatch, Tensor, list[str],
         yield batch.rows(rows), hidden, *([places[row][turn][i] for row in rows] for i in (1, 2))
 
 
-def _places(expression: str, facts: dict) -> Iterator[tuple[int, str, str]]:
-    for position, word, kind, true_of in content_words(expression.split(), facts["word_objects"]):
+def _places(expression: str, annotations: Annotations) -> Iterator[tuple[int, str, str]]:
+    for position, word, kind, true_of in content_words(expression.split(), annotations.word_objects):
         if kind in ASKED:
-            of = "the referent" if facts["ann_id"] in true_of else "another"
+            of = "the referent" if annotations.ann_id in true_of else "another"
             yield position, word, f"{kind} of {of}"
 
 

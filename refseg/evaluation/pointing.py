@@ -117,13 +117,13 @@ def point_words(model: nn.Module, batch: RefBatch, tokenizer: Any, maps_of: Maps
     Raises:
         RefsegError: the batch does not know that, or the model has no attention over words.
     """
-    if batch.objects is None or any("word_objects" not in facts for facts in batch.facts):
+    if batch.objects is None or any(known.word_objects is None for known in batch.annotations):
         raise RefsegError("The batch does not say what its words are true of: use RefShapes with objects=True.")
     maps = {level: of_level.cpu() for level, of_level in maps_of(model, batch).items()}
     objects, valid = batch.objects.cpu()[:, 0], batch.pixel_valid.cpu()[:, 0]
     found = []
     for b, position, word, kind, true_of in _content_words(batch, tokenizer):
-        numbers = torch.tensor([batch.facts[b]["object_ids"].index(i) + 1 for i in true_of])
+        numbers = torch.tensor([batch.annotations[b].object_ids.index(i) + 1 for i in true_of])
         true_pixels, object_pixels = torch.isin(objects[b].long(), numbers), objects[b] > 0
         for level, of_level in maps.items():
             score = point(of_level[b, position], true_pixels, object_pixels, valid[b])
@@ -133,9 +133,9 @@ def point_words(model: nn.Module, batch: RefBatch, tokenizer: Any, maps_of: Maps
 
 def _content_words(batch: RefBatch, tokenizer: Any) -> Iterator[tuple[int, int, str, str, list[int]]]:
     """(sample, position, word, kind, annotations) of every word that is true of something."""
-    for b, (expression, facts) in enumerate(zip(batch.expressions, batch.facts, strict=True)):
+    for b, (expression, known) in enumerate(zip(batch.expressions, batch.annotations, strict=True)):
         words = tokenizer.split(expression)[: tokenizer.max_words]
-        for position, word, kind, true_of in content_words(words, facts["word_objects"]):
+        for position, word, kind, true_of in content_words(words, known.word_objects):
             yield b, position, word, kind, true_of
 
 

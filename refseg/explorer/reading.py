@@ -387,7 +387,7 @@ class Reader:
         """Scores of both normalisations; what the words share falls out of the second, as in ``relative_word_maps``."""
         batch = self._batch(prepared, prepared.target_frame)
         maps = self._asked("word_maps", batch)
-        if prepared.objects is None or "word_objects" not in prepared.facts or not maps:
+        if prepared.objects is None or prepared.annotations.word_objects is None or not maps:
             return {}
         shares = {level: x / x.sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny) for level, x in maps.items()}
         found = {level: {name: [None] * words for name in NORMALISATIONS} for level in maps}

@@ -15,7 +15,7 @@ from refseg.datasets import read_image
 from refseg.errors import RefsegError
 from refseg.explorer.reading import Reading, shown_size
 from refseg.explorer.wire import picture_from_uri, picture_uri
-from refseg.types import RefSample
+from refseg.types import Annotations, RefSample
 
 
 @dataclass
@@ -40,8 +40,9 @@ class Scene:
             if sample.expression == expression:
                 return sample, self.known
         nothing = torch.zeros(self.first.original_size, dtype=torch.bool)
-        facts = {name: self.first.facts[name] for name in ("image_id",) if name in self.first.facts}
-        return replace(self.first, expression=expression, mask=nothing, original_mask=nothing, facts=facts), False
+        annotations = Annotations(image_id=self.first.annotations.image_id)
+        own = replace(self.first, expression=expression, mask=nothing, original_mask=nothing, annotations=annotations)
+        return own, False
 
     def to_wire(self) -> dict[str, Any]:
         """JSON-able: the frames as they are shown, and all readings."""
@@ -114,5 +115,5 @@ def group_by_picture(samples: Sequence[RefSample]) -> list[Scene]:
     """One scene per picture, in the order of the samples."""
     scenes: dict[Any, list[RefSample]] = {}
     for sample in samples:
-        scenes.setdefault(sample.facts.get("image_id", sample.sample_id), []).append(sample)
+        scenes.setdefault(sample.annotations.image_id or sample.sample_id, []).append(sample)
     return [Scene(of_picture, known=True) for of_picture in scenes.values()]

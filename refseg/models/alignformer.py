@@ -149,11 +149,11 @@ class AlignFormer(nn.Module):
         A picture of several samples goes through the first stage once: before it there are no words.
         """
         words, valid = self.text(batch.token_ids, batch.token_valid)
-        images, picture_of = batch.distinct_images()
+        images, image_of = batch.distinct_images()
         x, stages = self.backbone.stem(images), {}
         for level in LEVELS:
             x = self.backbone.stages[level](x)
-            x = x[picture_of] if level == LEVELS[0] else x
+            x = x[image_of] if level == LEVELS[0] else x
             inputs = x, words, valid, regions_with_pixels(batch.pixel_valid, x.shape[-2:])
             stages[level] = Stage(*inputs, met=self.vlba[level](*inputs))
             x, words = stages[level].met.pixels, stages[level].met.words

@@ -190,7 +190,7 @@ class CMSANet(nn.Module):
         if self.temporal is None:
             features = self.features(batch)
             return features, {}, self.fuse_words(features, words, words_valid, batch.pixel_valid)
-        first, clip_of = batch.distinct_pictures()
+        first, clip_of = batch.distinct_rows()
         clips = self.clip_features(batch)
         features = {level: at_target(x, batch.target_frame[first])[clip_of] for level, x in clips.items()}
         temporal = self._temporal(clips, words, words_valid, batch)
@@ -203,7 +203,7 @@ class CMSANet(nn.Module):
 
         Padded frames are not looked at: they would count in a BatchNorm's statistics.
         """
-        first, _ = batch.distinct_pictures()
+        first, _ = batch.distinct_rows()
         if batch.features is not None:
             return {level: x[first].float() for level, x in batch.features.items()}
         frames, valid = batch.frames[first], batch.frame_valid[first]
@@ -216,7 +216,7 @@ class CMSANet(nn.Module):
         inputs = self._temporal_inputs(clips, words, words_valid, batch)
         given = {level: self.temporal[level](*inputs[level]) for level in LEVELS}
         if self.config.temporal.before_cmsa:
-            clip_of = batch.distinct_pictures()[1]
+            clip_of = batch.distinct_rows()[1]
             return {level: x[clip_of] for level, x in given.items()}
         return given
 
@@ -227,7 +227,7 @@ class CMSANet(nn.Module):
 
         Before the words it reads each distinct clip once, [I,T,C,h,w]; behind them every sample, [B,T,C,h,w].
         """
-        rows, clip_of = batch.distinct_pictures()
+        rows, clip_of = batch.distinct_rows()
         features = {level: clips[level] for level in LEVELS}
         if not self.config.temporal.before_cmsa:
             rows = torch.arange(len(batch.target_frame), device=rows.device)
@@ -243,7 +243,7 @@ class CMSANet(nn.Module):
 
     def frame_weights(self, batch: RefBatch) -> dict[str, Tensor]:
         """Where in time the target frame's regions look, {level: [B,heads,T,h,w]}; see ``CrossFrameSelfAttention``."""
-        clip_of = batch.distinct_pictures()[1]
+        clip_of = batch.distinct_rows()[1]
         clips = self.clip_features(batch)
         inputs = self._temporal_inputs(clips, *self.text(batch.token_ids, batch.token_valid), batch)
         weights = {level: self.temporal[level].frame_weights(*inputs[level]) for level in LEVELS}
@@ -255,11 +255,11 @@ class CMSANet(nn.Module):
         """The backbone's levels for every target frame, {level: [B,C,h,w]}; each distinct picture is looked at once."""
         if batch.features is not None:
             return {level: at_target(x, batch.target_frame).float() for level, x in batch.features.items()}
-        images, picture_of = batch.distinct_images()
+        images, image_of = batch.distinct_images()
         features = self.backbone(images)
         if len(images) == len(batch):
             return features
-        return {level: x[picture_of] for level, x in features.items()}
+        return {level: x[image_of] for level, x in features.items()}
 
     def fuse_words(
         self, features: dict[str, Tensor], words: Tensor, words_valid: Tensor, pixel_valid: Tensor

@@ -137,11 +137,11 @@ class MagNet(nn.Module):
         A picture of several samples goes through the first stage once: before it there are no words.
         """
         token_ids, valid = self._tokens(batch)
-        images, picture_of = batch.distinct_images()
+        images, image_of = batch.distinct_images()
         x, words, trace = self.backbone.stem(images), self.text.embed(token_ids), {}
         for stage, level in enumerate(LEVELS):
             x, words = self.backbone.stages[level](x), self.text.stages[stage](words, valid)
-            x = x[picture_of] if stage == 0 else x
+            x = x[image_of] if stage == 0 else x
             fused, residual = self.align_pixels[level](x, words, valid)
             trace |= {f"backbone/{level}": x, f"words/{level}": words, f"fused/{level}": fused}
             if level in self.gates:  # else there is no next stage

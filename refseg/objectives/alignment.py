@@ -236,7 +236,7 @@ def _same_thing(batch: RefBatch, device: torch.device) -> Tensor:
 def sample_keys(batch: RefBatch) -> list[tuple[int, int]]:
     """Two numbers per sample, equal where the object is the same (picture and mask), and where the expression is."""
     keys = []
-    for picture, mask, expression in zip(batch.picture_ids, batch.original_masks, batch.expressions, strict=True):
+    for picture, mask, expression in zip(batch.image_ids, batch.original_masks, batch.expressions, strict=True):
         referent = zlib.crc32(mask.numpy().tobytes(), zlib.crc32(picture.encode()))
         keys.append((referent, zlib.crc32(" ".join(expression.lower().split()).encode())))
     return keys

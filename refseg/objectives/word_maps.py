@@ -56,13 +56,13 @@ def true_regions(batch: RefBatch, grid: tuple[int, int]) -> Tensor:
     Raises:
         RefsegError: the batch does not know that.
     """
-    if batch.objects is None or any("word_objects" not in facts for facts in batch.facts):
+    if batch.objects is None or any(known.word_objects is None for known in batch.annotations):
         raise RefsegError("The batch does not say what its words are true of: use RefShapes with objects=True.")
     objects = F.interpolate(batch.objects.float(), grid, mode="nearest-exact").long()[:, 0]
     true = torch.zeros(*batch.token_ids.shape, *grid, dtype=torch.bool, device=objects.device)
-    for b, (expression, facts) in enumerate(zip(batch.expressions, batch.facts, strict=True)):
+    for b, (expression, known) in enumerate(zip(batch.expressions, batch.annotations, strict=True)):
         words = split_words(expression)[: batch.token_ids.shape[1]]
-        for position, _, _, true_of in content_words(words, facts["word_objects"]):
-            numbers = [facts["object_ids"].index(annotation) + 1 for annotation in true_of]
+        for position, _, _, true_of in content_words(words, known.word_objects):
+            numbers = [known.object_ids.index(annotation) + 1 for annotation in true_of]
             true[b, position] = torch.isin(objects[b], objects.new_tensor(numbers))
     return true

@@ -282,7 +282,7 @@ def test_a_converted_network_is_the_original(tmp_path, original, vocabulary, mak
 
 @pytest.fixture
 def make_small_batch():
-    from refseg.types import RefBatch
+    from refseg.types import Annotations, RefBatch
 
     def make(ids):
         nothing = torch.zeros(1, 1, 40, 56, dtype=torch.bool)
@@ -298,8 +298,8 @@ def make_small_batch():
             original_masks=[nothing[0, 0]],
             original_sizes=[(40, 56)],
             sample_ids=["0"],
-            picture_ids=["0"],
-            facts=[{}],
+            image_ids=["0"],
+            annotations=[Annotations()],
         )
 
     return make

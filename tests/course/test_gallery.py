@@ -22,14 +22,17 @@ def small(tiny_refshapes, tiny_checkpoint, monkeypatch):
 def test_the_rule(small):
     scenes = gallery.choose_scenes(small)
     val = build_dataset("refshapes", "val")
-    kinds = [scene.first.facts["kind"] for scene in scenes]
+    kinds = [scene.first.annotations.kind for scene in scenes]
     assert kinds == sorted(kinds, key=KINDS.index) and max(map(kinds.count, kinds)) <= gallery.PER_KIND
-    pictures = [scene.first.facts["image_id"] for scene in scenes]
+    pictures = [scene.first.annotations.image_id for scene in scenes]
     assert len(set(pictures)) == len(pictures), "every picture once"
-    assert scenes[0].first.sample_id == next(val[n].sample_id for n in range(small) if val[n].facts["kind"] == kinds[0])
+    assert scenes[0].first.sample_id == next(
+        val[n].sample_id for n in range(small) if val[n].annotations.kind == kinds[0]
+    )
     for scene in scenes:
         assert (
-            len({sample.facts["image_id"] for sample in scene.samples}) == 1 and len(scene.samples) == gallery.PER_SCENE
+            len({sample.annotations.image_id for sample in scene.samples}) == 1
+            and len(scene.samples) == gallery.PER_SCENE
         )
 
 
@@ -45,7 +48,7 @@ def test_the_page_is_one_file_with_all_of_them(small, tmp_path):
 
 
 def test_the_examples_are_written_in_the_same_way(small, tmp_path, monkeypatch):
-    kinds = list(dict.fromkeys(scene.first.facts["kind"] for scene in gallery.choose_scenes(small)))
+    kinds = list(dict.fromkeys(scene.first.annotations.kind for scene in gallery.choose_scenes(small)))
     monkeypatch.setattr(gallery, "SHIPPED_KINDS", kinds[:2])
     scenes = json.loads(gallery.write_examples(tmp_path / "examples.json", small).read_text(encoding="utf-8"))
     assert len(scenes) == 2 and all(scene["readings"][0]["iou"] is not None for scene in scenes)

@@ -88,7 +88,7 @@ def test_a_sample_for_every_sentence_and_frame_that_shows_its_instance(tmp_path)
         assert sample.mask.dtype == torch.bool and np.array_equal(sample.mask.numpy(), mask)
         assert sample.original_mask.equal(sample.mask) and sample.original_size == (HEIGHT, WIDTH)
         assert sample.source == "a2d/train" and sample.pixel_valid is None and sample.objects is None
-        assert sample.facts["video_id"] == "-abc" and sample.facts["frame"] == frame
+        assert sample.annotations.video_id == "-abc" and sample.annotations.frame == frame
     assert [s.sample_id for s in A2DDataset(tmp_path, "test")] == ["v_xyz_f_6_i_1"]
     assert [ref["ann_id"] for ref in data.refs] == ["-abc/2/0", "-abc/5/0", "-abc/2/3"]
 
@@ -193,7 +193,7 @@ def test_a_list_that_the_masks_contradict(tmp_path):
         A2DDataset(tmp_path, "train", sample_list=tmp_path / "list.json")[0]
 
 
-# ------------------------------------------------------------------------------------------ objects and facts
+# ------------------------------------------------------------------------------------------ objects and annotations
 
 
 def with_objects(folder):
@@ -215,15 +215,14 @@ def test_what_every_pixel_shows(tmp_path, cache_images):
     for _ in range(2):
         sample = data[2]
         assert sample.sample_id == "v_-abc_f_2_i_3" and sample.source == "shapes/val"
-        assert sample.facts["kind"] == "motion" and sample.facts["object_ids"] == [0, 3]
+        assert sample.annotations.kind == "motion" and sample.annotations.object_ids == [0, 3]
         assert sample.object_classes.tolist() == [[0, 0], [2, 2], [1, 1]]  # none, the box, the ball upon it
         assert sample.objects.dtype == torch.uint8 and np.array_equal(sample.objects == 2, SMALL == 1)
         assert np.array_equal(sample.objects == 1, (LARGE == 1) & (SMALL == 0))
         sample.objects.fill_(9)
         sample.mask.fill_(True)
-        sample.facts["kind"] = "spoilt"
     plain = A2DDataset(tmp_path, "val")
-    assert plain[2].objects is None and "object_ids" not in plain[2].facts and "kind" not in plain[0].facts
+    assert plain[2].objects is None and plain[2].annotations.object_ids is None and plain[0].annotations.kind is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from refseg.datasets.collate import Collate
 from refseg.datasets.transforms import build_transform
 from refseg.errors import RefsegError
 from refseg.tokenizer import WordVocabulary
-from refseg.types import RefSample
+from refseg.types import Annotations, RefSample
 
 VOCABULARY = WordVocabulary(["the", "red", "cup"])
 
@@ -16,7 +16,9 @@ def make_sample(height, width, expression, frames=1, name="0_0"):
     mask = torch.zeros(height, width, dtype=torch.bool)
     mask[-1, -1] = True
     pictures = torch.rand(frames, 3, height, width)
-    return RefSample(pictures, mask, expression, name, "test/val", (height, width), mask, facts={"kind": expression})
+    return RefSample(
+        pictures, mask, expression, name, "test/val", (height, width), mask, annotations=Annotations(kind=expression)
+    )
 
 
 def test_words_are_padded_behind():
@@ -61,7 +63,7 @@ def test_lists_and_target_frames_keep_the_order():
     batch = Collate(VOCABULARY)([first, second])
     assert batch.target_frame.tolist() == [0, 2] and batch.sample_ids == ["a", "b"]
     assert batch.expressions == ["cup", "red cup"] and batch.original_sizes == [(3, 3), (5, 5)]
-    assert batch.original_masks[1] is second.original_mask and batch.facts[1] == {"kind": "red cup"}
+    assert batch.original_masks[1] is second.original_mask and batch.annotations[1].kind == "red cup"
     assert torch.equal(batch.images[1], second.frames[2])
 
 

@@ -66,7 +66,9 @@ def test_samples_of_the_list_in_its_order(tmp_path):
         assert sample.target_frame == target and sample.original_size == (HEIGHT, WIDTH)
         expected = masks_of(seed)[:, :, frames[target] - 1] if index < 2 else np.zeros((HEIGHT, WIDTH))
         assert np.array_equal(sample.mask.numpy(), expected) and sample.original_mask.equal(sample.mask)
-    assert data[2].facts["video_id"] == ODD and data[2].facts["frame"] == 4 and data[2].facts["action"] == "catch"
+    assert (
+        data[2].annotations.video_id == ODD and data[2].annotations.frame == 4 and data[2].annotations.action == "catch"
+    )
 
 
 def test_the_folder_above_and_other_places_will_do(tmp_path, monkeypatch):

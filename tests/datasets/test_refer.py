@@ -16,6 +16,7 @@ from refseg.datasets import refer as module
 from refseg.datasets.obtain.safe_pickle import load_plain_pickle
 from refseg.datasets.refer import choose_split, decompress_run_lengths, segmentation_mask
 from refseg.errors import RefsegError
+from refseg.types import Annotations
 
 
 def tiny(folder, *, change=None, refs_file="refs(refseg).json"):
@@ -60,7 +61,7 @@ def test_one_sample_per_sentence_in_order(tmp_path):
     assert sample.frames.shape == (1, 3, 5, 7) and sample.frames.dtype == torch.uint8
     assert sample.mask.dtype == torch.bool and sample.mask.shape == (5, 7) and sample.pixel_valid is None
     assert sample.source == "refshapes/val" and sample.original_size == (5, 7) and sample.target_frame == 0
-    assert sample.facts == {"kind": "colour", "ref_id": 0, "ann_id": 11, "image_id": 0}
+    assert sample.annotations == Annotations(kind="colour", ref_id=0, ann_id=11, image_id=0)
     assert sample.mask.nonzero().tolist() == [[y, x] for y in (1, 2) for x in (1, 2, 3)]
     assert data[-1].mask.nonzero().tolist() == [[y, x] for y in range(5) for x in (1, 2)]  # run lengths go down first
     assert [s.sample_id for s in data] == data.sample_ids  # iteration ends
@@ -110,11 +111,14 @@ def test_what_every_pixel_shows(tmp_path, cache_images):
     for _ in range(2):  # the second time from the cache, which the first must not reach
         sample = data[0]
         assert sample.object_classes.tolist() == [[0, 0], [2, 1], [1, 3]]  # none, the plate, the red box upon it
-        assert (sample.objects == 2).equal(sample.mask) and sample.facts["object_ids"] == [12, sample.facts["ann_id"]]
+        assert (sample.objects == 2).equal(sample.mask) and sample.annotations.object_ids == [
+            12,
+            sample.annotations.ann_id,
+        ]
         assert (sample.objects == 1).sum() == 4 * 6 - sample.mask.sum()
         sample.objects.fill_(9)
     plain = load(tmp_path)[0]
-    assert plain.objects is None and "object_ids" not in plain.facts
+    assert plain.objects is None and plain.annotations.object_ids is None
 
 
 @pytest.mark.parametrize(
@@ -168,7 +172,7 @@ def test_string_annotation_ids_as_in_referit(tmp_path):
 
     folder = tiny(tmp_path / "refclef", change=change, refs_file="refs(berkeley).json")
     data = ReferDataset("referit", "trainval", root=folder, image_root=folder / "images")
-    assert len(data) == 3 and data[0].facts["ann_id"] == "8756_2" and data[0].source == "referit/trainval"
+    assert len(data) == 3 and data[0].annotations.ann_id == "8756_2" and data[0].source == "referit/trainval"
     assert len(ReferDataset("referit", "train", root=folder)) == 2
 
 
@@ -253,7 +257,7 @@ def test_genuine_refcocog_from_every_kind_of_file(shared_dir, tmp_path, refs_fil
     assert data.expressions[0] == "a tall brown and tan giraffe eating from a tree"
     coco = COCO(source / "instances.json")
     for sample, (height, width) in zip(data, [(426, 640), (640, 427), (446, 640), (438, 640)], strict=True):
-        annotation = coco.loadAnns(sample.facts["ann_id"])[0]
+        annotation = coco.loadAnns(sample.annotations.ann_id)[0]
         assert sample.original_size == (height, width) and sample.source == "refcocog/val"
         assert np.array_equal(sample.mask.numpy(), coco.annToMask(annotation).astype(bool))
         assert sample.mask.sum().item() == pytest.approx(annotation["area"], rel=0.02)
@@ -281,7 +285,7 @@ def test_every_mask_of_coco128_is_the_one_of_pycocotools(shared_dir, tmp_path):
     coco = COCO(tmp_path / "instances.json")
     several, crowds = 0, 0
     for sample in data:
-        annotation = coco.loadAnns(sample.facts["ann_id"])[0]
+        annotation = coco.loadAnns(sample.annotations.ann_id)[0]
         assert np.array_equal(sample.mask.numpy(), coco.annToMask(annotation).astype(bool))
         crowds += isinstance(annotation["segmentation"], dict)
         several += isinstance(annotation["segmentation"], list) and len(annotation["segmentation"]) > 1

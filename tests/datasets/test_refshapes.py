@@ -176,15 +176,15 @@ def test_the_one_loader_reads_it(root, annotations, split):
     assert len(data) == EXPRESSIONS_PER_IMAGE * SMALL[split]
     sample = data[len(data) - 1]
     assert sample.frames.shape == (1, 3, SIDE, SIDE) and sample.original_size == (SIDE, SIDE)
-    assert int(sample.mask.sum()) == annotations[sample.facts["ann_id"]]["area"]
-    assert {"kind", "form", "word_objects"} <= sample.facts.keys()
+    assert int(sample.mask.sum()) == annotations[sample.annotations.ann_id]["area"]
+    assert sample.annotations.kind and sample.annotations.form and sample.annotations.word_objects
 
 
 def test_masks_are_the_visible_part_of_the_outline(root, annotations):
     """What is in front hides what is behind: masks of one picture never overlap and stay inside their outlines."""
     data = ReferDataset("refshapes", "train", root=root)
     taken, hidden = defaultdict(lambda: np.zeros((SIDE, SIDE), int)), 0
-    masks = {data[i].facts["ann_id"]: data[i].mask.numpy() for i in range(len(data))}
+    masks = {data[i].annotations.ann_id: data[i].mask.numpy() for i in range(len(data))}
     for ann_id, mask in masks.items():
         entry = annotations[ann_id]
         outline = rasterise(Thing(**entry["thing"]).outline())

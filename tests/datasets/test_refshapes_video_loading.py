@@ -48,10 +48,10 @@ def test_windows_of_the_drawn_frames(here, data_dir):
     assert isinstance(data, A2DDataset) and (data.num_frames, data.frame_stride) == (3, 2)
     sample = data[0]
     assert sample.source == "refshapes_video/train" and sample.target_frame == 1
-    folder = data_dir / "refshapes_video" / "Release" / "frames" / sample.facts["video_id"]
+    folder = data_dir / "refshapes_video" / "Release" / "frames" / sample.annotations.video_id
     drawn = [np.array(Image.open(folder / f"0000{number}.png")) for number in (1, 3, 5)]
     assert np.array_equal(sample.frames.permute(0, 2, 3, 1).numpy(), np.stack(drawn))
-    assert sample.facts["kind"] and sample.facts["motion"] in (True, False)
+    assert sample.annotations.kind and sample.annotations.motion in (True, False)
     assert len({s.sample_id for s in data}) == len(data) > 2 * CLIPS["train"]
 
 
@@ -60,12 +60,12 @@ def test_every_object_is_what_the_files_say(here, data_dir):
     written, motions = texts(data_dir, "attributes"), set()
     assert list(data.class_names) == ["shape", "colour", "motion"]
     for sample in data:
-        ids = sample.facts["object_ids"]
+        ids = sample.annotations.object_ids
         seen = sample.objects[sample.mask].unique().tolist()
-        assert seen and [ids[number - 1] for number in seen] == [sample.facts["instance_id"]]
+        assert seen and [ids[number - 1] for number in seen] == [sample.annotations.instance_id]
         assert (sample.objects == seen[0]).equal(sample.mask)
         for number, instance in enumerate(ids, start=1):
-            said = written["objects"][sample.facts["video_id"]][str(instance)]
+            said = written["objects"][sample.annotations.video_id][str(instance)]
             numbers = sample.object_classes[number].tolist()
             assert {name: data.class_names[name][n - 1] for name, n in zip(data.class_names, numbers)} == said
             motions.add(said["motion"])
@@ -97,7 +97,7 @@ def test_one_clip_is_one_picture_of_a_batch_and_its_mirror_image_another(here):
     samples = [data[of_clip[0]], data[of_clip[1]], data[len(data) - 1], HorizontalFlip()(data[of_clip[0]])]
     batch = Collate(WordVocabulary(["the"]))(samples)
     assert batch.frames.shape == (4, 5, 3, 32, 32) and batch.target_frame.tolist() == [2] * 4
-    assert batch.distinct_pictures()[1].tolist() == [0, 0, 1, 2]
+    assert batch.distinct_rows()[1].tolist() == [0, 0, 1, 2]
 
 
 def test_all_frames_of_a_clip_are_transformed_alike(here):

@@ -11,7 +11,7 @@ from refseg.models import build_model
 from refseg.models.backbones import SmallBackboneConfig
 from refseg.models.blocks.cfsa import CFSAConfig
 from refseg.models.cmsa_net import CMSANetConfig
-from refseg.types import RefSample
+from refseg.types import Annotations, RefSample
 
 WORDS = {"red": 2, "star": 3, "left": 4}
 
@@ -25,7 +25,15 @@ def sample(clip: str, frames: int, target: int, expression: str, seed: int) -> R
     pixels = torch.randn(frames, 3, 32, 40, generator=torch.Generator().manual_seed(seed))
     mask = torch.zeros(32, 40, dtype=torch.bool)
     return RefSample(
-        pixels, mask, expression, f"{clip}/{expression}", "made/train", (32, 40), mask, target, facts={"image_id": clip}
+        pixels,
+        mask,
+        expression,
+        f"{clip}/{expression}",
+        "made/train",
+        (32, 40),
+        mask,
+        target,
+        annotations=Annotations(image_id=clip),
     )
 
 

@@ -43,7 +43,7 @@ def test_the_same_samples_as_from_single_files(source, sharded, split, count):
     assert len(one) == len(other) == count and one.sample_ids == other.sample_ids
     for left, right in zip(one, other):
         assert torch.equal(left.frames, right.frames) and torch.equal(left.mask, right.mask)
-        assert left.expression == right.expression and left.facts == right.facts
+        assert left.expression == right.expression and left.annotations == right.annotations
     assert sorted(p.name for p in sharded.iterdir()) == [
         "instances.json", "pictures-00000.tar", "pictures-00001.tar", "pictures-00002.tar", "refs(unc).json", INDEX,
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from refseg.datasets.transforms import (
     swap_left_right,
     undo_letterbox,
 )
-from refseg.types import RefSample
+from refseg.types import Annotations, RefSample
 
 
 def make_sample(height, width, mask=None, expression="the left cup", frames=1):
@@ -208,7 +208,7 @@ def test_the_flip_swaps_class_names_too_and_says_that_it_is_a_mirror_image():
     sample = make_sample(3, 5, frames=2)
     sample.objects = torch.arange(15, dtype=torch.uint8).view(3, 5) % 3
     sample.object_classes = torch.tensor([[0, 0], [3, 2], [1, 4]])
-    sample.facts = {"image_id": 7}
+    sample.annotations = Annotations(image_id=7)
     before = sample.object_classes.clone()
     flipped = HorizontalFlip(names)(sample)
     assert flipped.object_classes.tolist() == [[0, 0], [3, 4], [1, 2]] and flipped.objects[0].tolist() == [
@@ -219,9 +219,9 @@ def test_the_flip_swaps_class_names_too_and_says_that_it_is_a_mirror_image():
         0,
     ]
     assert torch.equal(flipped.frames, sample.frames.flip(-1))  # both frames of the clip
-    assert flipped.facts == {"image_id": 7, "mirrored": True} and sample.facts == {"image_id": 7}
+    assert flipped.annotations == Annotations(image_id=7, mirrored=True) and not sample.annotations.mirrored
     again = HorizontalFlip(names)(flipped)
-    assert again.facts == sample.facts and torch.equal(again.object_classes, before)
+    assert again.annotations == sample.annotations and torch.equal(again.object_classes, before)
     assert torch.equal(sample.object_classes, before) and torch.equal(again.objects, sample.objects)
     assert torch.equal(HorizontalFlip()(sample).object_classes, before)  # no names, nothing to swap
 

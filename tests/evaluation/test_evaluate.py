@@ -30,7 +30,7 @@ from refseg.evaluation.evaluate import (
 from refseg.evaluation.metrics import MTTR, RES
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.tokenizer import UNK, WordVocabulary
-from refseg.types import Prediction, RefSample
+from refseg.types import Annotations, Prediction, RefSample
 
 COLOURS = ("red", "green", "blue")
 VOCABULARY = WordVocabulary([*COLOURS, "the", "thing"])
@@ -83,9 +83,9 @@ class Blocks(Dataset):
             frames[0, j, 3:17, 12 * j : 12 * j + 8] = 255
         mask = torch.zeros(height, W, dtype=torch.bool)
         mask[3:17, 12 * colour : 12 * colour + 8] = True
-        facts = {"kind": "odd" if index % 2 else "even"}
+        annotations = Annotations(kind="odd" if index % 2 else "even")
         return self.transform(
-            RefSample(frames, mask, expression, str(index), "blocks/val", (height, W), mask, facts=facts)
+            RefSample(frames, mask, expression, str(index), "blocks/val", (height, W), mask, annotations=annotations)
         )
 
 
@@ -304,7 +304,8 @@ def test_motion_and_static_samples_have_scores_of_their_own():
             return len(data)
 
         def __getitem__(self, index):
-            return replace(data[index], facts={**data[index].facts, "motion": index < 2})
+            sample = data[index]
+            return replace(sample, annotations=replace(sample.annotations, motion=index < 2))
 
     result = evaluate(ColourFinder(), Moving(), VOCABULARY, progress=False)
     assert (result["motion"]["N"], result["static"]["N"]) == (2, 4)

@@ -113,9 +113,9 @@ class Knowing(nn.Module):
 
     def word_maps(self, batch):
         maps = torch.zeros(*batch.token_valid.shape, *batch.objects.shape[-2:])
-        for b, facts in enumerate(batch.facts):
-            for n, true_of in enumerate(facts["word_objects"]):
-                numbers = torch.tensor([facts["object_ids"].index(i) + 1 for i in true_of or []])
+        for b, known in enumerate(batch.annotations):
+            for n, true_of in enumerate(known.word_objects):
+                numbers = torch.tensor([known.object_ids.index(i) + 1 for i in true_of or []])
                 inside = torch.isin(batch.objects[b, 0].long(), numbers)
                 maps[b, n] = (~inside if self.wrong else inside).float() + 1e-4
         return {"c5": maps}

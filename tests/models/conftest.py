@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from refseg.types import RefBatch
+from refseg.types import Annotations, RefBatch
 
 
 def random_batch(words_per_sample, height=40, width=56, vocabulary_size=11, dtype=torch.float32):
@@ -20,8 +20,8 @@ def random_batch(words_per_sample, height=40, width=56, vocabulary_size=11, dtyp
         original_masks=[torch.zeros(height, width, dtype=torch.bool)] * B,
         original_sizes=[(height, width)] * B,
         sample_ids=[str(index) for index in range(B)],
-        picture_ids=[str(index) for index in range(B)],
-        facts=[{}] * B,
+        image_ids=[str(index) for index in range(B)],
+        annotations=[Annotations()] * B,
     )
 
 

@@ -122,7 +122,7 @@ def test_pixels_change_the_words_only_where_words_look(make_batch):
 def test_one_picture_of_several_expressions_is_seen_once(make_batch):
     model, batch = lesson(), make_batch([5, 2])
     batch = replace(batch, frames=batch.frames[:1].expand(2, -1, -1, -1, -1))
-    shared = model(replace(batch, picture_ids=["a", "a"])).mask_logits
+    shared = model(replace(batch, image_ids=["a", "a"])).mask_logits
     assert torch.allclose(shared, model(batch).mask_logits, atol=1e-5)
     assert (shared[0] - shared[1]).abs().max() > 1e-4
 

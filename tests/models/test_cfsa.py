@@ -203,8 +203,8 @@ def test_a_network_for_video_begins_as_the_one_for_pictures(make_batch):
 
 def test_clips_shared_by_samples_are_looked_at_once(network, make_batch):
     batch = clips(make_batch, 3)
-    shared = replace(batch, frames=batch.frames[[0, 0]], picture_ids=["same", "same"])
-    apart = replace(shared, picture_ids=["one", "other"])
+    shared = replace(batch, frames=batch.frames[[0, 0]], image_ids=["same", "same"])
+    apart = replace(shared, image_ids=["one", "other"])
     torch.testing.assert_close(network(shared).mask_logits, network(apart).mask_logits)
     seen = []
     network.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))

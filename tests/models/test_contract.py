@@ -158,7 +158,7 @@ def test_two_samples_are_two_batches_of_one(config, make_batch):
     together = model(batch)
     for index, length in enumerate([5, 2]):
         row = slice(index, index + 1)
-        names = ("frames", "frame_valid", "target_frame", "mask", "pixel_valid", "picture_ids")
+        names = ("frames", "frame_valid", "target_frame", "mask", "pixel_valid", "image_ids")
         alone = replace(batch, **{name: getattr(batch, name)[row] for name in names})
         alone = replace(alone, token_ids=batch.token_ids[row, :length], token_valid=batch.token_valid[row, :length])
         prediction = model(alone)

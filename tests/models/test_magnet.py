@@ -34,11 +34,11 @@ def test_the_paper_has_the_released_sizes():
 @torch.no_grad()
 def test_a_picture_of_several_samples_goes_through_the_first_stage_once(make_batch):
     model, batch = build_model(LESSON).eval(), make_batch([5, 2])
-    batch.frames[1], batch.picture_ids = batch.frames[0], ["same", "same"]
+    batch.frames[1], batch.image_ids = batch.frames[0], ["same", "same"]
     seen = []
     model.backbone.stages["c2"].register_forward_hook(lambda module, inputs, x: seen.append(len(x)))
     shared = model(batch).mask_logits
-    apart = model(replace(batch, picture_ids=["0", "1"])).mask_logits
+    apart = model(replace(batch, image_ids=["0", "1"])).mask_logits
     assert seen == [1, 2] and torch.allclose(shared, apart, atol=1e-5)
 
 

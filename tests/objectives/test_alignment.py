@@ -20,7 +20,7 @@ from refseg.objectives.alignment import (
     pixel_contrast,
     sample_keys,
 )
-from refseg.types import Prediction, RefBatch
+from refseg.types import Annotations, Prediction, RefBatch
 
 D, H, W = 5, 12, 20  # pixels' grid is 3 x 5 where nothing else is said
 ONE = torch.tensor(1.0)
@@ -42,8 +42,8 @@ def make_batch(mask, objects=None, pictures=None, expressions=None, pixel_valid=
         original_masks=list(mask[:, 0]),
         original_sizes=[tuple(mask.shape[-2:])] * B,
         sample_ids=names,
-        picture_ids=pictures or names,
-        facts=[{}] * B,
+        image_ids=pictures or names,
+        annotations=[Annotations()] * B,
         objects=objects,
     )
 

@@ -23,7 +23,7 @@ from refseg.objectives.mask_grounding import (
     sample_pixels,
 )
 from refseg.tokenizer import WordVocabulary
-from refseg.types import Prediction, RefBatch
+from refseg.types import Annotations, Prediction, RefBatch
 
 B, L, H, W = 2, 5, 12, 20
 TOKENIZER = WordVocabulary(["the", "red", "star", "left", "of", "circle", "big", "small", "blue"])
@@ -56,8 +56,8 @@ def batch(*expressions, mask=None, height=H, width=W):
         original_masks=list(mask[:, 0]),
         original_sizes=[(height, width)] * count,
         sample_ids=names,
-        picture_ids=names,
-        facts=[{}] * count,
+        image_ids=names,
+        annotations=[Annotations()] * count,
     )
 
 

@@ -40,16 +40,16 @@ def test_the_truth_is_what_the_data_set_says(dataset, tokenizer):
     assert true.shape == (*batch.token_ids.shape, 4, 4)
     at_centres = batch.objects[:, 0, 4::8, 4::8]
     asked = 0
-    for b, facts in enumerate(batch.facts):
+    for b, known in enumerate(batch.annotations):
         for position, word in enumerate(tokenizer.split(batch.expressions[b])):
             if word in ("the", "of", "thing"):
                 assert not true[b, position].any()
-            elif facts["word_objects"][position]:
+            elif known.word_objects[position]:
                 asked += 1
                 for row in range(4):
                     for column in range(4):
                         number = int(at_centres[b, row, column])
-                        named = number > 0 and facts["object_ids"][number - 1] in facts["word_objects"][position]
+                        named = number > 0 and known.object_ids[number - 1] in known.word_objects[position]
                         assert bool(true[b, position, row, column]) == named
     assert asked > 7
     assert not true[~batch.token_valid].any()

@@ -292,10 +292,10 @@ def test_mirror_images_stand_behind_the_samples(tiny_experiment):
     for name in ("frames", "mask", "original_mask", "pixel_valid", "objects"):
         assert torch.equal(getattr(mirrored, name), getattr(sample, name).flip(-1)), name
     batch = Collate(tokenizer)([sample, mirrored, both[count + index], train_set[index]])
-    images, picture_of = batch.distinct_images()  # the backbone must not take one for the other
-    assert len(images) == 2 and picture_of.tolist() == [0, 1, 1, 0]
+    images, image_of = batch.distinct_images()  # the backbone must not take one for the other
+    assert len(images) == 2 and image_of.tolist() == [0, 1, 1, 0]
     assert torch.equal(images[1], images[0].flip(-1))
-    assert not any("mirrored" in val_set[i].facts for i in range(len(val_set)))  # only training is mirrored
+    assert not any(val_set[i].annotations.mirrored for i in range(len(val_set)))  # only training is mirrored
 
 
 def test_the_vocabulary_knows_the_words_of_the_mirror_images(tiny_experiment, monkeypatch):
