@@ -1,0 +1,19 @@
+"""The library stays small. A limit that makes something worse to read may be moved here, with the reason beside it."""
+
+import measures
+import pytest
+
+
+@pytest.mark.xfail(reason="the rebuilding is under way")
+def test_the_library_is_small():
+    found = measures.measure()
+    assert found.code_lines <= 9_500
+    assert len(found.root_modules) <= 12, found.root_modules
+    assert found.long_files == {}
+    assert len(found.long_functions) <= 2, found.long_functions
+
+
+def test_what_counts_as_a_line_of_code():
+    source = '"""A module."""\n\n# why\nx = (\n    1,\n)\n\ndef f():\n    """F."""\n    y = """a\n    b"""\n    return y\n'
+    assert measures.code_lines(source) == {4, 5, 6, 8, 10, 11, 12}
+    assert measures.body_lengths(source) == {"f": 3}
