@@ -1,6 +1,6 @@
 """One picture or clip, one expression, one answer; and the answer as pictures on disk.
 
-The way from model to mask is ``evaluate.predict_logits``, the same that scores are taken from.
+The way from model to mask is ``refseg.inference``, the same that scores are taken from.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from refseg.datasets import Collate, build_transform, read_image, undo_letterbox
 from refseg.datasets.clips import Clip, window
 from refseg.datasets.transforms import resize_mask
 from refseg.errors import RefsegError
-from refseg.evaluation.evaluate import MASK_THRESHOLD, predict_logits
+from refseg.inference import MASK_THRESHOLD, infer
 from refseg.models.serialise import config_to_dict
 from refseg.types import RefBatch, RefSample
 from refseg.viz import Picture, clip_figure, overlay, to_png_bytes
@@ -81,7 +81,7 @@ class Predictor:
         """
         picture = _checked(image) if isinstance(image, Tensor) else read_image(image, upright=True)
         batch = self._batch(picture, expression).to(self.device)
-        (logits,) = predict_logits(self.model, batch)
+        (logits,) = infer(self.model, batch)[0]
         tokenizer = self.loaded.tokenizer
         return PredictionResult(
             image=picture,
@@ -125,7 +125,7 @@ class Predictor:
             unread = max(unread, indices[-1] + 1)
             seen = torch.cat([near[number].frames for number in indices])
             batch = self._collated(replace(near[index], frames=seen, target_frame=target)).to(self.device)
-            (logits,) = predict_logits(self.model, batch)
+            (logits,) = infer(self.model, batch)[0]
             yield (logits > MASK_THRESHOLD).cpu()
 
     def _batch(self, picture: Tensor, expression: str) -> RefBatch:

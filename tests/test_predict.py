@@ -11,7 +11,7 @@ from torch import nn
 from refseg.checkpoint import Checkpoint
 from refseg.datasets import Collate, build_transform
 from refseg.errors import RefsegError
-from refseg.evaluation.evaluate import predict_masks
+from refseg.inference import predict_masks
 from refseg.predict import Predictor, save_prediction
 from refseg.tokenizer import WordVocabulary
 from refseg.types import Prediction, RefSample

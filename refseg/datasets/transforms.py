@@ -47,18 +47,15 @@ class Letterbox:
     def __call__(self, sample: RefSample) -> RefSample:
         if sample.pixel_valid is not None:
             raise ValueError("The sample has been padded already: use one Letterbox, and only one.")
-        height, width = sample.frames.shape[-2:]
-        inner, padding = fit(height, width, self.size)
-        frames, mask, objects = sample.frames, sample.mask, sample.objects
-        if inner != (height, width):
-            frames = _resize(frames, inner)
+        inner, padding = fit(*sample.frames.shape[-2:], self.size)
+        frames, valid = letterbox(sample.frames, self.size)
+        mask, objects = sample.mask, sample.objects
+        if inner != tuple(mask.shape):
             mask = resize_mask(mask, inner)
             if objects is not None:
                 objects = F.resize(objects[None], list(inner), F.InterpolationMode.NEAREST_EXACT)[0]
-        valid = torch.ones(inner, dtype=torch.bool)
         if any(padding):
-            frames, mask, valid = (F.pad(tensor, padding) for tensor in (frames, mask[None], valid[None]))
-            mask, valid = mask[0], valid[0]
+            mask = F.pad(mask[None], padding)[0]
             objects = None if objects is None else F.pad(objects[None], padding)[0]
         return replace(sample, frames=frames, mask=mask, pixel_valid=valid, objects=objects)
 
@@ -70,11 +67,7 @@ class Normalize:
         self.mean, self.std = list(mean), list(std)
 
     def __call__(self, sample: RefSample) -> RefSample:
-        own = sample.frames.to(torch.float32, copy=True) if sample.frames.is_floating_point() else sample.frames
-        frames = F.normalize(F.to_dtype(own, torch.float32, scale=True), self.mean, self.std, inplace=True)
-        if sample.pixel_valid is not None:
-            frames.masked_fill_(~sample.pixel_valid, 0.0)
-        return replace(sample, frames=frames)
+        return replace(sample, frames=normalize(sample.frames, sample.pixel_valid, self.mean, self.std))
 
 
 class HorizontalFlip:
@@ -119,6 +112,29 @@ class HorizontalFlip:
 def build_transform(size: int) -> Compose:
     """What every model of the kit is fed with: Letterbox to ``size`` pixels, then ImageNet's normalisation."""
     return Compose([Letterbox(size), Normalize()])
+
+
+def letterbox(frames: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Frames [T,3,H,W] fitted into ``size`` x ``size`` with zeros around them, and [size,size] bool: what is real."""
+    inner, padding = fit(*frames.shape[-2:], size)
+    if inner != tuple(frames.shape[-2:]):
+        frames = _resize(frames, inner)
+    valid = torch.ones(inner, dtype=torch.bool)
+    if any(padding):
+        frames, valid = F.pad(frames, padding), F.pad(valid[None], padding)[0]
+    return frames, valid
+
+
+def normalize(
+    frames: Tensor,
+    pixel_valid: Tensor | None,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Tensor:
+    """Pixels 0..255 [...,3,H,W] as floats of about zero mean and unit spread per channel; padding is zero."""
+    own = frames.to(torch.float32, copy=True) if frames.is_floating_point() else frames
+    frames = F.normalize(F.to_dtype(own, torch.float32, scale=True), list(mean), list(std), inplace=True)
+    return frames if pixel_valid is None else frames.masked_fill_(~pixel_valid, 0.0)
 
 
 def fit(height: int, width: int, size: int) -> tuple[tuple[int, int], list[int]]:

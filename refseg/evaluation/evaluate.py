@@ -1,6 +1,6 @@
 """Scores of a model on a data set: every sample, in order, at the size of the picture on disk.
 
-:func:`predict_masks` is the only way from a model to masks; evaluation and single predictions both take it.
+From a model to masks it takes the same way as single predictions do, ``refseg.inference``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
@@ -24,55 +23,13 @@ from refseg.checkpoint import load_checkpoint
 from refseg.datasets import CLIP_DATASETS, Collate, ReferDataset, build_dataset, build_transform, undo_letterbox
 from refseg.errors import RefsegError
 from refseg.evaluation.metrics import RES, VIDEO, Convention, SegmentationMeter
-from refseg.evaluation.protocols import MASK_THRESHOLD, ProtocolMeter, RankedMasks, choose_protocols, protocol_of
+from refseg.evaluation.protocols import ProtocolMeter, RankedMasks, choose_protocols, protocol_of
+from refseg.inference import MASK_THRESHOLD, choose_device, device_of, forward, in_eval_mode
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import PROJECT
-from refseg.types import RefBatch, RefSample
+from refseg.types import RefSample
 
 NEUTRAL = "□"  # a sign no expression uses: every word vocabulary reads it as <unk>
-
-
-# ---- from a model to masks -------------------------------------------------------------------------------------
-
-
-def predict_logits(model: nn.Module, batch: RefBatch) -> Iterator[Tensor]:
-    """Mask logits of every sample at the size of its picture on disk, one at a time, because pictures can be large.
-
-    Logits are scaled to the input (bilinear), the padding is cut off, and the rest is scaled to the original size.
-
-    Yields:
-        [height,width] float32, on the device of the batch.
-
-    Raises:
-        RefsegError: the model gives NaN or infinite logits, which would pass for an empty mask.
-    """
-    for logits, valid, size in zip(finite_logits(model, batch), batch.pixel_valid, batch.original_sizes, strict=True):
-        yield undo_letterbox(logits, valid, size)
-
-
-def finite_logits(model: nn.Module, batch: RefBatch) -> Tensor:
-    """The model's mask logits, [B,1,h,w].
-
-    Raises:
-        RefsegError: see :func:`predict_logits`.
-    """
-    mask_logits = model(batch).mask_logits
-    if not bool(mask_logits.isfinite().all()):
-        raise RefsegError(
-            f"The model gives undefined values for {batch.sample_ids[0]!r} or a sample batched with it: "
-            "its training has diverged, take an earlier checkpoint or train with a lower learning rate."
-        )
-    return mask_logits
-
-
-@torch.inference_mode()
-def predict_masks(model: nn.Module, batch: RefBatch) -> list[Tensor]:
-    """The predicted masks, each [height,width] bool at the size of its picture on disk, on the CPU.
-
-    Raises:
-        RefsegError: see :func:`predict_logits`.
-    """
-    return [(logits > MASK_THRESHOLD).cpu() for logits in predict_logits(model, batch)]
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------
@@ -112,7 +69,7 @@ def score(
         for batch in loader:
             with torch.inference_mode():
                 batch = batch.to(device)
-                answers = zip(finite_logits(model, batch), batch.pixel_valid, strict=True)
+                answers = zip(forward(model, batch).mask_logits, batch.pixel_valid, strict=True)
                 for (answer, valid), mask, known in zip(answers, batch.original_masks, batch.annotations, strict=True):
                     for other in others:
                         other.update(answer, valid, mask)
@@ -252,7 +209,7 @@ def evaluate_checkpoint(
     if launched is not None:
         device, share = launched.device, (launched.process_index, launched.num_processes)
         options = {"share": share} | options | {"progress": share[0] == 0 and options.get("progress", True)}
-    device = _auto_device() if device is None else torch.device(device)
+    device = choose_device(device)
     window = {"num_frames": loaded.num_frames, "frame_stride": loaded.frame_stride}
     transform = build_transform(loaded.image_size)
     dataset = build_dataset(data, split, transform, root=root, image_root=image_root, split_by=split_by, **window)
@@ -367,23 +324,6 @@ def _expressions_by_referent(dataset: ReferDataset) -> dict[Any, dict[Any, list[
 # ---- small parts -----------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def in_eval_mode(model: nn.Module):
-    """Eval mode inside; afterwards every part is as it was, a frozen normalisation in a training model too."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's weights are; the CPU if it has none."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-
-
 def _short(folder: Path) -> str:
     """The folder as a results file may name it: below the checkout, else its last part, never somebody's home."""
     folder = folder.resolve()
@@ -400,7 +340,3 @@ def launched_processes(device: str | torch.device | None = None) -> PartialState
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return None
     return PartialState(cpu=str(device) == "cpu")
-
-
-def _auto_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -27,8 +27,8 @@ from tqdm.auto import tqdm
 from refseg.datasets import Collate
 from refseg.datasets.refshapes.language import WORD_KINDS, content_words, word_kinds
 from refseg.errors import RefsegError
-from refseg.evaluation.evaluate import device_of, in_eval_mode, predict_masks
 from refseg.evaluation.metrics import RES, intersection_union
+from refseg.inference import device_of, in_eval_mode, predict_masks
 from refseg.models.blocks.attention import masked_mean
 from refseg.types import RefBatch, RefSample
 

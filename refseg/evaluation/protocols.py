@@ -42,8 +42,8 @@ from refseg.datasets.transforms import (
 )
 from refseg.errors import RefsegError
 from refseg.evaluation.metrics import CMSA, CRIS, LAVT, RES, VIDEO, Convention, SegmentationMeter, average_precision
+from refseg.inference import MASK_THRESHOLD
 
-MASK_THRESHOLD = 0.0  # in logits: probability 0.5
 Size = tuple[int, int]  # (height, width)
 
 

@@ -1,7 +1,7 @@
 """What a network makes of one expression in one picture or clip: everything that the explorer shows.
 
 The numbers come from the network's own ``word_maps``, ``region_rows`` or ``region_words``, ``gates``, ``frame_weights``
-and ``centre_maps``, whichever it has; the mask goes the way that scores are taken from, ``evaluate.predict_logits``.
+and ``centre_maps``, whichever it has; the mask goes the way that scores are taken from, ``refseg.inference``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor
 from refseg.datasets import Collate, build_transform, undo_letterbox
 from refseg.datasets.transforms import resize_mask
 from refseg.errors import RefsegError
-from refseg.evaluation.evaluate import MASK_THRESHOLD, predict_logits
 from refseg.evaluation.hidden_words import WordGuesser
 from refseg.evaluation.metrics import RES, gathering, intersection_union
 from refseg.evaluation.pointing import point_words
 from refseg.explorer.wire import pack, pack_mask, unpack, unpack_mask
+from refseg.inference import MASK_THRESHOLD, infer
 from refseg.predict import Predictor
 from refseg.types import RefBatch, RefSample
 
@@ -299,7 +299,7 @@ class Reader:
         return frames, iou
 
     def _mask(self, batch: RefBatch, sample: RefSample, known: bool) -> tuple[Tensor, Tensor, float | None]:
-        (logits,) = predict_logits(self.model, batch)
+        (logits,) = infer(self.model, batch)[0]
         pred_mask = (logits > MASK_THRESHOLD).cpu()
         known = known and int(batch.target_frame[0]) == sample.target_frame
         iou = RES.iou(*intersection_union(pred_mask, sample.original_mask)) if known else None

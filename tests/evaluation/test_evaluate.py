@@ -24,10 +24,10 @@ from refseg.evaluation.evaluate import (
     evaluate,
     evaluate_checkpoint,
     other_expressions,
-    predict_masks,
     score,
 )
 from refseg.evaluation.metrics import MTTR, RES
+from refseg.inference import predict_masks
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.tokenizer import UNK, WordVocabulary
 from refseg.types import Annotations, Prediction, RefSample

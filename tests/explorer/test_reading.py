@@ -9,10 +9,10 @@ import torch
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_transform
 from refseg.errors import RefsegError
-from refseg.evaluation.evaluate import predict_masks
 from refseg.evaluation.metrics import RES, intersection_union
 from refseg.evaluation.pointing import point_words, relative_word_maps, word_ablations
 from refseg.explorer.reading import Crop, Reader, Reading
+from refseg.inference import predict_masks
 from refseg.models import build_model
 from refseg.models.blocks.cfsa import CFSAConfig
 from refseg.models.blocks.cmsa import ConcatenationMeanConfig
