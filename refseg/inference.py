@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from refseg.datasets.transforms import letterbox, normalize, undo_letterbox
 from refseg.errors import RefsegError
-from refseg.types import Annotations, Prediction, RefBatch
-
-MASK_THRESHOLD = 0.0  # in logits: probability 0.5
+from refseg.types import MASK_THRESHOLD, Annotations, Prediction, RefBatch
 
 
 def prepare(image: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -26,9 +26,9 @@ from refseg.datasets import Collate, build_transform, read_image, undo_letterbox
 from refseg.datasets.clips import Clip, window
 from refseg.datasets.transforms import resize_mask
 from refseg.errors import RefsegError
-from refseg.inference import MASK_THRESHOLD, infer
+from refseg.inference import infer
 from refseg.models.serialise import config_to_dict
-from refseg.types import RefBatch, RefSample
+from refseg.types import MASK_THRESHOLD, RefBatch, RefSample
 from refseg.viz import Picture, clip_figure, overlay, to_png_bytes
 
 MAP_SIDE = 640  # longest side of a word map; the attention grid is far coarser than that

@@ -146,12 +146,15 @@ class RefBatch:
         return replace(self, **moved)
 
 
+MASK_THRESHOLD = 0.0  # in logits: probability 0.5
+
+
 @dataclass
 class Prediction:
     """What every model returns: one answer, and the named intermediates that produced it.
 
     ``mask_logits`` are before the sigmoid and at the stride of the mask head; a pixel is predicted where the
-    logit is above ``mask_threshold`` = 0 (probability 0.5). ``trace`` holds at least ``words`` [B,L,C],
+    logit is above ``MASK_THRESHOLD``. ``trace`` holds at least ``words`` [B,L,C],
     ``pixels`` [B,C,h,w] and ``sentence`` [B,C].
     """
 

@@ -6,9 +6,9 @@ from torch import nn
 
 from refseg.datasets import Collate, build_transform
 from refseg.errors import RefsegError
-from refseg.inference import MASK_THRESHOLD, in_eval_mode, infer, predict_masks, prepare, to_batch
+from refseg.inference import in_eval_mode, infer, predict_masks, prepare, to_batch
 from refseg.tokenizer import WordVocabulary
-from refseg.types import Prediction, RefSample
+from refseg.types import MASK_THRESHOLD, Prediction, RefSample
 
 VOCABULARY = WordVocabulary(["the", "red", "star"])
 

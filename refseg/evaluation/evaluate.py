@@ -24,10 +24,10 @@ from refseg.datasets import CLIP_DATASETS, Collate, ReferDataset, build_dataset,
 from refseg.errors import RefsegError
 from refseg.evaluation.metrics import RES, VIDEO, Convention, SegmentationMeter
 from refseg.evaluation.protocols import ProtocolMeter, RankedMasks, choose_protocols, protocol_of
-from refseg.inference import MASK_THRESHOLD, choose_device, device_of, forward, in_eval_mode
+from refseg.inference import choose_device, device_of, forward, in_eval_mode
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import PROJECT
-from refseg.types import RefSample
+from refseg.types import MASK_THRESHOLD, RefSample
 
 NEUTRAL = "□"  # a sign no expression uses: every word vocabulary reads it as <unk>
 

@@ -42,7 +42,7 @@ from refseg.datasets.transforms import (
 )
 from refseg.errors import RefsegError
 from refseg.evaluation.metrics import CMSA, CRIS, LAVT, RES, VIDEO, Convention, SegmentationMeter, average_precision
-from refseg.inference import MASK_THRESHOLD
+from refseg.types import MASK_THRESHOLD
 
 Size = tuple[int, int]  # (height, width)
 

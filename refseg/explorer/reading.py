@@ -21,9 +21,9 @@ from refseg.evaluation.hidden_words import WordGuesser
 from refseg.evaluation.metrics import RES, gathering, intersection_union
 from refseg.evaluation.pointing import point_words
 from refseg.explorer.wire import pack, pack_mask, unpack, unpack_mask
-from refseg.inference import MASK_THRESHOLD, infer
+from refseg.inference import infer
 from refseg.predict import Predictor
-from refseg.types import RefBatch, RefSample
+from refseg.types import MASK_THRESHOLD, RefBatch, RefSample
 
 SHOWN_SIDE = 480  # pixels: longest side of the pictures and masks that are shown
 PROB_SIDE = 48  # and of the map of mask probabilities
