@@ -1,5 +1,5 @@
-# The kit's few commands; `make` alone lists them. Everything they make stays in this folder.
-# Paths are relative on purpose: the checkout may lie in a folder whose name holds spaces.
+# The few commands of the kit; `make` alone lists them. Everything they make stays in this folder.
+# Paths are relative on purpose: the name of the folder of the checkout may contain spaces.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -10,7 +10,7 @@ PYTHON ?=
 CANDIDATES := python3.13 python3.12 python3.11 python3
 # The numbers of the lessons that `make notebooks` runs; none means all.
 LESSON ?=
-# More words for `pip install`, for instance another index.
+# More options for `pip install`, for instance another index.
 PIP_FLAGS ?=
 
 # A test computes with one thread, so there is room for one per core; each process takes about a gigabyte.
@@ -29,14 +29,14 @@ help: ## list these targets
 tour: $(READY) ## a first walk through the kit, without the network once installed
 	@.venv/bin/refseg tour
 
-test: $(READY) ## ruff and all tests; those that need a GPU skip where there is none
+test: $(READY) ## ruff, pyright and all tests; those that need a GPU skip where there is none
 	@.venv/bin/python -m ruff check .
 	@.venv/bin/python -m pytest $(SIDE_BY_SIDE) -m "" --timeout=900
 
-test-quick: $(READY) ## all but the slow tests, for while you work
+test-quick: $(READY) ## all tests but the slow ones, for while you work
 	@.venv/bin/python -m pytest $(SIDE_BY_SIDE)
 
-test-slow: $(READY) ## the tests that take longer, trainings and notebooks among them
+test-slow: $(READY) ## the slow tests: trainings, notebooks, the types
 	@.venv/bin/python -m pytest $(SIDE_BY_SIDE) -m "slow and not gpu" --timeout=3600
 
 test-floor: $(FLOOR) ## the quick tests with the oldest versions that pyproject.toml allows
@@ -65,14 +65,15 @@ mutations: $(READY) ## break refseg line by line in a copy and record which test
 student: $(READY) ## the lessons without solutions, to work in: build/student
 	@.venv/bin/python -m refseg_course.build student
 
-lint: $(READY) ## what ruff finds wrong, and what it would lay out otherwise
+lint: $(READY) ## ruff, the layout of the code, and pyright
 	@.venv/bin/python -m ruff check .
 	@.venv/bin/python -m ruff format --check .
+	@.venv/bin/python -m basedpyright
 
 clean: ## remove caches and build leftovers; .venv, data, runs and build/student, where you may have worked, stay
 	@rm -rf dist refseg.egg-info .pytest_cache .ruff_cache
 	@for left in build/*; do [ "$$left" = build/student ] || rm -rf "$$left"; done
-	@find refseg tests notebooks benchmarks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	@find refseg refseg_course tests notebooks benchmarks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml
 	@$(call install,.venv,)
@@ -83,8 +84,8 @@ $(FLOOR): pyproject.toml tests/floor.txt
 	@$(call install,.venv-floor,-c tests/floor.txt)
 
 # $(call install,FOLDER,PIP ARGUMENTS): the package, editable, with its tests' tools in a virtual environment.
-# The file FOLDER/installing lives as long as an installation does. Found at the start, it tells of one that was
-# cut off, whose half-written packages pip would take for whole ones: then the environment is made anew.
+# The file FOLDER/installing exists while an installation runs. If it is there at the start, one was cut off, and pip
+# would take its half-written packages for complete ones: then the environment is made again.
 define install
 	set -u; \
 	if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; else set -- $(CANDIDATES); fi; \
@@ -98,7 +99,7 @@ define install
 	    echo "No Python 3.11 or newer among: $$*. Install one, or name yours: make PYTHON=/path/to/python3" >&2; exit 1; \
 	fi; \
 	if [ -z "$$python" ]; then \
-	    echo "$$recent cannot make a virtual environment: on Debian or Ubuntu, apt install $${recent##*/}-venv" >&2; exit 1; \
+	    echo "$$recent cannot create a virtual environment: on Debian or Ubuntu, apt install $${recent##*/}-venv" >&2; exit 1; \
 	fi; \
 	if [ -e $(1)/installing ] || ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
 	    echo "Making $(1) with $$python"; \
@@ -111,6 +112,6 @@ define install
 	    rm -f $(1)/installing; touch $(1)/ready; \
 	else \
 	    rm -f $(1)/installing; \
-	    echo "Installing refseg failed for the reason pip gives above, mostly no network or a full disk: mend it and run the same make again." >&2; exit 1; \
+	    echo "Installing refseg failed for the reason pip gives above, usually no network or a full disk: fix it and run the same make again." >&2; exit 1; \
 	fi
 endef

@@ -6,9 +6,11 @@ import ast
 import hashlib
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_BYTES = 5_500_000
@@ -86,15 +88,48 @@ def test_names_of_files_are_plain(tracked):
     assert len({name.lower() for name in names}) == len(names), "two names differ in upper and lower case only"
 
 
-@pytest.mark.parametrize(
-    "pattern, found, passed",
-    [
+def test_the_patterns_tell_bad_from_good():
+    for pattern, found, passed in (
         (MACHINE_PATH, "open('/wo" + "rk/main/x')", "https://host/wo" + "rk/x and home/ro" + "ot/x"),
         (UNFINISHED, "# TO" + "DO: later", "TO" + "DOS and METHO" + "DO"),
-    ],
-)
-def test_the_patterns_tell_bad_from_good(pattern, found, passed):
-    assert pattern.search(found) and not pattern.search(passed)
+    ):
+        assert pattern.search(found) and not pattern.search(passed)
+
+
+def test_clones_have_the_same_bytes_everywhere(tracked):
+    """The sums of the shipped checkpoints hold in a clone on Windows only if git leaves line ends alone."""
+    done = subprocess.run(["git", "ls-files", "--eol"], cwd=ROOT, capture_output=True, text=True, check=True)
+    entries = [line.split("\t") for line in done.stdout.splitlines()]
+    endings = {name: attributes.split() for attributes, name in entries if (ROOT / name).is_file()}
+    assert [name for name, (index, *_) in endings.items() if index in ("i/crlf", "i/mixed")] == []
+    assert [name for name, (index, _, how, *_) in endings.items() if how != "attr/-text" and index == "i/-text"] == []
+    text = {name: how for name, (index, _, *how) in endings.items() if index == "i/lf"}
+    assert [name for name, how in text.items() if "eol=lf" not in how] == []
+
+
+def test_workflows_and_templates_are_yaml():
+    """They run elsewhere only; that they parse and call the same commands as a person is all that is tested here."""
+    files = sorted(path for path in ROOT.rglob(".*/**/*.yml") if ".venv" not in path.parts)
+    files += [ROOT / ".pre-commit-config.yaml", ROOT / "environment.yml", ROOT / "CITATION.cff"]
+    parsed = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
+    assert {"ci.yml", "nightly.yml", "release.yml", "bug.yml", "idea.yml"} <= set(parsed)
+    jobs = parsed["ci.yml"]["jobs"]
+    steps = {name: " ".join(str(step.get("run", "")) for step in job["steps"]) for name, job in jobs.items()}
+    assert ".ci/run" in steps["everything"] and "make test-floor" in steps["floor"] and "-m pytest" in steps["quick"]
+    matrix = jobs["quick"]["strategy"]["matrix"]
+    assert matrix["python"] == ["3.11", "3.12", "3.13"] and len(matrix["os"]) == 3
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    used = {word for path in files for word in re.findall(r"run: make ([a-z-]+)", path.read_text(encoding="utf-8"))}
+    assert used <= targets | {"test", "test-quick", "test-slow", "test-floor"}
+
+
+@pytest.mark.slow
+def test_types_hold():
+    """pyright in basic mode, with the settings in pyproject.toml."""
+    pytest.importorskip("basedpyright")
+    command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-5000:]
 
 
 def undocumented(source: str) -> list[str]:
@@ -122,9 +157,10 @@ def undocumented(source: str) -> list[str]:
     return ([] if ast.get_docstring(tree) else ["<module>"]) + list(walk(tree.body, ""))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "refseg").rglob("*.py")), ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_everything_public_is_documented(path):
-    assert undocumented(path.read_text(encoding="utf-8")) == []
+def test_everything_public_is_documented():
+    sources = [path for package in ("refseg", "refseg_course") for path in sorted((ROOT / package).rglob("*.py"))]
+    found = {path.relative_to(ROOT).as_posix(): undocumented(path.read_text(encoding="utf-8")) for path in sources}
+    assert {name: names for name, names in found.items() if names} == {}
 
 
 def test_the_walk_finds_what_is_not_documented():

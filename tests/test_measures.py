@@ -14,6 +14,6 @@ def test_the_library_is_small():
 
 
 def test_what_counts_as_a_line_of_code():
-    source = '"""A module."""\n\n# why\nx = (\n    1,\n)\n\ndef f():\n    """F."""\n    y = """a\n    b"""\n    return y\n'
+    source = '"""A."""\n\n# why\nx = (\n    1,\n)\n\ndef f():\n    """F."""\n    y = """a\n    b"""\n    return y\n'
     assert measures.code_lines(source) == {4, 5, 6, 8, 10, 11, 12}
     assert measures.body_lengths(source) == {"f": 3}

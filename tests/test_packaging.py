@@ -22,7 +22,7 @@ DEPENDENCIES = PROJECT["project"]["dependencies"]
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 
 CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}  # the others are called alike
-IMPORTED_AS = {"pillow": "PIL", "ipython": "IPython", "pytest-timeout": "pytest_timeout"}
+IMPORTED_AS = {"pillow": "PIL", "ipython": "IPython", "pytest-timeout": "pytest_timeout", "pyyaml": "yaml"}
 IMPORTED_AS["axe-playwright-python"] = "axe_playwright_python"
 APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"  # LICENSE-2.0.txt as apache.org has it
 
@@ -93,7 +93,7 @@ def third_party(folder: str) -> dict[str, Path]:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             found |= {name.split(".")[0]: path for name in names}
-    ours = {"refseg"} | {path.stem for path in (ROOT / folder).rglob("*.py")}
+    ours = {"refseg", "refseg_course"} | {path.stem for path in (ROOT / folder).rglob("*.py")}
     return {name: path for name, path in found.items() if name not in sys.stdlib_module_names | ours}
 
 
@@ -106,7 +106,8 @@ def test_what_is_imported_is_declared():
     package = third_party("refseg")
     assert "torch" in package and optional <= set(package)
     assert {name: path for name, path in package.items() if name not in needed | optional} == {}
-    assert {name: path for name, path in third_party("tests").items() if name not in needed | tools} == {}
+    for folder in ("refseg_course", "tests", "benchmarks"):
+        assert {name: path for name, path in third_party(folder).items() if name not in needed | tools} == {}
 
 
 def test_ci_runs_the_tests():
