@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,9 +41,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from refseg.datasets import Collate, Letterbox, Normalize, ReferDataset, build_transform, read_image
-from refseg.datasets.broken import CollateReadable, SafeDataset
 from refseg.datasets.refer import segmentation_mask
 from refseg.datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
+from refseg.datasets.wrappers import SafeDataset, collate_readable
 from refseg.evaluation.mask_files import score_files
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import PROJECT, results_dir
@@ -112,7 +113,7 @@ class DataBenchmark:
         root = folder / "coco"
         write_coco(pictures, root)
         dataset = ReferDataset("refcoco", "train", root=root, image_root=pictures, transform=build_transform(SIDE))
-        collate = CollateReadable(Collate(WordVocabulary.build(dataset.expressions)))
+        collate = partial(collate_readable, Collate(WordVocabulary.build(dataset.expressions)))
         together = samples_per_second(SafeDataset(dataset), dataset.image_ids, collate, self.batches, 4)
         alone = samples_per_second(SafeDataset(dataset), dataset.image_ids, collate, self.batches, 1)
         plain = samples_per_second(PlainTorchvision(dataset), dataset.image_ids, None, self.batches, 1)

@@ -58,7 +58,7 @@ class RefSample:
     target_frame: int = 0  # which of the T frames the mask belongs to
     pixel_valid: Tensor | None = None  # [H,W] bool, False where a transform padded; None means all real
     annotations: Annotations = Annotations()
-    # What a frozen backbone sees in the frames, {level: [T,C,h,w]}, where it has looked before (``datasets.seen``):
+    # What a frozen backbone sees in the frames, {level: [T,C,h,w]}, where it has looked before (``CachedFeatures``):
     features: dict[str, Tensor] | None = None
     # Only where the data set was asked for it:
     objects: Tensor | None = None  # [H,W] uint8, which object a pixel of the target frame shows, 0 for none
@@ -85,7 +85,7 @@ class RefBatch:
     features: dict[str, Tensor] | None = None  # {level: [B,T,C,h,w]}; None: the backbone has yet to look at the frames
     objects: Tensor | None = None  # [B,1,H,W] uint8, zero where padded; None if a sample came without
     object_classes: Tensor | None = None  # [B,K+1,A] int64, zero where padded
-    broken: list[str] = field(default_factory=list)  # of samples that could not be read and are missing here: why
+    unreadable: list[str] = field(default_factory=list)  # of samples that could not be read and are missing here: why
 
     def __post_init__(self):
         if self.frame_valid is None:
@@ -115,21 +115,21 @@ class RefBatch:
     def parts(self, count: int) -> list[RefBatch]:
         """The samples in ``count`` batches one after the other, of equal size or nearly; fewer where there are fewer.
 
-        What was padded stays padded. All that is ``broken`` goes with the first.
+        What was padded stays padded. All that is ``unreadable`` goes with the first.
         """
         count = min(count, len(self))
         ends = [number * len(self) // count for number in range(count + 1)]
         parts = [self.rows(slice(*rows)) for rows in zip(ends, ends[1:])]
-        return [replace(part, broken=[] if number else self.broken) for number, part in enumerate(parts)]
+        return [replace(part, unreadable=[] if number else self.unreadable) for number, part in enumerate(parts)]
 
     def rows(self, rows: slice | list[int]) -> RefBatch:
-        """Some samples, any of them as often as it is named; what is ``broken`` belongs to none and stays as it is."""
+        """Some samples, as often as each is named; what is ``unreadable`` belongs to none of them and stays."""
         numbers = range(len(self))[rows] if isinstance(rows, slice) else rows
         own = {}
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 own[name] = value[rows]
-            elif isinstance(value, list) and name != "broken":
+            elif isinstance(value, list) and name != "unreadable":
                 own[name] = [value[number] for number in numbers]
         if self.features is not None:
             own["features"] = {level: x[rows] for level, x in self.features.items()}

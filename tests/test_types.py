@@ -109,9 +109,9 @@ def test_to_moves_tensors_and_leaves_the_original():
 def test_the_parts_of_a_batch_are_the_batch(count, sizes):
     whole = batch(list("aabbcca"), target_frames=[0, 1, 0, 1, 0, 1, 0], T=2)
     whole.features = {"c3": whole.frames[:, :, :1, 0]}
-    whole.broken = ["no picture"]
+    whole.unreadable = ["no picture"]
     parts = whole.parts(count)
-    assert [len(part) for part in parts] == sizes and [part.broken for part in parts] == [
+    assert [len(part) for part in parts] == sizes and [part.unreadable for part in parts] == [
         ["no picture"],
         *[[]] * (len(parts) - 1),
     ]

@@ -377,6 +377,11 @@ class ClipRow:
         """The annotated frame."""
         return f"{self.video}/{self.frame}"
 
+    @property
+    def referent_id(self) -> str:
+        """What the expression means, in that frame."""
+        return f"{self.image_id}/{self.instance}"
+
 
 class ClipDataset(Dataset, ABC):
     """What A2D-Sentences and J-HMDB-Sentences have in common: windows of frames around the annotated ones.
@@ -415,6 +420,7 @@ class ClipDataset(Dataset, ABC):
         self.expressions = [row.expression for row in rows]
         self.sample_ids = [row.sample_id for row in rows]
         self.image_ids = [row.image_id for row in rows]
+        self.referent_ids = [row.referent_id for row in rows]
         if len(set(self.sample_ids)) < len(rows):
             ((twice, _),) = Counter(self.sample_ids).most_common(1)
             self._broken(f"{where} holds the sample {twice} twice: fetch it anew.")
@@ -451,7 +457,7 @@ class ClipDataset(Dataset, ABC):
             original_mask=torch.empty(0),
             annotations=Annotations(
                 image_id=row.image_id,
-                ann_id=f"{row.image_id}/{row.instance}",
+                ann_id=row.referent_id,
                 video_id=row.video,
                 frame=row.frame,
                 instance_id=row.instance,

@@ -154,6 +154,7 @@ class ReferDataset(Dataset):
         self.expressions = [_expression(ref, sentence, refs_file) for ref, sentence in self._rows]
         self.sample_ids = [f"{ref['ref_id']}_{sentence['sent_id']}" for ref, sentence in self._rows]
         self.image_ids = [ref["image_id"] for ref, _ in self._rows]
+        self.referent_ids = [ref["ann_id"] for ref, _ in self._rows]
         if len(set(self.sample_ids)) != len(self.sample_ids):
             raise RefsegError(f"{refs_file} gives two sentences the same ref_id and sent_id: fetch the file anew.")
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,18 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from refseg.checkpoint import load_checkpoint
-from refseg.datasets import CLIP_DATASETS, Collate, ReferDataset, build_dataset, build_transform, undo_letterbox
-from refseg.errors import RefsegError
+from refseg.datasets import CLIP_DATASETS, Collate, build_dataset, build_transform, undo_letterbox
+from refseg.datasets.wrappers import ReplacedExpressions
 from refseg.evaluation.metrics import RES, VIDEO, Convention, SegmentationMeter
 from refseg.evaluation.protocols import ProtocolMeter, RankedMasks, choose_protocols, protocol_of
 from refseg.inference import choose_device, device_of, forward, in_eval_mode
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import PROJECT
-from refseg.types import MASK_THRESHOLD, RefSample
-
-NEUTRAL = "□"  # a sign no expression uses: every word vocabulary reads it as <unk>
-
+from refseg.types import MASK_THRESHOLD
 
 # ---- scores ----------------------------------------------------------------------------------------------------
 
@@ -116,7 +112,7 @@ def evaluate(
         tokenizer: as for ``Collate``.
         device: default is where the model lies.
         progress: a bar on stderr.
-        expression_control: a key of ``CONTROLS``: score with expressions that cannot tell the referent.
+        expression_control: "blank" or "other": score with expressions that cannot tell the referent.
         rank: average precision as well, of one prediction per sample, see :class:`RankedMasks`.
         protocols: names from ``refseg.evaluation.protocols``: the same answers scored by each of them as well.
         share: (this process, number of processes).
@@ -229,96 +225,6 @@ def evaluate_checkpoint(
         "machine": describe_machine(device),
     }
     return about | evaluate(loaded.model, dataset, loaded.tokenizer, device=device, **options)
-
-
-# ---- controls: how much of the score needs the expression? -----------------------------------------------------
-
-
-def blank_expressions(dataset: ReferDataset) -> dict[int, str]:
-    """Every sample gets the same expression of one word that the model has never seen."""
-    return {index: NEUTRAL for index in range(len(dataset))}
-
-
-def other_expressions(dataset: ReferDataset) -> dict[int, str]:
-    """Every sample gets an expression of the next referent in the same picture, by the order of the file.
-
-    Of several expressions of that referent, a sample's k-th gets the k-th. Samples whose picture holds no second
-    referent, or only one that is called the same, are left out.
-    """
-    spoken = _expressions_by_referent(dataset)
-    chosen = {}
-    for index, (image, referent, position) in enumerate(_places(dataset)):
-        referents = list(spoken[image])
-        own = referents.index(referent)
-        others = [spoken[image][name] for name in referents[own + 1 :] + referents[:own]]
-        candidates = [texts[position % len(texts)] for texts in others]
-        different = [text for text in candidates if text != dataset.expressions[index]]
-        if different:
-            chosen[index] = different[0]
-    return chosen
-
-
-CONTROLS: dict[str, Callable[[Any], dict[int, str]]] = {"blank": blank_expressions, "other": other_expressions}
-
-
-class ReplacedExpressions(Dataset):
-    """A data set with other expressions; pictures and masks stay.
-
-    Args:
-        dataset: with ``expressions`` and ``refs`` as ``ReferDataset`` has them, or a ``Subset`` of such a one.
-        control: a key of ``CONTROLS``.
-
-    Raises:
-        RefsegError: there is no such control, or it leaves no sample.
-    """
-
-    def __init__(self, dataset: ReferDataset | Subset, control: str):
-        if control not in CONTROLS:
-            raise RefsegError(f"There is no expression control {control!r}: choose one of {', '.join(CONTROLS)}.")
-        whole, indices = dataset, range(len(dataset))
-        if isinstance(dataset, Subset):
-            whole, indices = dataset.dataset, dataset.indices
-        expressions = CONTROLS[control](whole)
-        self.dataset, self.control = whole, control
-        self.chosen = [(index, expressions[index]) for index in indices if index in expressions]
-        if not self.chosen:
-            raise RefsegError(f"The control {control!r} leaves no sample: no picture holds a second referent.")
-
-    @property
-    def expressions(self) -> list[str]:
-        """The expressions that the samples get."""
-        return [expression for _, expression in self.chosen]
-
-    @property
-    def image_ids(self) -> list[Any]:
-        """The picture of every sample."""
-        return [self.dataset.image_ids[index] for index, _ in self.chosen]
-
-    @property
-    def class_names(self) -> dict[str, tuple[str, ...]]:
-        """Attributes and classes of the objects, as the data set below has them."""
-        return self.dataset.class_names
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, index: int) -> RefSample:
-        original, expression = self.chosen[index]
-        return replace(self.dataset[original], expression=expression)
-
-
-def _places(dataset: ReferDataset) -> Iterator[tuple[Any, Any, int]]:
-    """(picture, referent, position among the expressions of its ref) of every sample, in the order of the samples."""
-    for ref in dataset.refs:
-        for position in range(len(ref["sentences"])):
-            yield ref["image_id"], ref["ann_id"], position
-
-
-def _expressions_by_referent(dataset: ReferDataset) -> dict[Any, dict[Any, list[str]]]:
-    spoken: dict[Any, dict[Any, list[str]]] = {}
-    for expression, (image, referent, _) in zip(dataset.expressions, _places(dataset), strict=True):
-        spoken.setdefault(image, {}).setdefault(referent, []).append(expression)
-    return spoken
 
 
 # ---- small parts -----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,20 @@ from tqdm.auto import tqdm
 
 from refseg import checkpoint
 from refseg.datasets import build_dataset
-from refseg.datasets.broken import Broken, CollateReadable, SafeDataset
 from refseg.datasets.collate import Collate
 from refseg.datasets.obtain.fetch import cannot_write
-from refseg.datasets.seen import CachedFeatures, Look
-from refseg.datasets.transforms import HorizontalFlip, build_transform, swap_left_right
+from refseg.datasets.transforms import build_transform, swap_left_right
+from refseg.datasets.wrappers import (
+    CachedFeatures,
+    FeatureExtractor,
+    Mirrored,
+    ReplacedExpressions,
+    SafeDataset,
+    Unreadable,
+    collate_readable,
+)
 from refseg.errors import RefsegError
-from refseg.evaluation.evaluate import ReplacedExpressions, evaluate
+from refseg.evaluation.evaluate import evaluate
 from refseg.models import build_model
 from refseg.models.backbones import Backbone
 from refseg.models.serialise import config_to_dict
@@ -53,7 +61,7 @@ from refseg.tokenizer import PAD, UNK, WordPieces, WordVocabulary, split_words
 from refseg.training import sharding
 from refseg.training.presets import DataConfig, Experiment, OptimConfig
 from refseg.training.tuning import average_of, fit_to_machine
-from refseg.types import RefBatch, RefSample
+from refseg.types import RefBatch
 
 MAY_CHANGE = ("root", "workers", "broken")  # fields of DataConfig that decide nothing about what is learned
 
@@ -157,21 +165,6 @@ class ShuffledBatches(Sampler[list[int]]):
             mirrored = (torch.rand(len(groups), generator=generator) < 0.5).tolist()
             groups = [[i + self.first_mirror_image * flip for i in group] for group, flip in zip(groups, mirrored)]
         return [index for group in order for index in groups[group]]
-
-
-class Mirrored(Dataset):
-    """A data set, and behind its last sample the mirror image of each: ``len(dataset) + i`` is sample i mirrored."""
-
-    def __init__(self, dataset: Dataset):
-        self.dataset, self.flip = dataset, HorizontalFlip(dataset.class_names)
-
-    def __len__(self) -> int:
-        return 2 * len(self.dataset)
-
-    def __getitem__(self, index: int) -> RefSample:
-        if index < len(self.dataset):
-            return self.dataset[index]
-        return self.flip(self.dataset[index - len(self.dataset)])
 
 
 def learning_rate(step: int, config: OptimConfig) -> float:
@@ -387,7 +380,7 @@ def _told_if_another_stops() -> Iterator[None]:
         ) from error
 
 
-def _frozen_backbone(model: nn.Module) -> Look:
+def _frozen_backbone(model: nn.Module) -> FeatureExtractor:
     """What the model's backbone sees in frames, wherever they lie.
 
     Raises:
@@ -419,7 +412,7 @@ def _loader(
     return DataLoader(
         SafeDataset(dataset),
         batch_sampler=batches,
-        collate_fn=CollateReadable(Collate(tokenizer)),
+        collate_fn=partial(collate_readable, Collate(tokenizer)),
         num_workers=experiment.data.workers,
         generator=torch.Generator(),  # else every sitting would take a number from the stream that is resumed
     )
@@ -513,16 +506,16 @@ class _Unread:
         self.known: set[str] = set()
         self.new: list[str] = []  # not yet told
 
-    def without(self, batch: RefBatch | Broken) -> RefBatch:
+    def without(self, batch: RefBatch | Unreadable) -> RefBatch:
         """The batch of what could be read.
 
         Raises:
             RefsegError: something could not, and that is to end the run; or nothing could.
         """
-        sentences = batch.sentences if isinstance(batch, Broken) else batch.broken
+        sentences = batch.reasons if isinstance(batch, Unreadable) else batch.unreadable
         if sentences and not self.skip:
             raise RefsegError(f"{sentences[0]} Or train without such samples: --broken skip.")
-        if isinstance(batch, Broken):
+        if isinstance(batch, Unreadable):
             raise RefsegError(f"Not one sample of a batch could be read. {sentences[0]}")
         self.count += len(sentences)
         self.new += [sentence for sentence in dict.fromkeys(sentences) if sentence not in self.known]

@@ -14,16 +14,13 @@ from torch.utils.data import Dataset, Subset
 
 from refseg.checkpoint import Checkpoint
 from refseg.datasets import CLIP_DATASETS, Collate, ReferDataset, build_transform
+from refseg.datasets.wrappers import CONTROLS, NEUTRAL, ReplacedExpressions, other_expressions
 from refseg.errors import RefsegError
 from refseg.evaluation import evaluate as module
 from refseg.evaluation.evaluate import (
-    CONTROLS,
-    NEUTRAL,
     RankedMasks,
-    ReplacedExpressions,
     evaluate,
     evaluate_checkpoint,
-    other_expressions,
     score,
 )
 from refseg.evaluation.metrics import MTTR, RES
@@ -63,20 +60,20 @@ class Blocks(Dataset):
     def __init__(self, pictures: list[list[list[str]]], size: int = W, height: int = H):
         """``pictures[i][j]``: the expressions of referent j of picture i, whose block has the j-th colour."""
         self.transform, self.height = build_transform(size), height
-        self.refs = [
-            {"image_id": image, "ann_id": 10 * image + j, "sentences": [{"sent": text} for text in texts]}
+        rows = [
+            (image, 10 * image + j, text)
             for image, referents in enumerate(pictures)
             for j, texts in enumerate(referents)
+            for text in texts
         ]
-        self.rows = [(ref, sentence["sent"]) for ref in self.refs for sentence in ref["sentences"]]
-        self.expressions = [text for _, text in self.rows]
+        self.image_ids, self.referent_ids, self.expressions = zip(*rows)
 
     def __len__(self):
-        return len(self.rows)
+        return len(self.expressions)
 
     def __getitem__(self, index):
-        ref, expression = self.rows[index]
-        image, colour = divmod(ref["ann_id"], 10)
+        expression = self.expressions[index]
+        image, colour = divmod(self.referent_ids[index], 10)
         height = self.height - 2 * image
         frames = torch.zeros(1, 3, height, W, dtype=torch.uint8)
         for j in range(3):

@@ -1,6 +1,7 @@
 """A picture that cannot be read in the middle of an epoch: named, counted, and the run stops or goes on as told."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from test_many_processes import task_train, together
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate
-from refseg.datasets.broken import CollateReadable, SafeDataset
+from refseg.datasets.wrappers import SafeDataset, collate_readable
 from refseg.errors import RefsegError
 from refseg.training.loop import build_data, read_log, train
 
@@ -99,11 +100,11 @@ def test_the_batch_is_that_of_the_samples_that_are_left(experiment, root):
     train_set, _, tokenizer = build_data(experiment.data)
     whole = Collate(tokenizer)([train_set[i] for i in (0, 1, 4, 5)])
     cut(picture(root, 101))
-    data, collate = SafeDataset(train_set), CollateReadable(Collate(tokenizer))
+    data, collate = SafeDataset(train_set), partial(collate_readable, Collate(tokenizer))
     left = collate([data[i] for i in (0, 2, 1, 3, 4, 5)])
     assert left.sample_ids == whole.sample_ids and torch.equal(left.frames, whole.frames)
-    assert len(left.broken) == 2 and whole.broken == []
-    assert collate([data[i] for i in (2, 3)]).sentences == left.broken
+    assert len(left.unreadable) == 2 and whole.unreadable == []
+    assert collate([data[i] for i in (2, 3)]).reasons == left.unreadable
 
 
 def test_a_batch_of_which_nothing_is_left_stops_the_run(experiment, root, tmp_path):

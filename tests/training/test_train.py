@@ -22,6 +22,7 @@ from torch.utils.data import Subset
 import refseg.training.loop as module
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, refshapes
+from refseg.datasets.wrappers import Mirrored
 from refseg.errors import RefsegError
 from refseg.models import build_model
 from refseg.models.backbones import HalvingBackboneConfig
@@ -30,7 +31,6 @@ from refseg.models.text import TransformerWordsConfig
 from refseg.objectives import AlignmentConfig, MaskGroundingConfig, build_objective
 from refseg.tokenizer import WordVocabulary
 from refseg.training.loop import (
-    Mirrored,
     ShuffledBatches,
     build_data,
     build_optimizer,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from refseg.datasets import Collate
-from refseg.datasets.seen import CachedFeatures
+from refseg.datasets.wrappers import CachedFeatures
 from refseg.models import build_model
 from refseg.models.backbones import SmallBackboneConfig
 from refseg.models.blocks.cfsa import CFSAConfig
