@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tour test test-quick test-slow test-floor bench lab explorer gallery notebooks mutations student lint clean
+.PHONY: help tour test test-quick test-slow test-floor bench lab explorer gallery notebooks student lint clean
 
 # Name an interpreter here if the search below finds the wrong one: make test PYTHON=/path/to/python3
 PYTHON ?=
@@ -57,13 +57,10 @@ gallery: $(READY) ## 24 sentences with their explorer in one page, runs/gallery.
 	@.venv/bin/python -m refseg_course.gallery
 
 notebooks: $(READY) ## run all lessons again and store their outputs and times (one: make notebooks LESSON=04)
-	@.venv/bin/python -m refseg_course.build execute $(LESSON)
-
-mutations: $(READY) ## break refseg line by line in a copy and record which tests and cells notice (half an hour)
-	@.venv/bin/python tests/mutations.py
+	@.venv/bin/python -m refseg_course.notebooks execute $(LESSON)
 
 student: $(READY) ## the lessons without solutions, to work in: build/student
-	@.venv/bin/python -m refseg_course.build student
+	@.venv/bin/python -m refseg_course.notebooks student
 
 lint: $(READY) ## ruff, the layout of the code, and pyright
 	@.venv/bin/python -m ruff check .

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
 from dataclasses import dataclass, replace
 from functools import reduce
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,7 +19,7 @@ import tyro
 
 from refseg.errors import RefsegError
 from refseg.files import write_text
-from refseg.paths import checkpoints_dir, runs_dir
+from refseg.paths import PROJECT, checkpoints_dir, runs_dir
 
 if TYPE_CHECKING:
     from refseg.predict import Predictor
@@ -398,12 +399,16 @@ class ConvertMagnetRelease:
 
 
 def commands() -> tuple[type, ...]:
-    """All commands: ours, and those of packages installed beside refseg that offer some (the course does).
+    """All commands: ours, and those that other packages offer (the course does).
 
     A package offers commands by an entry point of the group ``refseg.commands``: a tuple of dataclasses like these.
     """
-    others = (entry.load() for entry in entry_points(group="refseg.commands"))
-    return (*OWN, *(command for found in others for command in found))
+    group, project = "refseg.commands", PROJECT / "pyproject.toml"
+    offered = list(entry_points(group=group))
+    if not offered and project.is_file():  # a checkout that is not installed: what installing it would offer
+        declared = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["entry-points"][group]
+        offered = [EntryPoint(name, value, group) for name, value in declared.items()]
+    return (*OWN, *(command for entry in offered for command in entry.load()))
 
 
 OWN = (Prepare, Shard, Train, Evaluate, Score, Predict, Explore, CheckData, ConvertCmsaRelease, ConvertMagnetRelease)

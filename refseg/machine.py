@@ -8,6 +8,7 @@ import subprocess
 from importlib import import_module
 from pathlib import Path
 
+import psutil
 import torch
 
 from refseg import __version__
@@ -23,7 +24,7 @@ def describe_machine(device: str | torch.device = "cpu") -> dict[str, str | int 
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
-        "memory_gib": _memory_gib(),
+        "memory_gib": memory_gib(),
         "device": _device_name(torch.device(device)),
     }
 
@@ -64,11 +65,9 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or "unknown"
 
 
-def _memory_gib() -> float:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return 0.0
+def memory_gib() -> float:
+    """Memory of the machine in GiB."""
+    return round(psutil.virtual_memory().total / 2**30, 1)
 
 
 def _device_name(device: torch.device) -> str:

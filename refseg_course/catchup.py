@@ -1,49 +1,38 @@
-"""``refseg catchup 6``: everything that lesson 06 needs, for who joins late or whose kernel has died.
+"""``refseg catchup 6``: everything that lesson 06 needs, for anyone who joins late or whose kernel has died.
 
-Lessons need nothing of each other but a few functions that the student has written before. ``functions_of`` hands those
-on: out of the student's notebooks beside the running one, and from the course where there is still a stub.
+The only things that a lesson needs from earlier ones are a few functions that the student wrote there. ``functions_of``
+reads them from the student's notebooks beside the running one, and takes the course's where there is still a stub.
 """
 
 from __future__ import annotations
 
 import ast
-import json
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from refseg.errors import RefsegError
-from refseg.paths import PROJECT
-from refseg_course import build, doctor
+from refseg.files import write_text
+from refseg_course import doctor
 from refseg_course.doctor import Finding
+from refseg_course.notebooks.lessons import STUDENT, Cell, code_cells, lesson_path, lesson_paths
+from refseg_course.notebooks.student import write_student
 
-NOTEBOOKS = PROJECT / "notebooks"
-STUDENT = PROJECT / "build" / "student"
 USES_REFSHAPES = re.compile(r"""["']refshapes["']|datasets\.refshapes""")
 USES_CLIPS = re.compile(r"""["']refshapes_video["']""")
 BUILDS_ON = re.compile(r"functions_of\(([\d, ]+)\)")
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A code cell of a notebook."""
-
-    id: str
-    source: str
-    tags: tuple[str, ...]
-
-
 def catchup(lesson: int | str, folder: Path = STUDENT) -> bool:
-    """Make a lesson ready and print, line by line, what was found; True if all is well. Doing it again does no harm.
+    """Make a lesson ready and print, line by line, what was found; True if all is well. It can be repeated.
 
     Args:
         lesson: its number.
-        folder: of the student's notebooks. One that is there already stays as it is.
+        folder: where the student's notebooks are. A notebook with work in it stays as it is.
 
     Raises:
         RefsegError: there is no such lesson.
@@ -61,48 +50,15 @@ def catchup(lesson: int | str, folder: Path = STUDENT) -> bool:
 def functions_of(*lessons: int | str) -> SimpleNamespace:
     """What the exercises of these lessons define, by name: the student's own, and the course's where a stub is left.
 
-    The student's are read from the notebooks in the working folder, as they were saved last. For each lesson one line
-    says whose functions these are.
+    The student's are read from the saved notebooks in the working folder. One line per lesson says whose they are.
 
     Raises:
-        RefsegError: there is no such lesson, or a notebook or a cell of the student's is broken.
+        RefsegError: there is no such lesson, or one of the student's notebooks or cells is broken.
     """
     found: dict[str, Any] = {}
     for lesson in lessons:
         found |= _defined(lesson_path(lesson), Path.cwd())
     return SimpleNamespace(**found)
-
-
-def lesson_path(lesson: int | str) -> Path:
-    """The notebook of the course with this number.
-
-    Raises:
-        RefsegError: there is none.
-    """
-    paths = {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
-    if not paths:
-        raise RefsegError(
-            f"There are no lessons in {NOTEBOOKS}: they are part of a checkout of refseg, not of a wheel."
-        )
-    if str(lesson).zfill(2) not in paths:
-        raise RefsegError(f"There is no lesson {lesson}: choose one of {', '.join(paths)}.")
-    return paths[str(lesson).zfill(2)]
-
-
-def code_cells(path: Path) -> list[Cell]:
-    """The code cells of a notebook.
-
-    Raises:
-        RefsegError: it cannot be read.
-    """
-    try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        code = [cell for cell in cells if cell["cell_type"] == "code"]
-        return [Cell(c.get("id", ""), "".join(c["source"]), tuple(c["metadata"].get("tags", []))) for c in code]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RefsegError(
-            f"{path} cannot be read as a notebook ({error}): move it away and run refseg catchup {path.name[:2]}."
-        ) from error
 
 
 # ---------------------------------------------------------------------------------- what a lesson needs, as findings
@@ -141,17 +97,17 @@ def earlier_functions(path: Path, folder: Path) -> Iterator[Finding]:
         yield Finding(True, f"lesson {path.name[:2]} builds on no function of an earlier one")
     for lesson in needed:
         yield Finding(True, _whose(lesson, _solutions(lesson, folder)))
-    before = [other for other in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")) if other.name < path.name]
+    before = [other for other in lesson_paths() if other.name < path.name]
     if before:
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"before_{path.name[:2]}.py"
-        target.write_text(solved_source(before), encoding="utf-8")
+        write_text(target, solved_source(before))
         yield Finding(True, f"{target.name} has the course's solutions of lessons 00 to {before[-1].name[:2]}")
 
 
 def notebook(path: Path, folder: Path) -> Iterator[Finding]:
     """The student's version of the lesson."""
-    written = build.write_student(path, folder)
+    written = write_student(path, folder)
     state = "is ready" if written else "has work of yours in it and stays as it is"
     yield Finding(True, f"{path.name} {state}")
 
@@ -170,7 +126,7 @@ def _found(check: Callable[[Path, Path], Iterator[Finding]], path: Path, folder:
 
 
 def lessons_below(path: Path) -> list[Path]:
-    """The lessons that one asks ``functions_of`` for, and those that they ask for, in their order."""
+    """The lessons whose functions this one takes by ``functions_of``, directly or through another, in order."""
     asked = {
         number for cell in code_cells(path) for group in BUILDS_ON.findall(cell.source) for number in group.split(",")
     }
@@ -179,7 +135,7 @@ def lessons_below(path: Path) -> list[Path]:
 
 
 def import_lines(cells: list[Cell]) -> list[str]:
-    """The import statements of the cells, each once; a cell that is no Python (a magic, half a line) is passed over."""
+    """The import statements of the cells, each once; cells that are not valid Python (a magic) are skipped."""
     lines: dict[str, None] = {}
     for cell in cells:
         try:
@@ -191,7 +147,7 @@ def import_lines(cells: list[Cell]) -> list[str]:
 
 
 def defined_names(source: str) -> list[str]:
-    """The functions and classes that a cell defines; none if it is no Python."""
+    """The functions and classes that a cell defines; none if it is not valid Python."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -225,11 +181,11 @@ def _solutions(path: Path, folder: Path) -> list[tuple[str, bool]]:
 
 
 def _whose(path: Path, solutions: list[tuple[str, bool]]) -> str:
-    told = []
+    parts = []
     for owner, students in (("yours", True), ("the course's", False)):
         names = [name for source, whose in solutions if whose == students for name in defined_names(source)]
-        told += [f"{owner}: {', '.join(names)}"] if names else []
-    return f"lesson {path.name[:2]}, " + "; ".join(told)
+        parts += [f"{owner}: {', '.join(names)}"] if names else []
+    return f"lesson {path.name[:2]}, " + "; ".join(parts)
 
 
 def _defined(path: Path, folder: Path) -> dict[str, Any]:
@@ -251,7 +207,7 @@ def _defined(path: Path, folder: Path) -> dict[str, Any]:
             first = source.strip().splitlines()[0]
             raise RefsegError(
                 f"In your {path.name} the cell that begins with {first!r} raises {type(error).__name__}: {error}. "
-                "Mend it there, save the notebook and run this again."
+                "Fix it there, save the notebook and run this again."
             ) from error
         wanted += defined_names(source)
     print(_whose(path, solutions))

@@ -14,7 +14,7 @@ from refseg_course.wheelhouse import CPU_INDEX
 
 @dataclass
 class Tour:
-    """See everything once: draw RefShapes, train for two minutes, evaluate, write a report to open in a browser."""
+    """See everything once: draw RefShapes, train for two minutes, evaluate, and write a report for the browser."""
 
     out: Path = runs_dir() / "tour"
     """Folder of the run and its report.html."""
@@ -30,13 +30,13 @@ class Tour:
 
 @dataclass
 class Doctor:
-    """Look whether everything is there that the lessons need; each [FAIL] says the command that mends it."""
+    """Check that everything is there that the lessons need; each [FAIL] comes with the command that fixes it."""
 
     markdown: bool = False
     """Print the report as Markdown, to paste into a bug report."""
 
     def run(self) -> None:
-        """Print the report; exit status 1 if anything has to be mended."""
+        """Print the report; exit status 1 if anything has to be fixed."""
         from refseg_course.doctor import main as examine
 
         if not examine(self.markdown):
@@ -48,15 +48,15 @@ class Wheelhouse:
     """Fill a folder from which the kit installs without a network: made once, carried to many laptops."""
 
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
-    """A new folder, or a wheelhouse to go on with or to add another kind of laptop to."""
+    """A new folder; or a wheelhouse, to go on with or to extend to another kind of laptop."""
     platform: str | None = None
     """windows, macos or linux, if the laptops have another system than this machine; or pip's own name, win_amd64."""
     python_version: str | None = None
-    """Python of the laptops, such as 3.12, if it is not the one that runs here."""
+    """Python of the laptops, such as 3.12, if it is not the one running here."""
     index_url: str | None = None
-    """Package index in place of PyPI."""
+    """A package index in place of PyPI."""
     torch_index: str = CPU_INDEX
-    """Where torch for Linux comes from; the default has it without CUDA. pypi: from PyPI, some gigabytes more."""
+    """Where torch for Linux comes from: by default without CUDA; pypi takes it from PyPI, several gigabytes more."""
 
     def run(self) -> None:
         """Fill it and say its size."""
@@ -76,7 +76,7 @@ class Catchup:
     """Number of the lesson."""
 
     def run(self) -> None:
-        """Prepare and report; exit status 1 if anything has to be mended."""
+        """Prepare and report; exit status 1 if anything has to be fixed."""
         from refseg_course.catchup import catchup
 
         if not catchup(self.lesson):

@@ -1,6 +1,6 @@
-"""``refseg doctor``: is everything there that the lessons need, and if not, the command that mends it.
+"""``refseg doctor``: whether everything is there that the lessons need, and the command that fixes what is not.
 
-Needs nothing but Python itself until a check tries a package, so it runs when half of an installation is missing;
+A package is imported only inside the check that tries it, so the doctor runs when half of an installation is missing;
 ``python -m refseg_course.doctor`` works even without tyro.
 """
 
@@ -27,27 +27,27 @@ from refseg.paths import PROJECT, checkpoints_dir, data_dir
 LEAST_MEMORY, LEAST_DISK = 3.0, 1.0  # GiB: what training the lesson's network takes, and RefShapes with a few runs
 SUMS = "SHA256SUMS"  # beside the checkpoints; made there by: sha256sum */*.json */*.safetensors > SHA256SUMS
 GIB = 2**30
-AGAIN = "mend the first [FAIL] above, then run refseg doctor again"
+AGAIN = "fix the first [FAIL] above, then run refseg doctor again"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; ``remedy`` is what to type, or to do, when it is not ok."""
+    """One line of the report; ``remedy`` is what to type or do if it is not ok."""
 
     ok: bool
     what: str
     remedy: str = ""
 
     def __str__(self) -> str:
-        what = self.what.replace(str(Path.home()) + os.sep, f"~{os.sep}")  # a bug report need not name its writer
-        return f"[OK]   {what}" if self.ok else f"[FAIL] {what}\n       mend it: {self.remedy}"
+        what = self.what.replace(str(Path.home()) + os.sep, f"~{os.sep}")  # a bug report need not name its author
+        return f"[OK]   {what}" if self.ok else f"[FAIL] {what}\n       fix: {self.remedy}"
 
 
 def main(markdown: bool = False) -> bool:
     """Print the report line by line as it is found; True if all is well.
 
     Args:
-        markdown: fenced, to be pasted into a bug report.
+        markdown: as a fenced block, to paste into a bug report.
     """
     if markdown:
         print("```text")
@@ -58,7 +58,7 @@ def main(markdown: bool = False) -> bool:
             failed += not finding.ok
     if markdown:
         print("```")
-    print("All is well." if not failed else f"{failed} to mend, from the top: the later ones often follow from it.")
+    print("All is well." if not failed else f"{failed} to fix: start at the top, later ones often follow from it.")
     return not failed
 
 
@@ -75,23 +75,25 @@ def python() -> Iterator[Finding]:
     """Version of the interpreter, and which refseg it imports."""
     wanted = _project()["requires-python"]
     found = platform.python_version()
-    yield Finding(_satisfies(found, wanted), f"Python {found} (needed {wanted}), {sys.executable}", "make")
+    new_enough = _numbers(found) >= _numbers(wanted)  # by hand: packaging may be among what is missing
+    yield Finding(new_enough, f"Python {found} (needed {wanted}), {sys.executable}", "make")
     yield Finding(True, f"refseg {__version__} in {Path(__file__).parent}")
     yield Finding(True, f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
 
 
 def memory() -> Iterator[Finding]:
     """Memory of the machine."""
-    gib = _memory_gib()
-    if gib is None:
-        yield Finding(True, "memory: unknown on this system")
-    else:
-        what = f"memory: {gib:.1f} GiB (needed {LEAST_MEMORY:g})"
-        yield Finding(gib >= LEAST_MEMORY, what, "close other programs, or take a machine with more memory")
+    try:
+        from refseg.machine import memory_gib
+    except ImportError as error:
+        yield Finding(False, f"the memory was not measured ({error})", AGAIN)
+        return
+    what = f"memory: {memory_gib():.1f} GiB (needed {LEAST_MEMORY:g})"
+    yield Finding(memory_gib() >= LEAST_MEMORY, what, "use a machine with more memory")
 
 
 def disk() -> Iterator[Finding]:
-    """Room for the data sets, in a folder that can be written to."""
+    """Free space for the data sets, in a folder that can be written to."""
     folder = data_dir()
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     elsewhere = "export REFSEG_DATA=/a/folder/on/a/larger/disk"
@@ -106,15 +108,18 @@ def disk() -> Iterator[Finding]:
 
 def packages() -> Iterator[Finding]:
     """Every package that pyproject.toml names, against its bounds."""
-    for requirement in _project()["dependencies"]:
-        name, bounds = re.fullmatch(r"([A-Za-z0-9_.-]+)\s*\(?([^;)]*)\)?.*", requirement).groups()
+    for line in _project()["dependencies"]:
+        name, bounds = re.fullmatch(r"([A-Za-z0-9_.-]+)([^;]*).*", line).groups()
         remedy = _pip(f"{name}{bounds}")
         try:
             found = metadata.version(name)
         except metadata.PackageNotFoundError:
             yield Finding(False, f"{name} is not installed (needed {bounds})", remedy)
             continue
-        yield Finding(_satisfies(found, bounds), f"{name} {found} (needed {bounds})", remedy)
+        from packaging.specifiers import SpecifierSet  # the first of the dependencies, so it is there
+
+        right = SpecifierSet(bounds).contains(found, prereleases=True)
+        yield Finding(right, f"{name} {found} (needed {bounds})", remedy)
 
 
 def torch_works() -> Iterator[Finding]:
@@ -127,7 +132,7 @@ def torch_works() -> Iterator[Finding]:
         x = torch.full((3, 5), 2.0, requires_grad=True)
         (x @ torch.ones(5, 7)).sum().backward()
         right = x.grad.sum().item() == 105 and nms(torch.eye(4)[:1], torch.ones(1), 0.5).tolist() == [0]
-    except Exception as error:  # a broken library raises whatever it likes
+    except Exception as error:  # a broken library may raise anything
         yield Finding(False, f"torch does not work here ({type(error).__name__}: {error})", reinstall)
         return
     yield Finding(right, "torch multiplies and differentiates" if right else "torch computes wrong numbers", reinstall)
@@ -136,19 +141,19 @@ def torch_works() -> Iterator[Finding]:
 
 
 def jupyter() -> Iterator[Finding]:
-    """The kernel, and the part of ipywidgets that runs in the browser: without it sliders are blank."""
+    """The kernel, and the part of ipywidgets that runs in the browser: without it, sliders are blank."""
     folders = _jupyter_folders()
     kernel = any((folder / "kernels" / "python3" / "kernel.json").is_file() for folder in folders)
     what = "Jupyter's Python kernel" + ("" if kernel else " is not registered")
     yield Finding(kernel, what, f"{shlex.quote(sys.executable)} -m ipykernel install --sys-prefix")
     manager = Path("labextensions") / "@jupyter-widgets" / "jupyterlab-manager" / "package.json"
     widgets = any((folder / manager).is_file() for folder in folders)
-    what = "the widgets' part in the browser" + ("" if widgets else " is missing: sliders would be blank")
+    what = "the browser part of the widgets" + ("" if widgets else " is missing: sliders would be blank")
     yield Finding(widgets, what, _pip("--force-reinstall", "jupyterlab_widgets"))
 
 
 def checkpoints() -> Iterator[Finding]:
-    """The shipped files are those that were shipped."""
+    """Every checkpoint file is the one that was shipped."""
     folder = checkpoints_dir()
     remedy = _restore("data/checkpoints")
     if not (folder / SUMS).is_file():
@@ -166,7 +171,7 @@ def checkpoints() -> Iterator[Finding]:
 
 
 def forward() -> Iterator[Finding]:
-    """The shipped network answers on a grey picture."""
+    """The shipped network answers for a grey image."""
     started = time.perf_counter()
     try:
         import torch
@@ -188,9 +193,9 @@ def forward() -> Iterator[Finding]:
 
 
 def refshapes() -> Iterator[Finding]:
-    """Whether the embedded benchmark is drawn; it is no fault if not."""
+    """Whether the embedded benchmark is drawn; if not, that is no fault."""
     drawn = (data_dir() / "refshapes" / "refshapes.json").is_file()
-    yield Finding(True, "RefShapes is " + ("drawn" if drawn else "not drawn yet: its first use does it, one minute"))
+    yield Finding(True, "RefShapes is " + ("drawn" if drawn else "not drawn yet: its first use draws it in a minute"))
 
 
 CHECKS = (python, memory, disk, packages, torch_works, jupyter, checkpoints, forward, refshapes)
@@ -206,29 +211,9 @@ def _project() -> dict:
     return {"requires-python": own["Requires-Python"], "dependencies": needed}
 
 
-def _satisfies(version: str, bounds: str) -> bool:
-    """Whether ``version`` lies in bounds like ``>=0.17,<0.18``; what follows the numbers ("+cpu") is dropped."""
-    found = _numbers(version)
-    for bound in filter(None, bounds.replace(" ", "").split(",")):
-        sign, limit = re.fullmatch(r"(>=|<)(.*)", bound).groups()
-        if (found >= _numbers(limit)) != (sign == ">="):
-            return False
-    return True
-
-
 def _numbers(version: str) -> tuple[int, ...]:
-    """The numbers a version begins with, zeros at the end dropped: 2.10.0+cu130 -> (2, 10)."""
-    numbers = [int(part) for part in re.match(r"\d+(\.\d+)*", version).group().split(".")]
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
-
-
-def _memory_gib() -> float | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return None
+    """``"3.11.4"`` or ``">=3.11"`` -> (3, 11)."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 def _jupyter_folders() -> list[Path]:

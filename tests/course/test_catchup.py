@@ -11,7 +11,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from refseg.errors import RefsegError
 from refseg_course import catchup as module
-from refseg_course.catchup import catchup, functions_of, lesson_path, lessons_below
+from refseg_course.catchup import catchup, functions_of, lessons_below
+from refseg_course.notebooks.lessons import lesson_path
 
 STUB = 'raise NotImplementedError("Your turn")'
 
@@ -37,7 +38,7 @@ def course(tmp_path, monkeypatch):
     use = "from refseg_course.catchup import functions_of\nmine = functions_of(1)\n\n\n"
     use += "def four(x):\n    # --- solution\n    "
     write(folder, "02_whole.ipynb", solution("four", use + "return mine.double(mine.double(x))"))
-    monkeypatch.setattr(module, "NOTEBOOKS", folder)
+    monkeypatch.setattr("refseg_course.notebooks.lessons.NOTEBOOKS", folder)
     (tmp_path / "student").mkdir()
     monkeypatch.chdir(tmp_path / "student")
     return folder
@@ -67,17 +68,15 @@ def test_what_the_student_wrote_is_taken_and_a_stub_is_not(course, tmp_path, cap
 def test_functions_pass_through_two_lessons(course, tmp_path, capsys):
     student(tmp_path, solution("double", "def double(x):\n    return 3 * x"))
     assert functions_of(2).four(7) == 63
-    told = capsys.readouterr().out.splitlines()
-    assert told == ["lesson 01, yours: double; the course's: half_turn", "lesson 02, the course's: four"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["lesson 01, yours: double; the course's: half_turn", "lesson 02, the course's: four"]
 
 
-@pytest.mark.parametrize(
-    "source, told", [("def double(x:\n  return", "SyntaxError"), ("double = nothing", "NameError")]
-)
-def test_a_broken_cell_is_named(course, tmp_path, source, told):
-    student(tmp_path, solution("double", source))
-    with pytest.raises(RefsegError, match=f"01_parts.ipynb the cell that begins with .*double.* raises {told}.*save"):
-        functions_of(1)
+def test_a_broken_cell_is_named(course, tmp_path):
+    for source, error in (("def double(x:\n  return", "SyntaxError"), ("double = nothing", "NameError")):
+        student(tmp_path, solution("double", source))
+        with pytest.raises(RefsegError, match=f"01_parts.ipynb the cell that begins .*double.* raises {error}.*save"):
+            functions_of(1)
 
 
 def test_a_broken_notebook_is_named(course, tmp_path):
@@ -89,7 +88,7 @@ def test_a_broken_notebook_is_named(course, tmp_path):
 def test_an_unknown_lesson_lists_the_known_ones(course, tmp_path, monkeypatch):
     with pytest.raises(RefsegError, match="no lesson 7: choose one of 00, 01, 02"):
         catchup(7, tmp_path)
-    monkeypatch.setattr(module, "NOTEBOOKS", tmp_path / "nowhere")
+    monkeypatch.setattr("refseg_course.notebooks.lessons.NOTEBOOKS", tmp_path / "nowhere")
     with pytest.raises(RefsegError, match="part of a checkout"):
         functions_of(1)
 
@@ -146,7 +145,7 @@ def test_the_solved_exercises_are_a_module(course, tmp_path):
     assert "solution" not in (tmp_path / "student" / "before_02.py").read_text()
 
 
-def test_what_fails_is_told_and_the_rest_is_done(course, tmp_path, monkeypatch, capsys):
+def test_what_fails_is_reported_and_the_rest_is_done(course, tmp_path, monkeypatch, capsys):
     write(course, "01_parts.ipynb", new_code_cell("import no_such_package"))
     (tmp_path / "student" / "01_parts.ipynb").write_text("{half a file")
     assert not catchup(1, tmp_path / "student")

@@ -17,7 +17,9 @@ import pytest
 from refseg import __version__
 from refseg.errors import RefsegError
 from refseg_course import wheelhouse
-from refseg_course.wheelhouse import PLATFORMS, Target, install_text, make_wheelhouse
+from refseg_course.wheelhouse import install_text, make_wheelhouse
+from refseg_course.wheelhouse.pip import run_pip, why
+from refseg_course.wheelhouse.target import PLATFORMS, Target
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -118,7 +120,7 @@ def no_pip(monkeypatch):
         if "wheel" in words:
             add_wheel(folder / "wheels", "refseg", "7.0")
 
-    monkeypatch.setattr(wheelhouse, "_pip", pip)
+    monkeypatch.setattr(wheelhouse, "run_pip", pip)
     return asked
 
 
@@ -159,16 +161,16 @@ def test_markers_are_those_of_the_laptops(only_the_shop, shop, tmp_path):
     for target, extra in ((Target("windows", "3.12"), "on_win32"), (Target("macos", "3.9"), "on_darwin")):
         folder = tmp_path / extra
         (folder / "unfinished").mkdir(parents=True)
-        wheelhouse._pip(["download", "--quiet", "--dest", str(folder), *target.options, "alpha"], folder, target)
+        run_pip(["download", "--quiet", "--dest", str(folder), *target.options, "alpha"], folder, target)
         newer = "old" if target.python == "3.9" else "new"
         assert sorted(p.name.split("-")[0] for p in folder.glob("*.whl")) == sorted(["alpha", extra, newer])
 
 
 def test_a_package_without_a_wheel(only_the_shop, tmp_path):
     (tmp_path / "unfinished").mkdir()
-    with pytest.raises(RefsegError, match=r"no wheel of beta>=3 for Windows AMD64, Python 3.13: try another"):
+    with pytest.raises(RefsegError, match=r"no wheel for beta>=3 on Windows AMD64, Python 3.13: try another"):
         target = Target("windows", "3.13")
-        wheelhouse._pip(["download", "--quiet", "--dest", str(tmp_path), *target.options, "beta>=3"], tmp_path, target)
+        run_pip(["download", "--quiet", "--dest", str(tmp_path), *target.options, "beta>=3"], tmp_path, target)
 
 
 # ---- pip in name only ------------------------------------------------------------------------------------------
@@ -227,7 +229,7 @@ def test_a_checkout_goes_in_as_committed(no_pip, project, tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "stick" / f"refseg-{__version__}.zip") as archive:
         assert archive.read("refseg/marked.py") == b"carried = True\n"
         assert "refseg/runs/a/log" not in archive.namelist()
-    assert re.search(r"as of the last commit: \d+ changed or new files do not", capsys.readouterr().out)
+    assert re.search(r"The last commit goes in: \d+ changed or new files do not", capsys.readouterr().out)
     assert len(json.loads((tmp_path / "stick" / "wheelhouse.json").read_text())["commit"]) == 40
 
 
@@ -235,17 +237,17 @@ def test_cut_off_it_is_not_complete_and_goes_on(no_pip, project, tmp_path, monke
     stick = tmp_path / "stick"
     make_wheelhouse(stick, Target("windows", "3.12"), project=project)
     (stick / "wheels" / "big-1.0-py3-none-any.whl").write_bytes(b"PK\x03\x04 half of it")
-    working = wheelhouse._pip
+    working = wheelhouse.run_pip
 
     def cut_off(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(wheelhouse, "_pip", cut_off)
+    monkeypatch.setattr(wheelhouse, "run_pip", cut_off)
     with pytest.raises(KeyboardInterrupt):
         make_wheelhouse(stick, Target("macos", "3.12"), project=project)
     assert not (stick / "wheelhouse.json").exists() and not (stick / "unfinished").exists()
-    assert "big-1.0-py3-none-any.whl is not whole" in capsys.readouterr().out and "big-1.0" not in wheels_of(stick)
-    monkeypatch.setattr(wheelhouse, "_pip", working)
+    assert "big-1.0-py3-none-any.whl is incomplete" in capsys.readouterr().out and "big-1.0" not in wheels_of(stick)
+    monkeypatch.setattr(wheelhouse, "run_pip", working)
     make_wheelhouse(stick, Target("macos", "3.12"), project=project)
     record = json.loads((stick / "wheelhouse.json").read_text())
     assert record["made_for"] == ["Darwin arm64, Python 3.12", "Windows AMD64, Python 3.12"]
@@ -271,8 +273,8 @@ def test_a_full_disk(no_pip, project, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", "x")
 
     monkeypatch.setattr(wheelhouse, "_archive", full)
-    monkeypatch.setattr(wheelhouse.shutil, "disk_usage", lambda folder: namedtuple("usage", "free")(2**29))
-    with pytest.raises(RefsegError, match=r"^No room: 0.5 GiB are left on the disk of .*stick\. Make room, then run"):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: namedtuple("usage", "free")(2**29))
+    with pytest.raises(RefsegError, match=r"^No room: 0.5 GiB are left on the disk of .*stick\. Free some, then run"):
         make_wheelhouse(tmp_path / "stick", Target(), project=project)
     assert not (tmp_path / "stick" / "wheelhouse.json").exists()
 
@@ -283,22 +285,22 @@ def test_a_full_disk(no_pip, project, tmp_path, monkeypatch):
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n", "No room: "),
         ("WARNING: Retrying (Retry(total=1)) NewConnectionError\nERROR: No matching distribution found for torch\n",
          "The package index cannot be reached"),
-        ("ERROR: No matching distribution found for ruff>=0.17\n", "There is no wheel of ruff>=0.17 for "),
+        ("ERROR: No matching distribution found for ruff>=0.17\n", "There is no wheel for ruff>=0.17 on "),
         ("/usr/bin/python3: No module named pip\n", "This Python has no pip: "),
         ("Traceback\nERROR: something new\n", "pip failed: something new"),
-        ("", "pip failed: it does not say why"),
+        ("", "pip failed: it gives no reason"),
     ],
 )  # fmt: skip
 def test_why_pip_failed_is_said_in_one_sentence(said, sentence, tmp_path):
-    why = wheelhouse._why(said, tmp_path, Target())
-    assert why.startswith(sentence) and "\n" not in why
+    sentence_given = why(said, tmp_path, Target())
+    assert sentence_given.startswith(sentence) and "\n" not in sentence_given
 
 
 def test_no_network_for_torch_names_the_other_way(project, tmp_path, monkeypatch):
     def unreachable(words, folder, target):
-        raise RefsegError("The package index cannot be reached: mend the network.")
+        raise RefsegError("The package index cannot be reached: connect to the network.")
 
-    monkeypatch.setattr(wheelhouse, "_pip", unreachable)
+    monkeypatch.setattr(wheelhouse, "run_pip", unreachable)
     with pytest.raises(
         RefsegError, match=r"^torch without CUDA, from https://.* cannot be reached: .*--torch-index pypi"
     ):

@@ -1,4 +1,4 @@
-"""What every lesson must have, and what nbval passes in silence: cells never run, figures without words, old errors."""
+"""What every lesson must have, and what nbval does not notice: cells never run, figures without words, old errors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from markdown_pages import broken_links, outside_code
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import refseg
+from refseg_course.catchup import import_lines
 from refseg_course.exercises import exercises_of, lessons
+from refseg_course.notebooks.lessons import Cell
 
 ROOT = Path(__file__).resolve().parents[3]
 NOTEBOOKS = ROOT / "notebooks"
@@ -31,7 +34,7 @@ HEADER = (
 FOOTER = ("## Summary", "## Quiz", "## Next")  # in this order, the last in the last cell
 MAX_BYTES = 1_000_000
 MAX_LINES, MEDIAN_LINES, IMPORT_LINES = 25, 6, 10  # of a code cell, blank lines and comments left out
-MAX_IGNORED = 3  # cells whose output is not compared
+MAX_IGNORED = 3  # cells whose output is not compared, those that print source not counted
 SHORTEST_ALT = 20  # characters; "a plot" is no alternative text
 TAGS = {"solution", "hint", "expected", "raises-exception", "nbval-ignore-output"}
 MACHINE_PATH = re.compile(r"(?<![\w.~:/-])/(?:home|Users|tmp|wo" + r"rk|ro" + r"ot)/|[A-Z]:\\\\?Users")
@@ -47,11 +50,6 @@ def prose(notebook: NotebookNode) -> str:
 
 def tags(cell: NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
-
-
-def outside_code(text: str) -> str:
-    """Markdown without fenced blocks and code spans."""
-    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
 
 
 def printed(notebook: NotebookNode, ignored: bool = False) -> str:
@@ -153,6 +151,14 @@ def imports(notebook: NotebookNode, path: Path) -> Iterator[str]:
             yield f"{sum(spans)} lines of imports in one cell"
 
 
+def imported_names_exist(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    for line in import_lines([Cell(c.id, "code", c.source, ()) for c in code_cells(notebook)]):
+        try:
+            exec(line, {})
+        except ImportError as error:
+            yield f"{line}: {error}"
+
+
 def start(notebook: NotebookNode, path: Path) -> Iterator[str]:
     if f'begin("{refseg.__version__}")' not in code_cells(notebook)[0].source:
         yield f'the first code cell does not call begin("{refseg.__version__}")'
@@ -170,8 +176,20 @@ def known_tags(notebook: NotebookNode, path: Path) -> Iterator[str]:
     used = [tag for cell in notebook.cells for tag in tags(cell)]
     if not set(used) <= TAGS:
         yield f"unknown tags {sorted(set(used) - TAGS)}"
-    if used.count("nbval-ignore-output") > MAX_IGNORED:
+    ignored = [cell for cell in code_cells(notebook) if "nbval-ignore-output" in tags(cell) and not prints_source(cell)]
+    if len(ignored) > MAX_IGNORED:
         yield f"the outputs of more than {MAX_IGNORED} cells are not compared"
+
+
+def prints_source(cell: NotebookNode) -> bool:
+    return "getsource" in cell.source
+
+
+def printed_source(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """The package's source is shown, not compared: a changed docstring must not break a lesson."""
+    for cell in code_cells(notebook):
+        if prints_source(cell) and "nbval-ignore-output" not in tags(cell):
+            yield f"a cell prints source and has no tag nbval-ignore-output: {cell.source!r}"
 
 
 def exercises(notebook: NotebookNode, path: Path) -> Iterator[str]:
@@ -200,27 +218,8 @@ def stated_numbers(notebook: NotebookNode, path: Path) -> Iterator[str]:
             yield f"the text says {stated}, no output does"
 
 
-def slug(heading: str) -> str:
-    """The anchor of a heading, as GitHub makes it; JupyterLab keeps capitals and is satisfied by the file alone."""
-    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
-
-
 def links(notebook: NotebookNode, path: Path) -> Iterator[str]:
-    yield from broken_links(outside_code(prose(notebook)))
-
-
-def broken_links(text: str) -> Iterator[str]:
-    """Links to files of the course, and to headings of its pages, that lead nowhere."""
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if re.match(r"https?:|attachment:|#", target):
-            continue
-        name, _, anchor = target.partition("#")
-        if not (NOTEBOOKS / name).exists():
-            yield f"a link to {name}, which is not there"
-        elif anchor and name.endswith(".md"):
-            page = (NOTEBOOKS / name).read_text(encoding="utf-8")
-            if anchor.lower() not in {slug(h) for h in re.findall(r"^#+ (.*)$", page, re.MULTILINE)}:
-                yield f"{name} has no heading {anchor}"
+    yield from (f"a link to {target}, which is not there" for target in broken_links(path, prose(notebook)))
 
 
 RULES: list[Callable[[NotebookNode, Path], Iterator[str]]] = [
@@ -233,40 +232,32 @@ RULES: list[Callable[[NotebookNode, Path], Iterator[str]]] = [
     figures,
     cell_lengths,
     imports,
+    imported_names_exist,
     start,
     plain_python,
     known_tags,
+    printed_source,
     exercises,
     stated_numbers,
     links,
 ]
 
 
-@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_lesson(path, rule):
-    assert list(rule(nbformat.read(path, as_version=4), path)) == []
+def test_every_lesson_follows_the_rules():
+    wrong = {}
+    for path in LESSONS:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        found = {f"{path.name}, {rule.__name__}": list(rule(notebook, path)) for rule in RULES}
+        wrong |= {rule: problems for rule, problems in found.items() if problems}
+    assert wrong == {}
 
 
-@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_the_file_is_sound(path):
-    assert re.fullmatch(r"\d\d_[a-z0-9_]+\.ipynb", path.name)
-    nbformat.validate(nbformat.read(path, as_version=4))
-
-
-def test_numbers_of_lessons_are_distinct():
-    numbers = [path.name[:2] for path in LESSONS]
-    assert len(set(numbers)) == len(numbers)
-
-
-def test_every_lesson_is_in_the_index():
+def test_the_files_are_numbered_and_listed():
+    assert [path.name for path in LESSONS if not re.fullmatch(r"\d\d_[a-z0-9_]+\.ipynb", path.name)] == []
+    assert [path.name[:2] for path in LESSONS] == [f"{number:02}" for number in range(len(LESSONS))]
     index = (NOTEBOOKS / "README.md").read_text(encoding="utf-8")
     assert [path.name for path in LESSONS if f"]({path.name})" not in index] == []
-
-
-@pytest.mark.parametrize("page", sorted(NOTEBOOKS.glob("*.md")), ids=lambda page: page.name)
-def test_links_of_the_pages(page):
-    assert list(broken_links(outside_code(page.read_text(encoding="utf-8")))) == []
 
 
 # ---- the rules are tried on a lesson made up here, sound and then broken in every way ----------------------------
@@ -311,9 +302,8 @@ def made_up_exercise(monkeypatch):
     monkeypatch.setitem(globals(), "lessons", lambda real=lessons: {**real(), "77": lesson})
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_a_sound_lesson_passes(rule):
-    assert list(rule(sound(), PATH)) == []
+def test_a_sound_lesson_passes():
+    assert {rule.__name__: found for rule in RULES if (found := list(rule(sound(), PATH)))} == {}
 
 
 def change(cell: int, **fields) -> Callable[[NotebookNode], None]:
@@ -354,11 +344,13 @@ BROKEN = {
     "a long cell": (cell_lengths, change(5, source="x\n" * 26)),
     "long cells": (cell_lengths, lambda n: [cell.update(source="x\n" * 7) for cell in code_cells(n)]),
     "many imports": (imports, change(5, source="import os\n" * 11)),
+    "an import of nothing": (imported_names_exist, change(5, source="from math import tauu")),
     "another version": (start, change(1, source='begin("0.0.0")')),
     "a shell command": (plain_python, change(5, source="!ls")),
     "a magic": (plain_python, change(5, source="x = 1\n%pip install y")),
     "a comment for nbval": (plain_python, change(5, source="# NBVAL_SKIP")),
     "an unknown tag": (known_tags, change(5, metadata={"tags": ["skip"]})),
+    "source that is compared": (printed_source, change(5, source="print(inspect.getsource(f))")),
     "an exercise without check": (exercises, change(5, source="f()")),
     "another difficulty": (exercises, change(8, source="shares, difficulty 3/5, importance 3/5, 10 min")),
     "one solution": (exercises, change(6, metadata={})),
@@ -369,12 +361,14 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_lesson_is_found(name):
-    rule, breaking = BROKEN[name]
-    notebook = sound()
-    breaking(notebook)
-    assert list(rule(notebook, PATH))
+def test_a_broken_lesson_is_found():
+    missed = []
+    for name, (rule, breaking) in BROKEN.items():
+        notebook = sound()
+        breaking(notebook)
+        missed += [] if list(rule(notebook, PATH)) else [name]
+    assert missed == []
+    assert {rule for rule, _ in BROKEN.values()} == set(RULES)
 
 
 def test_a_number_that_is_not_compared_is_no_evidence():

@@ -1,6 +1,6 @@
 """Every lesson is run again, offline and with one thread, and must give the outputs that are stored in it.
 
-nbval compares them cell by cell. It runs in a process of its own, so that its kernels get an environment of theirs.
+nbval compares them cell by cell. It runs in a process of its own, so that its kernels get their own environment.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from refseg_course.notebooks.execute import kernel_environment
 
 ROOT = Path(__file__).resolve().parents[3]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -30,8 +32,8 @@ def nbval(path: Path, environment: dict[str, str]) -> tuple[int, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_a_lesson_gives_its_stored_outputs(path, build, drawn_refshapes, tmp_path):
-    status, report = nbval(path, build.kernel_environment(tmp_path / "ipython"))
+def test_a_lesson_gives_its_stored_outputs(path, drawn_refshapes, tmp_path):
+    status, report = nbval(path, kernel_environment(tmp_path / "ipython"))
     assert status == 0, report
 
 
@@ -41,8 +43,8 @@ def cell(source: str, *printed: str):
 
 
 @pytest.mark.slow
-def test_the_run_fails_where_it_should(build, tmp_path):
-    """A number that is another one, the network, a warning; and three cells that are right."""
+def test_the_run_fails_where_it_should(tmp_path):
+    """A number that differs, the network, a warning; and three cells that are right."""
     call = "socket.create_connection(('192.0.2.1', 80), timeout=3)"
     reach = f"import socket\ntry:\n    {call}\nexcept OSError as error:\n    print(error)"
     page = "from IPython.display import HTML, display\ndisplay(HTML('<img src=\"data:image/png;base64,AAAA\">'))"
@@ -59,6 +61,6 @@ def test_the_run_fails_where_it_should(build, tmp_path):
     ]
     path = tmp_path / "notebook.ipynb"
     nbformat.write(new_notebook(cells=cells), path)
-    status, report = nbval(path, build.kernel_environment(tmp_path / "ipython"))
+    status, report = nbval(path, kernel_environment(tmp_path / "ipython"))
     assert status == 1 and "2 failed, 3 passed" in report, report
     assert "Cell 0" in report and "Cell 1" in report

@@ -1,13 +1,16 @@
-"""The student's version: stubs where the solutions were, hints folded, and nothing that fails but the stubs."""
+"""The student's version: stubs where the solutions were, folded hints, and nothing fails but the stubs."""
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from stub_flow import needed_but_undefined
+
+from refseg_course.notebooks.student import STUB, build_student, stub, student_version, write_student
+from refseg_course.notebooks.times import times_page
 
 LESSONS = sorted((Path(__file__).resolve().parents[3] / "notebooks").glob("*.ipynb"))
 
@@ -49,8 +52,8 @@ def lesson() -> nbformat.NotebookNode:
     )
 
 
-def test_a_stub_keeps_the_signature_and_the_docstring(build):
-    source = build.stub(FUNCTION)
+def test_a_stub_keeps_the_signature_and_the_docstring():
+    source = stub(FUNCTION)
     assert "total" not in source and source.startswith('def shares(x):\n    """Each entry')
     names = {}
     exec(source, names)
@@ -58,8 +61,8 @@ def test_a_stub_keeps_the_signature_and_the_docstring(build):
         names["shares"](1)
 
 
-def test_a_stub_of_two_methods_leaves_the_third(build):
-    source = build.stub(CLASS)
+def test_a_stub_of_two_methods_leaves_the_third():
+    source = stub(CLASS)
     names = {}
     exec(source, names)
     half = names["Half"]()
@@ -70,97 +73,116 @@ def test_a_stub_of_two_methods_leaves_the_third(build):
     assert "\n\n    def given" in source
 
 
-def test_a_stub_of_plain_lines(build):
-    assert build.stub("N = 3\n# --- solution\nR = 4\n\nif R:\n    pass").splitlines() == ["N = 3", build.STUB]
+def test_a_stub_of_plain_lines():
+    assert stub("N = 3\n# --- solution\nR = 4\n\nif R:\n    pass").splitlines() == ["N = 3", STUB]
 
 
-def test_a_solution_must_say_where_it_begins(build):
+def test_a_solution_must_say_where_it_begins():
     with pytest.raises(ValueError, match="no line '# --- solution'"):
-        build.stub("x = 1")
+        stub("x = 1")
 
 
-def test_the_version_of_a_lesson(build):
+def test_the_version_of_a_lesson():
     source = lesson()
     before = nbformat.writes(source)
-    solution, hint, expected, shown = build.student_version(source).cells
+    solution, hint, expected, shown = student_version(source).cells
     assert nbformat.writes(source) == before, "the lesson itself was changed"
-    assert build.STUB in solution.source and solution.execution_count is None
+    assert STUB in solution.source and solution.execution_count is None
     assert hint.source.startswith("<details>") and "\n\nLook at the axis.\n\n" in hint.source
     assert expected.cell_type == "markdown" and "```text\nsum 1.000\n```" in expected.source
     assert "![A &quot;line&quot;](attachment:expected-1.png)" in expected.source
     assert expected.attachments == {"expected-1.png": {"image/png": "AAAA"}} and "<HTML>" not in expected.source
     assert shown.outputs == [] and shown.source == "show(shares(x))"
-    nbformat.validate(build.student_version(source))
+    nbformat.validate(student_version(source))
 
 
-def test_only_stubs_and_tagged_cells_may_fail(build):
-    def failing(name, *tags):
-        output = new_output("error", ename=name, evalue="x", traceback=[])
-        return new_code_cell(name, outputs=[output], metadata={"tags": list(tags)})
-
-    cells = [failing("NotImplementedError"), failing("KeyError", "raises-exception"), failing("NameError")]
-    assert [text.split(":")[0] for text in build.unexpected_errors(new_notebook(cells=cells))] == ["NameError"]
-
-
-@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_nothing_of_the_solutions_is_left(path, build):
-    source = nbformat.read(path, as_version=4)
-    version = build.student_version(source)
-    for cell in version.cells:
-        if cell.cell_type == "code":
-            ast.parse(cell.source)
-            assert "# --- solution" not in cell.source and cell.outputs == []
-    nbformat.validate(version)
+def test_a_lesson_changes_only_where_it_is_tagged():
+    """No solution is left, and every other cell of code is the one that `test_notebook_outputs` runs."""
+    for path in LESSONS:
+        source = nbformat.read(path, as_version=4)
+        version = student_version(source)
+        nbformat.validate(version)
+        found = [cell for cell in version.cells if not cell.id.endswith("-expected")]
+        assert len(found) == len(source.cells)
+        for old, new in zip(source.cells, found):
+            tags = old.metadata.get("tags", [])
+            where = f"{path.name}, cell {old.id}"
+            assert "# --- solution" not in new.source and new.get("outputs", []) == [], where
+            assert (STUB in new.source) == ("solution" in tags), where
+            assert (old.source == new.source) == (not {"solution", "hint"} & set(tags)), where
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_the_version_runs_up_to_its_stubs(path, build, drawn_refshapes, tmp_path):
-    version = build.student_version(nbformat.read(path, as_version=4))
-    (tmp_path / "notebooks").mkdir()
-    build.run(version, tmp_path / "notebooks", allow_errors=True)
-    assert build.unexpected_errors(version) == []
-    names = [o.ename for cell in version.cells if cell.cell_type == "code" for o in cell.outputs if "ename" in o]
-    assert "NotImplementedError" in names, "no stub was met: a solution is still in its cell"
+def test_only_a_stub_can_fail():
+    """No cell needs what a cell that a stub stops would have defined: the only error is NotImplementedError."""
+    found = {}
+    for path in LESSONS:
+        source = nbformat.read(path, as_version=4)
+        version = {cell.id: cell.source for cell in student_version(source).cells}
+        cells = [
+            c for c in source.cells if c.cell_type == "code" and "raises-exception" not in c.metadata.get("tags", [])
+        ]
+        problems = needed_but_undefined([(cell.source, version[cell.id]) for cell in cells])
+        found |= {path.name: problems} if problems else {}
+    assert found == {}
+
+
+def test_what_a_stub_leaves_undefined_is_found():
+    solution = "def f(x):\n    # --- solution\n    return x"
+    stubbed = (solution, stub(solution))
+    plain = ("N = 1\n# --- solution\nR = 2", stub("N = 1\n# --- solution\nR = 2"))
+    for cells, expected in [
+        (["check.f(f)", "y = f(1)", "z = 1"], []),
+        (["y = f(1)", "print(y)"], ["y: print(y)"]),
+        (["y = f(1)\nz = 2", "print(z)"], ["z: print(z)"]),
+        (["y = f(1)", "print(f(y))"], ["y: print(f(y))"]),
+        (["y = 1", "y = f(y)", "y = 2", "print(y)"], []),
+        (["def g():\n    return f(1)", "y = g()", "print(y)"], ["y: print(y)"]),
+        (["g = f", "rows = [g(x) for x in range(3)]", "print(rows)"], ["rows: print(rows)"]),
+        (["class A:\n    def run(self):\n        return f(1)", "a = A()", "print(a)"], ["a: print(a)"]),
+        (["def f(x):\n    return x", "y = f(1)", "print(y)"], []),
+        (["show(lambda x: f(x))", "z = 1", "print(z)"], []),
+    ]:
+        assert needed_but_undefined([stubbed, *((cell, cell) for cell in cells)]) == expected, cells
+    assert needed_but_undefined([plain, ("print(N)", "print(N)"), ("print(R)", "print(R)")]) == ["R: print(R)"]
 
 
 @pytest.fixture
-def course(build, tmp_path, monkeypatch):
+def course(tmp_path, monkeypatch):
     """A course of one lesson and one page."""
     source = tmp_path / "notebooks"
     source.mkdir()
     nbformat.write(lesson(), source / "77_made_up.ipynb")
     (source / "glossary.md").write_text("# Glossary\n")
-    monkeypatch.setattr(build, "NOTEBOOKS", source)
+    monkeypatch.setattr("refseg_course.notebooks.lessons.NOTEBOOKS", source)
     return source
 
 
-def test_the_folder_is_built(build, course, tmp_path):
+def test_the_folder_is_built(course, tmp_path):
     built = tmp_path / "a b" / "student"
-    assert build.build_student(built) == [built / "77_made_up.ipynb"]
+    assert build_student(built) == [built / "77_made_up.ipynb"]
     assert sorted(path.name for path in built.iterdir()) == ["77_made_up.ipynb", "glossary.md"]
 
 
-def test_a_second_build_leaves_a_students_work_alone(build, course, tmp_path, capsys):
-    (path,) = build.build_student(tmp_path / "student")
+def test_a_second_build_leaves_a_students_work_alone(course, tmp_path, capsys):
+    (path,) = build_student(tmp_path / "student")
     (tmp_path / "student" / "notes.txt").write_text("mine")
     untouched = nbformat.read(path, as_version=4)
     untouched.cells[0].execution_count = 7  # run, not written in
     nbformat.write(untouched, path)
-    assert build.build_student(tmp_path / "student") == [path] and capsys.readouterr().out == ""
+    assert build_student(tmp_path / "student") == [path] and capsys.readouterr().out == ""
     assert nbformat.read(path, as_version=4).cells[0].execution_count is None
     work = nbformat.read(path, as_version=4)
-    work.cells[0].source = work.cells[0].source.replace(build.STUB, "return x / x.sum()")
+    work.cells[0].source = work.cells[0].source.replace(STUB, "return x / x.sum()")
     nbformat.write(work, path)
     written = path.read_bytes()
-    assert build.build_student(tmp_path / "student") == [path]
+    assert build_student(tmp_path / "student") == [path]
     assert path.read_bytes() == written and "77_made_up.ipynb holds work of yours" in capsys.readouterr().out
     path.write_text("{half a file")
-    assert not build.write_student(course / "77_made_up.ipynb", tmp_path / "student")
+    assert not write_student(course / "77_made_up.ipynb", tmp_path / "student")
     assert path.read_text() == "{half a file" and (tmp_path / "student" / "notes.txt").exists()
 
 
-def test_the_page_of_times(build):
+def test_the_page_of_times():
     times = {"04_x": {"seconds": 7, "machine": "Abacus"}, "05_gone": {"seconds": 11, "machine": "Abacus"}}
-    page = build.times_page(times, {"04_x": "04 X", "06_new": "06 New"})
+    page = times_page(times, {"04_x": "04 X", "06_new": "06 New"})
     assert "| [04 X](04_x.ipynb) | 7 | Abacus |" in page and "| all | 7 | |" in page and "05" not in page

@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 
 import pytest
+from markdown_pages import broken_links, outside_code
 
 from refseg_course.exercises import exercises_of, lessons
+from refseg_course.notebooks.lessons import titles
+from refseg_course.notebooks.slow import SLOW_PAGE, half_a_core, slow_file, slow_page
+from refseg_course.notebooks.student import build_student
+from refseg_course.notebooks.times import stored, times_file, times_page
 
 ROOT = Path(__file__).resolve().parents[3]
 NOTEBOOKS = ROOT / "notebooks"
 TEACHING = NOTEBOOKS / "teaching"
 PAGES = sorted(NOTEBOOKS.rglob("*.md"))
 PLANS = {"plan_90_minutes.md": [90], "plan_half_day.md": [240], "plan_two_days.md": [450, 450]}
-
-
-def outside_code(text: str) -> str:
-    """Markdown without fenced blocks and code spans."""
-    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
-
-
-def slug(heading: str) -> str:
-    """The anchor of a heading, as GitHub makes it."""
-    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
-
-
-def broken_links(page: Path, text: str) -> list[str]:
-    """Links of ``text``, standing in ``page``, to files and headings that are not there."""
-    broken = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", outside_code(text)):
-        name, _, anchor = target.partition("#")
-        there = page.parent / name if name else page
-        if re.match(r"https?:|mailto:", target):
-            continue
-        if not there.exists():
-            broken.append(target)
-        elif anchor and there.suffix == ".md":
-            source = text if there == page else there.read_text(encoding="utf-8")
-            if anchor not in {slug(heading) for heading in re.findall(r"^#+ (.*)$", source, re.MULTILINE)}:
-                broken.append(target)
-    return broken
 
 
 def exercise_names() -> dict[str, str]:
@@ -58,8 +35,8 @@ def unknown_exercises(text: str) -> list[str]:
 def messages() -> str:
     """All that the checks say, and the sources of what else speaks to a class, as one line with single spaces."""
     said = [s for m in lessons().values() for e in exercises_of(m).values() for _, s in e.mistakes]
-    spoken = ("Makefile", "refseg_course/build.py", "refseg_course/exercises/__init__.py", "refseg_course/doctor.py")
-    sources = [ROOT / name for name in spoken] + sorted((ROOT / "refseg" / "datasets" / "refshapes").glob("*.py"))
+    sources = [ROOT / "Makefile", *(ROOT / "refseg_course").rglob("*.py")]
+    sources += (ROOT / "refseg" / "datasets" / "refshapes").glob("*.py")
     return one_line(" ".join([*said, *(path.read_text(encoding="utf-8") for path in sources)]))
 
 
@@ -79,11 +56,12 @@ def tables(text: str) -> list[list[tuple[int, int]]]:
     return [[tuple(map(int, re.match(r"\| (\d+) \| (\d+) \|", row).groups())) for row in t.splitlines()] for t in found]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(NOTEBOOKS).as_posix())
-def test_links_and_exercises_are_there(page):
-    text = page.read_text(encoding="utf-8")
-    assert broken_links(page, text) == []
-    assert unknown_exercises(text) == []
+def test_links_and_exercises_are_there():
+    wrong = {}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        wrong[page.name] = broken_links(page, text) + unknown_exercises(text)
+    assert wrong == {page.name: [] for page in PAGES}
 
 
 def test_the_pack_is_linked_and_whole():
@@ -100,19 +78,19 @@ def test_errors_are_quoted_as_they_are_said():
     assert [quote for quote in quoted if quote not in said] == []
 
 
-@pytest.mark.parametrize("name", PLANS)
-def test_the_hours_of_a_plan_add_up(name):
-    days = tables((TEACHING / name).read_text(encoding="utf-8"))
-    assert [day[-1][0] + day[-1][1] for day in days] == PLANS[name]
-    for day in days:
-        assert day[0][0] == 0
-        assert [start + minutes for start, minutes in day[:-1]] == [start for start, _ in day[1:]]
+def test_the_hours_of_a_plan_add_up():
+    for name, hours in PLANS.items():
+        days = tables((TEACHING / name).read_text(encoding="utf-8"))
+        assert [day[-1][0] + day[-1][1] for day in days] == hours, name
+        for day in days:
+            assert day[0][0] == 0, name
+            assert [start + minutes for start, minutes in day[:-1]] == [start for start, _ in day[1:]], name
 
 
-@pytest.mark.parametrize("name", PLANS)
-def test_exercises_fit_into_their_time_and_belong_to_their_lesson(name):
+def test_exercises_fit_into_their_time_and_belong_to_their_lesson():
     known = {n: e for module in lessons().values() for n, e in exercises_of(module).items()}
-    for row in re.findall(r"^\| \d.*$", (TEACHING / name).read_text(encoding="utf-8"), re.MULTILINE):
+    plans = "\n".join((TEACHING / name).read_text(encoding="utf-8") for name in PLANS)
+    for row in re.findall(r"^\| \d.*$", plans, re.MULTILINE):
         _, _, minutes, what, exercises, _ = map(str.strip, row.split("|"))
         named = re.findall(r"check\.(\w+)", exercises)
         assert sum(known[n].minutes for n in named) <= int(minutes), row
@@ -162,42 +140,37 @@ def test_what_is_not_there_is_found():
     assert tables("| from | minutes |\n|---|---|\n| 0 | 10 | x |\n| 11 | 5 | y |\n") == [[(0, 10), (11, 5)]]
 
 
-# ---- measuring a slow machine ----------------------------------------------------------------------------------
+# ---- measured times --------------------------------------------------------------------------------------------
 
 
-def test_the_page_of_slow_times(build):
+def test_the_page_of_slow_times():
     one = {"seconds": 97, "share": 0.49, "machine": "Abacus, one core, one thread", "date": "2001-02-03"}
-    page = build.slow_page({"04_x": one, "refshapes": one, "05_gone": one}, {"04_x": {"seconds": 41}}, {"04_x": "04 X"})
+    page = slow_page({"04_x": one, "refshapes": one, "05_gone": one}, {"04_x": {"seconds": 41}}, {"04_x": "04 X"})
     assert "| [04 X](../04_x.ipynb) | 41 | 97 | 0.49 | Abacus, one core, one thread | 2001-02-03 |" in page.splitlines()
     assert "| RefShapes is drawn, once |  | 97 | 0.49 |" in page and "05_gone" not in page
-    assert page.endswith("|\n") and max(map(len, page.splitlines())) <= 130
+    assert "Nothing has been measured" in slow_page({}, {}, {})
 
 
-def test_the_page_of_slow_times_is_what_was_measured(build):
-    def kept(path):
-        return json.loads(path.read_text()) if path.exists() else {}
-
-    titles = {path.stem: build.title(path) for path in build.lesson_paths()}
-    page = build.slow_page(kept(build.slow_file()), kept(build.times_file()), titles)
-    assert build.SLOW_PAGE.read_text(encoding="utf-8") == page
+def test_the_pages_of_times_are_what_was_measured():
+    usual = stored(times_file())
+    assert (NOTEBOOKS / "times.md").read_text(encoding="utf-8") == times_page(usual, titles())
+    assert SLOW_PAGE.read_text(encoding="utf-8") == slow_page(stored(slow_file()), usual, titles())
 
 
-def test_half_a_core_is_given_back(build):
+def test_half_a_core_is_given_back():
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("Linux only")
     before = os.sched_getaffinity(0)
-    with build.half_a_core():
+    with half_a_core():
         assert len(os.sched_getaffinity(0)) == 1
     assert os.sched_getaffinity(0) == before
 
 
-def test_the_student_gets_pages_whose_links_hold(build, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "lesson_paths", lambda numbers=None: [])
-    build.build_student(tmp_path / "student")
-    copied = sorted(p.relative_to(tmp_path / "student").as_posix() for p in (tmp_path / "student").rglob("*.md"))
-    assert copied == [page.relative_to(NOTEBOOKS).as_posix() for page in PAGES]
-    for page in (tmp_path / "student").rglob("*.md"):
-        text = re.sub(
-            r"\]\((\.\./)?\d\d_[a-z0-9_]+\.ipynb\)", "]", page.read_text(encoding="utf-8")
-        )  # none are built here
+def test_the_student_gets_pages_whose_links_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr("refseg_course.notebooks.student.lesson_paths", lambda: [])
+    build_student(tmp_path)
+    copied = sorted(tmp_path.rglob("*.md"))
+    assert [page.relative_to(tmp_path) for page in copied] == [page.relative_to(NOTEBOOKS) for page in PAGES]
+    for page in copied:  # no lesson is built here
+        text = re.sub(r"\]\((\.\./)?\d\d_[a-z0-9_]+\.ipynb\)", "]", page.read_text(encoding="utf-8"))
         assert broken_links(page, text) == [], page
