@@ -96,7 +96,7 @@ define install
 	    echo "No Python 3.11 or newer among: $$*. Install one, or name yours: make PYTHON=/path/to/python3" >&2; exit 1; \
 	fi; \
 	if [ -z "$$python" ]; then \
-	    echo "$$recent cannot create a virtual environment: on Debian or Ubuntu, apt install $${recent##*/}-venv" >&2; exit 1; \
+	    echo "$$recent cannot make a virtual environment: on Debian or Ubuntu, apt install $${recent##*/}-venv" >&2; exit 1; \
 	fi; \
 	if [ -e $(1)/installing ] || ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
 	    echo "Making $(1) with $$python"; \

@@ -6,7 +6,7 @@
 Every row takes the backbone of the shipped network, which stays fixed, and learns all the rest from scratch with the
 same steps, batches and learning rate. That backbone has learned below gates; whom this favours is not known. What each
 fusion is made of: ``refseg/models/fusion/ablations.py``. Training goes on where it stopped; results go to
-data/results/fusions.json, and ``benchmarks/results.py`` puts the table into README.md.
+data/results/fusions.json, and ``benchmarks/results.py`` puts the table into data/results/README.md.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Score the shipped checkpoints on all splits and write the tables of README.md and of the model cards.
+"""Score the shipped checkpoints on all splits; write the tables of data/results/README.md, README.md and model cards.
 
     python benchmarks/results.py              # scores first, then the tables
     python benchmarks/results.py --no-score   # the tables only, from the JSON files that are there
     python benchmarks/results.py --only cmsa_refshapes_video   # scores of one checkpoint, then the tables
 
-Writes data/results/NAME.json for every checkpoint NAME. The tables of the controls, of video and of speed come from the
-JSON files there that ``benchmarks/controls.py``, ``benchmarks/video.py``, ``benchmarks/pointing.py`` and ``make bench``
-make. Scores are taken on the CPU.
+Writes data/results/NAME.json for every checkpoint NAME. The other tables come from the JSON files that the other
+scripts of this folder wrote there. Scores are taken on the CPU.
 """
 
 from __future__ import annotations
@@ -38,62 +37,110 @@ FORMS = {
 }
 
 
-SHIPPED = ("cmsa_refshapes", "cmsa_refshapes_taught_maps", "magnet_refshapes", "alignformer_refshapes")  # of pictures
+SHIPPED = ("cmsa_refshapes", "cmsa_refshapes_taught_maps", "magnet_refshapes", "alignformer_refshapes")  # for images
 SHIPPED_VIDEO = "cmsa_refshapes_video"
 POINTING = {"cmsa_refshapes": "pointing", "cmsa_refshapes_taught_maps": "pointing_taught_maps"}
 VIDEO_SPLITS = ("val", "test")
 SHARES = (0.1, 0.3)  # of train, where less data was tried
 KINDS = ("direction", "turn", "stop", "still", "size", "pass", "attribute", "position")
+HEADLINES = {  # system and data set -> shipped checkpoint, row at one budget, what the papers or releases do not give
+    ("CMSA + GMLF, Ye et al., CVPR 2019", "RefShapes"): ("cmsa_refshapes", "CMSA", "the gate layer of GMLF"),
+    ("MagNet, Chng et al., CVPR 2024", "RefShapes"): (
+        "magnet_refshapes",
+        "MagNet",
+        "Mask Grounding and the alignment loss: no training code was released",
+    ),
+    ("AlignFormer, Wei et al., 2023", "RefShapes"): (
+        "alignformer_refshapes",
+        "AlignFormer",
+        "the contrastive loss; that the network is that of the later release, LGFormer",
+    ),
+    ("CMSA + CFSA, after Ye et al., TPAMI 2021", "RefShapes-Video"): (
+        "cmsa_refshapes_video",
+        "",
+        "cross-frame self-attention (CFSA): the equations were not at hand",
+    ),
+}
 
 
 def main(score: bool = True, only: str | None = None) -> None:
-    """Score, store, and rewrite the blocks between the marks in README.md.
+    """Score, store, and rewrite the tables between the marks.
 
     Args:
         score: False takes the scores of the last time.
         only: score this checkpoint only.
     """
     for name in (*SHIPPED, SHIPPED_VIDEO):
-        there = (checkpoints_dir() / name).is_dir()  # one has its place here before it has been trained
+        there = (checkpoints_dir() / name).is_dir()  # a name may stand here before its checkpoint has been trained
         if score and (only == name or (only is None and there)):
             score_shipped(name)
+    write_cards()
+    write_page(results_dir() / "README.md")
+    if text := headlines():
+        write_block(PROJECT / "README.md", "headlines", text)
+
+
+def write_cards() -> None:
+    """The tables in the model cards of the shipped checkpoints."""
     for name in SHIPPED:
         if scores := read(name):
-            write_block(checkpoints_dir() / name / "README.md", "results", shipped(scores))
+            write_block(card(name), "results", shipped(scores))
+    if scores := read(SHIPPED_VIDEO):
+        write_block(card(SHIPPED_VIDEO), "results", shipped_video(scores))
     if hidden := read("magnet_recovery"):
         text = recovery_table({"hidden word": {"0": hidden["recovery"]}})
-        write_block(checkpoints_dir() / "magnet_refshapes" / "README.md", "hidden words", text)
+        write_block(card("magnet_refshapes"), "hidden words", text)
     if gathered := read("alignformer_gathering"):
         text = gathering_table({"gathering": {"all of val": {"0": gathered["gathering"]}}})
-        write_block(checkpoints_dir() / "alignformer_refshapes" / "README.md", "gathering", text)
-    parts = [shipped(read(SHIPPED[0]))]
-    if controls := read("controls"):
-        parts.append(by_control(controls))
-    if fusions := read("fusions"):
-        parts.append(by_fusion(fusions))
-    write_block(PROJECT / "README.md", "results", "\n\n".join(parts))
+        write_block(card("alignformer_refshapes"), "gathering", text)
+
+
+def write_page(page: Path) -> None:
+    """The tables of data/results/README.md whose JSON files are there."""
+    tables = {
+        "shipped": (shipped, SHIPPED[0]),
+        "controls": (by_control, "controls"),
+        "fusions": (by_fusion, "fusions"),
+        "grounding": (where_table, "magnet"),
+        "gathering": (gathering_table, "alignformer"),
+        "video": (video, "video"),
+        "speed": (speed, "cmsa_speed"),
+        "frames": (against_frames, "cfsa_speed"),
+    }
+    for block, (table_of, name) in tables.items():
+        if found := read(name):
+            write_block(page, block, table_of(found))
     if compared := [found for name in ("magnet", "alignformer") if (found := read(name))]:
-        write_block(PROJECT / "README.md", "systems", by_system(compared, read("system_times")))
-    if grounded := read("magnet"):
-        write_block(PROJECT / "README.md", "grounding", where_table(grounded))
+        write_block(page, "systems", by_system(compared, read("system_times")))
     less = {f"{100 * share:.0f} % of train": found for share in SHARES if (found := read(f"magnet-{share}"))}
-    if less and grounded:
-        write_block(PROJECT / "README.md", "less data", by_share(less | {"all": grounded}))
-    if grouped := read("alignformer"):
-        write_block(PROJECT / "README.md", "gathering", gathering_table(grouped))
+    if less and (everything := read("magnet")):
+        write_block(page, "less data", by_share(less | {"all": everything}))
     if all(map(read, POINTING.values())):
-        write_block(PROJECT / "README.md", "pointing", pointing())
-    if measured := read("cmsa_speed"):
-        text = speed(measured)
-        if network := read("cmsa_network"):
-            text += "\n\n" + profile(network)
-        write_block(PROJECT / "README.md", "speed", text)
-    if videos := read("video"):
-        shipped_scores = shipped_video(read(SHIPPED_VIDEO))
-        write_block(checkpoints_dir() / SHIPPED_VIDEO / "README.md", "results", shipped_scores)
-        write_block(PROJECT / "README.md", "video", "\n\n".join([video(videos), shipped_scores]))
-    if frames := read("cfsa_speed"):
-        write_block(PROJECT / "README.md", "frames", against_frames(frames))
+        write_block(page, "pointing", pointing())
+
+
+def headlines() -> str | None:
+    """The README's table: one row per system, its shipped checkpoint and, where there is one, its row at one budget.
+
+    None if a result is missing.
+    """
+    compared = [found for name in ("magnet", "alignformer") if (found := read(name))]
+    at_one_budget = {name: by_seed for found in compared for name, by_seed in found["rows"].items()}
+    lines = ["| system | what is ours in it | shipped: mIoU, val | one budget: mIoU, val |", "|---|---|---|---|"]
+    for (name, data), (checkpoint, row, ours) in HEADLINES.items():
+        if (scores := read(checkpoint)) is None:
+            return None
+        runs = list(at_one_budget.get(row, {}).values())
+        budget = f"{spread([run['val']['mIoU'] for run in runs])}, {len(runs)} seeds" if runs else ""
+        val = scores["val"]
+        one = f"{val['mIoU']:.3f}, N = {val['N']:,}, seed {val['seed']}"
+        lines.append(f"| [{name}](data/checkpoints/{checkpoint}/README.md) on {data} | {ours} | {one} | {budget} |")
+    return "\n".join(lines)
+
+
+def card(name: str) -> Path:
+    """The model card of a shipped checkpoint."""
+    return checkpoints_dir() / name / "README.md"
 
 
 def read(name: str) -> dict | None:
@@ -103,7 +150,7 @@ def read(name: str) -> dict | None:
 
 
 def score_shipped(name: str) -> None:
-    """All splits; of pictures also val with the two controls of the expression."""
+    """All splits; for images also val with the two controls of the expression."""
     checkpoint = checkpoints_dir() / name
     if name == SHIPPED_VIDEO:
         results = {s: evaluate_checkpoint(checkpoint, "refshapes_video", s, device="cpu") for s in VIDEO_SPLITS}
@@ -124,12 +171,12 @@ def shipped(results: dict) -> str:
         lines.append(f"| {split} | " + " | ".join(cells) + " |")
     about = results["val"]
     notes = f"{about['parameters']:,} parameters, seed {about['seed']}, one run. {where(about)} "
-    notes += "In the last two rows every expression is hidden (blank) or that of another object of its picture (other)."
+    notes += "In the last two rows every expression is hidden (blank) or that of another object of the image (other)."
     return "\n".join(lines) + "\n\n" + "\n".join(textwrap.wrap(notes, 118))
 
 
 def pointing() -> str:
-    """The Markdown table of the pointing game: the shipped network, and the same after its maps were taught."""
+    """The Markdown table of the pointing game: the shipped network, and the same with supervised word maps."""
     lines = [
         "| the maximum of a word's map lies on what the word is true of | c3 | c4 | c5 | mIoU, val |",
         "|---" * 5 + "|",
@@ -140,8 +187,8 @@ def pointing() -> str:
         lines.append(f"| {name} | {' | '.join(cells)} | {read(name)['val']['mIoU']:.3f} |")
     row = scores["c5"]["all"]
     lines += [
-        f"| by chance in the picture | {' | '.join([format(row['chance'], '.3f')] * 3)} | |",
-        f"| by chance on an object | {' | '.join([format(row['object_chance'], '.3f')] * 3)} | |",
+        f"| chance, anywhere in the image | {' | '.join([format(row['chance'], '.3f')] * 3)} | |",
+        f"| chance, on any object | {' | '.join([format(row['object_chance'], '.3f')] * 3)} | |",
     ]
     count = read(stored)["pointing"]["val"]["expressions"]
     notes = f"Val, {count:,} expressions, {row['N']:,} words. {where(read(stored))}"
@@ -149,7 +196,7 @@ def pointing() -> str:
 
 
 def shipped_video(results: dict) -> str:
-    """The Markdown tables of the shipped network for clips: overall, and mIoU by the kind of sentence."""
+    """The Markdown tables of the shipped network for clips: overall, and mIoU by kind of expression."""
     columns = ("N", "oIoU", "mIoU", "P@0.5", "P@0.9", "mAP")
     lines = [f"| shipped checkpoint | {' | '.join(columns)} | mIoU, motion | mIoU, others |"]
     lines.append("|---" * (len(columns) + 3) + "|")
@@ -169,14 +216,16 @@ def shipped_video(results: dict) -> str:
 def video(result: dict) -> str:
     """The Markdown table of CFSA and its controls."""
     notes = (
-        f"Each trained for {result['steps']:,} steps of 48 sentences from the shipped image network with its backbone "
-        f"fixed; scored on {result['split']}, mean and standard deviation over the seeds. {where(result)}"
+        f"Each trained for {result['steps']:,} steps of 48 expressions from the shipped network for images with its "
+        f"backbone fixed; scored on {result['split']}, mean and standard deviation over the seeds. {where(result)}"
     )
-    return "\n".join([by_sight(result), "", *textwrap.wrap(notes, 118)])
+    text = "\n".join([by_sight(result), "", *textwrap.wrap(notes, 118)])
+    scores = read(SHIPPED_VIDEO)
+    return f"{text}\n\n{shipped_video(scores)}" if scores else text
 
 
 def against_frames(result: dict) -> str:
-    """The Markdown table of what frames cost."""
+    """The Markdown table of what more frames cost."""
     size = result["size"]
     notes = (
         f"One target frame, {size['side']} x {size['side']} regions, width {size['dim']}, {size['heads']} heads. No T "
@@ -187,23 +236,22 @@ def against_frames(result: dict) -> str:
 
 def by_control(controls: dict) -> str:
     """The Markdown table of the controls."""
-    return (
-        f"What reads the sentence? Controls, each trained for {controls['steps']:,} steps of 32 expressions with seed "
-        f"{controls['seed']}, one run each:\n\n{table(controls)}\n\n{where(controls)}"
+    notes = (
+        f"Each trained for {controls['steps']:,} steps of 32 expressions with seed {controls['seed']}, one run each. "
+        f"{where(controls)}"
     )
+    return "\n".join([table(controls), "", *textwrap.wrap(notes, 118)])
 
 
 def by_fusion(fusions: dict) -> str:
     """The Markdown table of the ways to fuse the levels."""
     seeds = len(next(iter(fusions["rows"].values())))
-    told = "one run each" if seeds == 1 else f"mean and standard deviation over {seeds} seeds"
+    runs = "one run each" if seeds == 1 else f"mean and standard deviation over {seeds} seeds"
     notes = (
         f"Each trained for {fusions['steps']:,} steps of 32 expressions on the backbone of the shipped network, which "
-        f"stays fixed; {told}. {where(fusions)}"
+        f"stays fixed; {runs}. {where(fusions)}"
     )
-    return "\n".join(
-        ["Do gates pay? Other ways to fuse the levels:", "", by_row(fusions), "", *textwrap.wrap(notes, 118)]
-    )
+    return "\n".join([by_row(fusions), "", *textwrap.wrap(notes, 118)])
 
 
 def by_system(results: list[dict], times: dict | None) -> str:
@@ -227,7 +275,7 @@ def by_system(results: list[dict], times: dict | None) -> str:
     )
     if times:
         notes += (
-            f" Times: a training step of 32 expressions and the mask of one sentence, on the CPU, all rows in turn, "
+            f" Times: a training step of 32 expressions and the mask of one expression, on the CPU, all rows in turn, "
             f"median of {times['rounds']} rounds. {where(times)}"
         )
     return "\n".join([*lines, "", *textwrap.wrap(notes, 118)])
@@ -287,7 +335,9 @@ def speed(results: dict) -> str:
     for row in results["precision"]:
         pairs = [f"{row[f'{form}_value']:.1e}, {row[f'{form}_gradient']:.1e}" for form in ("literal", "rank_n")]
         table_of_errors.append(f"| {row['spread']:,} | " + " | ".join(pairs) + " |")
-    return "\n".join([*lines, "", *textwrap.wrap(notes, 118), "", *table_of_errors])
+    text = "\n".join([*lines, "", *textwrap.wrap(notes, 118), "", *table_of_errors])
+    network = read("cmsa_network")
+    return f"{text}\n\n{profile(network)}" if network else text
 
 
 def profile(network: dict) -> str:
@@ -302,10 +352,13 @@ def profile(network: dict) -> str:
 
 
 def write_block(path: Path, name: str, text: str) -> None:
-    """Replace what stands between the marks of that name."""
+    """Replace what stands between the marks of that name; they must be there."""
     begin, end = f"<!-- {name}: written by benchmarks/results.py -->", f"<!-- end of {name} -->"
     block = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    path.write_text(block.sub(lambda _: f"{begin}\n{text}\n{end}", path.read_text()))
+    page = path.read_text(encoding="utf-8")
+    if not block.search(page):
+        raise SystemExit(f"{path} has no marks for {name!r}: add {begin} and {end}.")
+    path.write_text(block.sub(lambda _: f"{begin}\n{text}\n{end}", page), encoding="utf-8", newline="\n")
     print(text)
 
 

@@ -6,7 +6,7 @@
 Every row has the same steps, batches and learning rate, and begins with the weights of the shipped image network, whose
 backbone stays fixed; two rows are trained again with twice the steps. "motion" are the kinds of sentences that the
 centre frame cannot answer. Training goes on where it stopped; results go to data/results/video.json, and
-``benchmarks/results.py`` puts the table into README.md.
+``benchmarks/results.py`` puts the table into data/results/README.md.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Video:
 def table(result: dict) -> str:
     """Mean and, over several seeds, the standard deviation of mIoU as a Markdown table."""
     lines = [
-        "| mIoU | seeds | parameters | motion | the other sentences |",
+        "| mIoU | seeds | parameters | motion | other expressions |",
         "|---|---|---|---|---|",
     ]
     for name, by_seed in result["rows"].items():

@@ -7,7 +7,8 @@ the attended value, and the module returns the mean over the words of W_o attend
 At 40x40 regions and 20 words the softmax has 32,000 keys for each of 32,000 queries. But W f is a sum of a part that
 knows only the region and a part that knows only the word, so the softmax is a product and the same numbers
 cost one ordinary attention over regions: ``factorised_attention``. ``literal_attention`` is the equation as written;
-the tests hold the two together. As far as we know the factorisation is new.
+the tests compare the two. The identity is old (product-key memories, span scoring, graph attention, the
+concatenation form of non-local networks); that Eq. 1-4 are exactly of this form we have not found written down.
 
 What we decided where the paper is silent: padded words and regions are masked; biases sit where they can act (a bias
 of the keys shifts all scores of a query alike, a bias of the values is a second bias of W_o); Xavier initialisation
