@@ -116,7 +116,7 @@ def before_and_after(checkpoint: Path, samples: int) -> dict:
     """AUC of a trained network, and of one that begins as its training began; by centre."""
     after = load_checkpoint(checkpoint)
     torch.manual_seed(after.config["record"]["experiment"]["optim"]["seed"])
-    before = build_model(after.model.config).eval()
+    before = build_model(after.model.config, len(after.tokenizer)).eval()
     batches = val_batches(after.tokenizer, after.image_size, samples)
     return {"before": gathering(before, batches), "after": gathering(after.model, batches)}
 

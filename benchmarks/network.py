@@ -13,7 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import tyro
@@ -130,8 +130,8 @@ class Network:
     def run(self) -> None:
         """Measure, print, write."""
         torch.manual_seed(0)
-        config = CMSANetConfig.paper(VOCABULARY) if self.frames == 1 else PRESETS["cmsa_a2d"]().model
-        model = build_model(replace(config, vocabulary_size=VOCABULARY), fetch_weights=False).to(self.device).train()
+        config = CMSANetConfig.paper() if self.frames == 1 else PRESETS["cmsa_a2d"]().model
+        model = build_model(config, VOCABULARY, fetch_weights=False).to(self.device).train()
         result = self.shares(model) if self.device == "cpu" else {"training": self.rates(model)}
         about = {"machine": describe_machine(self.device), "versions": versions(), "commit": git_commit()}
         clips = {} if self.frames == 1 else {"frames": self.frames}

@@ -115,16 +115,10 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
     folder = _whole(Path(folder))
     config = _read_config(folder)
     try:
-        model_config = config_from_dict(config["model"])
         tokenizer = TOKENIZERS[config["tokenizer"]](config["vocabulary"], config["max_words"])
+        model = build_model(config_from_dict(config["model"]), len(tokenizer), fetch_weights=False)
     except RefsegError as error:
         raise RefsegError(f"{folder / CONFIG} cannot be used. {error}") from error
-    if model_config.vocabulary_size != len(tokenizer):
-        raise RefsegError(
-            f"{folder / CONFIG} is damaged (a model of {model_config.vocabulary_size} words, a vocabulary of "
-            f"{len(tokenizer)}): copy the checkpoint again."
-        )
-    model = build_model(model_config, fetch_weights=False)
     weights = _read_tensors(folder / WEIGHTS)
     try:
         model.load_state_dict(weights)
@@ -187,7 +181,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise RefsegError(
             f"There is no checkpoint in {folder}: a checkpoint is a folder with {CONFIG} and {WEIGHTS} in it."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RefsegError(f"{folder / CONFIG} is damaged ({error}): copy the checkpoint again.") from error
     if not isinstance(config, dict) or "format" not in config:
         raise RefsegError(f"{folder / CONFIG} is not the config of a refseg checkpoint: name another folder.")

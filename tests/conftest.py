@@ -62,7 +62,7 @@ def tiny_experiment(tiny_refshapes):
     from refseg.training.presets import DataConfig, Experiment, OptimConfig
 
     model = replace(
-        CMSANetConfig.lesson(0),
+        CMSANetConfig.lesson(),
         backbone=SmallBackboneConfig(channels=(4, 4, 6, 6, 8)),
         text=ContextualWordsConfig(dim=8),
         cross_modal=CMSAConfig(dim=8),
@@ -81,7 +81,7 @@ def tiny_checkpoint(tiny_experiment, tmp_path) -> Path:
     from refseg.training.loop import build_data
 
     _, _, tokenizer = build_data(tiny_experiment.data)
-    model = build_model(replace(tiny_experiment.model, vocabulary_size=len(tokenizer)))
+    model = build_model(tiny_experiment.model, len(tokenizer))
     save_checkpoint(tmp_path / "tiny", model, tokenizer, tiny_experiment.data.image_size)
     return tmp_path / "tiny"
 
@@ -99,7 +99,7 @@ def tiny_grounded(tiny_experiment, tmp_path) -> Path:
 
     _, _, tokenizer = build_data(tiny_experiment.data)
     backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
-    model = build_model(replace(MagNetConfig.lesson(len(tokenizer)), backbone=backbone))
+    model = build_model(replace(MagNetConfig.lesson(), backbone=backbone), len(tokenizer))
     objective = MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2, semantics=1.0)
     record = {"experiment": describe(replace(tiny_experiment, model=model.config, objective=objective))}
     folder = tmp_path / "grounded"
@@ -121,7 +121,7 @@ def tiny_alignformer(tiny_experiment, tmp_path) -> Path:
 
     _, _, tokenizer = build_data(tiny_experiment.data)
     backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
-    model = build_model(replace(AlignFormerConfig.lesson(len(tokenizer)), backbone=backbone))
+    model = build_model(replace(AlignFormerConfig.lesson(), backbone=backbone), len(tokenizer))
     save_checkpoint(tmp_path / "alignformer", model, tokenizer, 48)
     return tmp_path / "alignformer"
 

@@ -84,7 +84,7 @@ def test_the_network_for_clips_is_timed_as_a_whole(monkeypatch, tmp_path, capsys
 def test_the_literal_network_is_the_same_network(monkeypatch):
     network = load("network", monkeypatch)
     torch.manual_seed(0)
-    model = network.build_model(network.CMSANetConfig.lesson(network.VOCABULARY)).eval()
+    model = network.build_model(network.CMSANetConfig.lesson(), network.VOCABULARY).eval()
     batch = network.make_batch(2, 40, 3)
     with torch.no_grad():
         ours = model(batch).mask_logits

@@ -202,7 +202,9 @@ def test_a_broken_picture_stops_a_training_with_one_line(
 
 def test_a_checkpoint_of_another_config(predict, tiny_checkpoint, tiny_experiment, tmp_path):
     loaded = load_checkpoint(tiny_checkpoint)
-    other = build_model(replace(loaded.model.config, fusion=replace(loaded.model.config.fusion, dim=6)))
+    other = build_model(
+        replace(loaded.model.config, fusion=replace(loaded.model.config.fusion, dim=6)), len(loaded.tokenizer)
+    )
     save_checkpoint(tmp_path / "other", other, loaded.tokenizer, 32)
     shutil.copy(tmp_path / "other" / "model.safetensors", tiny_checkpoint)
     assert_one_line(predict(), "do not fit the config")

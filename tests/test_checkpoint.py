@@ -28,7 +28,7 @@ def tokenizer():
 
 @pytest.fixture
 def model(tiny_experiment, tokenizer):
-    return build_model(replace(tiny_experiment.model, vocabulary_size=len(tokenizer)))
+    return build_model(tiny_experiment.model, len(tokenizer))
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def first_weight(model):
 
 def test_weights_go_over_by_name_and_vectors_by_word(saved, model, tiny_experiment):
     other = WordVocabulary(["moving", "the", "red"])
-    config = replace(tiny_experiment.model, vocabulary_size=len(other), temporal=CFSAConfig(dim=6, heads=2))
-    begun = build_model(config)
+    config = replace(tiny_experiment.model, temporal=CFSAConfig(dim=6, heads=2))
+    begun = build_model(config, len(other))
     fresh = begun.text.table.weight.detach().clone()
     left = begin_with(begun, other, saved)
     given, own = model.state_dict(), begun.state_dict()
@@ -68,7 +68,7 @@ def test_weights_go_over_by_name_and_vectors_by_word(saved, model, tiny_experime
 
 
 def test_only_the_parts_that_are_named_go_over(saved, model, tokenizer):
-    begun = build_model(model.config)
+    begun = build_model(model.config, len(tokenizer))
     fresh = {name: weight.clone() for name, weight in begun.state_dict().items()}
     left = begin_with(begun, tokenizer, saved, parts=("backbone",))
     given, own = model.state_dict(), begun.state_dict()
@@ -90,7 +90,7 @@ def test_nothing_to_begin_with_is_an_error(saved, tokenizer):
 def test_a_loaded_model_predicts_the_same(tmp_path, tiny_experiment):
     val = build_dataset("refshapes", "val", build_transform(32))
     tokenizer = WordVocabulary.build(val.expressions)
-    model = build_model(replace(tiny_experiment.model, vocabulary_size=len(tokenizer)))
+    model = build_model(tiny_experiment.model, len(tokenizer))
     batch = Collate(tokenizer)([val[i] for i in range(5)])
     with torch.no_grad():
         model(batch)  # in train mode: BatchNorm's statistics are no longer the first ones
@@ -137,8 +137,8 @@ def test_shared_and_strided_weights_can_be_stored(tmp_path, model, tokenizer):
 def test_loading_asks_nobody_for_pretrained_weights(tmp_path, tiny_experiment, tokenizer, monkeypatch):
     """The checkpoint holds them: neither the network nor the file they once came from is needed."""
     backbone = ResNet101BackboneConfig(layers=(1, 1, 1, 1))
-    config = replace(tiny_experiment.model, backbone=backbone, vocabulary_size=len(tokenizer))
-    save_checkpoint(tmp_path / "a", build_model(config), tokenizer, 32)
+    config = replace(tiny_experiment.model, backbone=backbone)
+    save_checkpoint(tmp_path / "a", build_model(config, len(tokenizer)), tokenizer, 32)
     stored = json.loads((tmp_path / "a" / CONFIG).read_text())["model"]
     stored["backbone"]["weights"] = "gone.safetensors"
     change(tmp_path / "a", model=stored)
@@ -356,7 +356,7 @@ def test_a_word_twice_in_the_vocabulary(saved):
 
 def test_a_vocabulary_of_another_length(saved):
     change(saved, vocabulary=[*WORDS, "extra"])
-    assert "a model of 5 words, a vocabulary of 6" in refusal(saved)
+    assert "do not fit the config beside them" in refusal(saved)
 
 
 def test_an_unknown_model(saved):
@@ -368,8 +368,8 @@ def test_an_unknown_model(saved):
 
 
 def test_weights_of_another_config(saved, tmp_path, tiny_experiment, tokenizer):
-    model = replace(tiny_experiment.model, vocabulary_size=len(tokenizer))
-    other = build_model(replace(model, head=replace(model.head, dim=6)))
+    model = tiny_experiment.model
+    other = build_model(replace(model, head=replace(model.head, dim=6)), len(tokenizer))
     save_checkpoint(tmp_path / "other", other, tokenizer, 32)
     (tmp_path / "other" / WEIGHTS).replace(saved / WEIGHTS)
     assert "do not fit the config beside them" in refusal(saved) and "head." in refusal(saved)

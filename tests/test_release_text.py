@@ -53,7 +53,7 @@ def test_what_is_no_vocabulary_of_the_release_is_refused(tmp_path):
 
 def test_a_checkpoint_keeps_its_kind_of_tokenizer(tmp_path, vocabulary_file, tiny_checkpoint):
     vocabulary, _ = ReleaseVocabulary.from_file(vocabulary_file, max_words=7)
-    model = build_model(CMSANetConfig.lesson(len(vocabulary)))
+    model = build_model(CMSANetConfig.lesson(), len(vocabulary))
     save_checkpoint(tmp_path / "saved", model, vocabulary, 32)
     tokenizer = load_checkpoint(tmp_path / "saved").tokenizer
     assert type(tokenizer) is ReleaseVocabulary and tokenizer.words == vocabulary.words and tokenizer.max_words == 7

@@ -88,7 +88,7 @@ def test_the_answer_does_not_depend_on_sharing(tiny_experiment):
     shared = Collate(tokenizer)([val[i] for i in (5, 0, 1, 4, 2, 3, 9)])
     assert len(shared.distinct_images()[0]) < len(shared)
     alone = replace(shared, image_ids=[str(i) for i in range(len(shared))])
-    model = build_model(replace(tiny_experiment.model, vocabulary_size=len(tokenizer))).eval()
+    model = build_model(tiny_experiment.model, len(tokenizer)).eval()
     with torch.inference_mode():
         one, other = model(shared), model(alone)
         assert torch.allclose(one.mask_logits, other.mask_logits, atol=1e-5)

@@ -58,15 +58,15 @@ def convert_cmsa_release(
         checkpoint: the name that its .index and .data files begin with.
         vocabulary: the vocabulary file it was trained with, e.g. vocabulary_Gref.txt.
         out: folder to write.
-        config: other widths than those of the release; its vocabulary_size is set here.
+        config: other widths than those of the release.
 
     Raises:
         RefsegError: a file is missing or damaged, or the checkpoint is of another network or vocabulary.
     """
     tokenizer, lines = ReleaseVocabulary.from_file(vocabulary)
     if config is None:
-        config = replace(CMSANetConfig.release(0), backbone=DeepLabBackboneConfig())
-    model = build_model(replace(config, vocabulary_size=len(tokenizer)), fetch_weights=False)
+        config = replace(CMSANetConfig.release(), backbone=DeepLabBackboneConfig())
+    model = build_model(config, len(tokenizer), fetch_weights=False)
     source = TensorFlowCheckpoint(checkpoint)
     names = release_names(model)
     unused = [name for name in source.variables if name not in names.values() and not _of_training(name)]
@@ -202,14 +202,13 @@ def convert_magnet_release(
         checkpoint: the file of the release, as ``torch.save`` wrote it.
         vocabulary: of bert-base-uncased, see ``WordPieces.from_pretrained``.
         out: folder to write.
-        config: other widths than those of the release; its vocabulary_size is set here.
+        config: other widths than those of the release.
 
     Raises:
         RefsegError: the file is missing, damaged, of another network, or holds what could run code.
     """
     tokenizer = WordPieces.from_pretrained(vocabulary)
-    config = replace(config or MagNetConfig.release(), vocabulary_size=len(tokenizer))
-    model = build_model(config, fetch_weights=False)
+    model = build_model(config or MagNetConfig.release(), len(tokenizer), fetch_weights=False)
     source, names = _read_released(checkpoint), magnet_release_names(model)
     taken = {name for name, _ in names.values()}
     unused = [name for name in source if name not in taken and not NO_MASK_DEPENDS_ON.match(name)]

@@ -1,39 +1,38 @@
-"""The models, by the class of their config; ``config`` turns configs into JSON and back."""
+"""The models. A model's config says which parts it has, and builds it; ``serialise`` turns it into JSON and back."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from torch import nn
-
 from refseg.errors import RefsegError
 from refseg.models.alignformer import AlignFormer, AlignFormerConfig
+from refseg.models.base import ModelConfig, ReferringModel
 from refseg.models.cmsa_net import CMSANet, CMSANetConfig
 from refseg.models.magnet import MagNet, MagNetConfig
 
-MODELS: dict[type, type[nn.Module]] = {
-    CMSANetConfig: CMSANet,
-    MagNetConfig: MagNet,
-    AlignFormerConfig: AlignFormer,
-}
+__all__ = [
+    "AlignFormer",
+    "AlignFormerConfig",
+    "CMSANet",
+    "CMSANetConfig",
+    "MagNet",
+    "MagNetConfig",
+    "ModelConfig",
+    "ReferringModel",
+    "build_model",
+]
 
 
-def build_model(config: object, fetch_weights: bool = True) -> nn.Module:
+def build_model(config: ModelConfig, vocabulary_size: int, fetch_weights: bool = True) -> ReferringModel:
     """The model that ``config`` describes, with fresh weights.
 
     Args:
-        config: an instance of one of the classes in ``MODELS``.
-        fetch_weights: False leaves the pretrained weights of backbone and text away, because a checkpoint follows that
+        config: of one of the models, e.g. ``CMSANetConfig.lesson()``.
+        vocabulary_size: number of token ids, the length of the tokenizer.
+        fetch_weights: False omits the pretrained weights of backbone and text, because a checkpoint follows that
             holds them all: loading it then needs neither the network nor the original file.
 
     Raises:
-        RefsegError: no model belongs to this config.
+        RefsegError: ``config`` is not the config of a model.
     """
-    if type(config) not in MODELS:
-        known = ", ".join(kind.__name__ for kind in MODELS)
-        raise RefsegError(f"No model belongs to a {type(config).__name__}: build_model takes one of {known}.")
-    for name in ("backbone", "text"):
-        part = getattr(config, name)
-        if not fetch_weights and getattr(part, "weights", None) is not None:
-            config = replace(config, **{name: replace(part, weights=None)})
-    return MODELS[type(config)](config)
+    if not isinstance(config, ModelConfig):
+        raise RefsegError(f"A {type(config).__name__} does not describe a model: build_model takes a ModelConfig.")
+    return (config if fetch_weights else config.without_weights()).build(vocabulary_size)

@@ -16,36 +16,37 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from refseg.models.backbones import LEVELS, HalvingBackboneConfig, SwinConfig
+from refseg.models.backbones import LEVELS, BackboneConfig, HalvingBackboneConfig, SwinConfig
+from refseg.models.base import ModelConfig, ReferringModel
 from refseg.models.blocks.attention import l2_normalize, masked_mean
 from refseg.models.blocks.deformable_pixel_decoder import DeformableConfig
 from refseg.models.blocks.language_guided_pixel_decoder import DecoderWordsConfig, LanguageGuidedPixelDecoder
 from refseg.models.blocks.prototype_generator import PrototypeConfig, PrototypeGenerator
 from refseg.models.blocks.vlba import Met, VisionLanguageBidirectionalAttention, VLBAConfig
 from refseg.models.cmsa_net import regions_with_pixels
-from refseg.models.magnet import BERT_PIECES, STAGED_BACKBONES
-from refseg.models.text import STAGED_TEXTS, BertWordsConfig, TransformerWordsConfig
+from refseg.models.text import BertWordsConfig, StagedTextConfig, TransformerWordsConfig
 from refseg.types import Prediction, RefBatch
 
 
-@dataclass
-class AlignFormerConfig:
+@dataclass(frozen=True)
+class AlignFormerConfig(ModelConfig):
     """Which part stands in which place; the class of each part's config chooses the part."""
 
-    vocabulary_size: int
-    backbone: HalvingBackboneConfig | SwinConfig
-    text: TransformerWordsConfig | BertWordsConfig
+    backbone: BackboneConfig
+    text: StagedTextConfig
     vlba: VLBAConfig
     pixel_decoder: DeformableConfig
     decoder_words: DecoderWordsConfig | None  # None: the pixel decoder does not look at the words
     generator: PrototypeConfig
     upsampling: int = 1  # pixels are finer than the finest level, by that factor (ours, for the lessons)
 
+    def build(self, vocabulary_size: int) -> AlignFormer:
+        return AlignFormer(self, vocabulary_size)
+
     @classmethod
-    def lesson(cls, vocabulary_size: int) -> AlignFormerConfig:
+    def lesson(cls) -> AlignFormerConfig:
         """About a million parameters: trains from scratch at 96 px on two CPU cores."""
         return cls(
-            vocabulary_size,
             HalvingBackboneConfig(),
             TransformerWordsConfig(normalized=True),  # else words grow, and attention gives all to one from the start
             VLBAConfig(),
@@ -56,17 +57,13 @@ class AlignFormerConfig:
         )
 
     @classmethod
-    def paper(
-        cls, vocabulary_size: int = BERT_PIECES, swin_weights: str | None = None, bert_weights: str | None = None
-    ) -> AlignFormerConfig:
+    def paper(cls, swin_weights: str | None = None, bert_weights: str | None = None) -> AlignFormerConfig:
         """Swin-B and BERT-base at the released widths, for 480 px and 20 word pieces.
 
         Args:
-            vocabulary_size: number of word pieces.
             swin_weights, bert_weights: see ``SwinConfig`` and ``BertWordsConfig``; None begins at random.
         """
         return cls(
-            vocabulary_size,
             SwinConfig(weights=swin_weights),
             BertWordsConfig(weights=bert_weights),
             VLBAConfig(),
@@ -86,7 +83,7 @@ class Stage(NamedTuple):
     met: Met
 
 
-class AlignFormer(nn.Module):
+class AlignFormer(ReferringModel):
     """A picture and an expression in, mask logits out.
 
     ``visual_channels`` has the widths of those entries of the trace that say what is seen where and can still learn it,
@@ -94,13 +91,14 @@ class AlignFormer(nn.Module):
 
     Args:
         config: the parts.
+        vocabulary_size: number of token ids.
     """
 
-    def __init__(self, config: AlignFormerConfig):
+    def __init__(self, config: AlignFormerConfig, vocabulary_size: int):
         super().__init__()
         self.config = config
-        self.backbone = STAGED_BACKBONES[type(config.backbone)](config.backbone)
-        self.text = STAGED_TEXTS[type(config.text)](config.text, config.vocabulary_size)
+        self.backbone = config.backbone.build()
+        self.text = config.text.build(vocabulary_size)
         widths, words, last = self.backbone.channels, self.text.channels, LEVELS[-1]
         self.vlba = nn.ModuleDict(
             {

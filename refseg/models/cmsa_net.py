@@ -16,45 +16,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg.models.backbones import BACKBONES, DeepLabBackboneConfig, ResNet101BackboneConfig, SmallBackboneConfig
+from refseg.models.backbones import BackboneConfig, ResNet101BackboneConfig, SmallBackboneConfig
+from refseg.models.base import ModelConfig, ReferringModel
 from refseg.models.blocks.attention import masked_mean, mutual_information
-from refseg.models.blocks.cfsa import TEMPORAL, CFSAConfig, FrameMeanConfig, at_target
-from refseg.models.blocks.cmsa import CROSS_MODAL, CMSAConfig, ConcatenationMeanConfig
-from refseg.models.blocks.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig, ReleaseCrossModalSelfAttention
-from refseg.models.blocks.mask_head import HEADS, MaskHeadConfig, ReleaseMaskHeadConfig, SkipMaskHeadConfig
-from refseg.models.fusion import FUSIONS, AnyFusionConfig, GMLFConfig, ReleaseGMLFConfig
-from refseg.models.text import (
-    TEXT_ENCODERS,
-    ContextualWordsConfig,
-    SentenceVectorConfig,
-    WordEmbeddingConfig,
-)
+from refseg.models.blocks.cfsa import TemporalConfig, at_target
+from refseg.models.blocks.cmsa import CMSAConfig, CrossModalConfig
+from refseg.models.blocks.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig
+from refseg.models.blocks.mask_head import HeadConfig, MaskHeadConfig, ReleaseMaskHeadConfig, SkipMaskHeadConfig
+from refseg.models.fusion import FusionConfig, GMLFConfig, ReleaseGMLFConfig
+from refseg.models.text import ContextualWordsConfig, TextConfig, WordEmbeddingConfig
 from refseg.types import Prediction, RefBatch
 
 LEVELS = ("c3", "c4", "c5")
 
 
-@dataclass
-class CMSANetConfig:
+@dataclass(frozen=True)
+class CMSANetConfig(ModelConfig):
     """Which part stands in which place; the class of each part's config chooses the part."""
 
-    vocabulary_size: int
-    backbone: SmallBackboneConfig | ResNet101BackboneConfig | DeepLabBackboneConfig
-    text: WordEmbeddingConfig | ContextualWordsConfig | SentenceVectorConfig
-    cross_modal: CMSAConfig | ConcatenationMeanConfig | CMSAReleaseLevelsConfig
-    fusion: AnyFusionConfig
-    head: MaskHeadConfig | ReleaseMaskHeadConfig | SkipMaskHeadConfig
+    backbone: BackboneConfig
+    text: TextConfig
+    cross_modal: CrossModalConfig
+    fusion: FusionConfig
+    head: HeadConfig
     c5_dim: int | None = None  # width to which C5 is projected before the attention; the release: 1000
     normalize_levels: bool = False  # BatchNorm behind the 1x1 convolution of each level (ours: small nets learn faster)
-    temporal: CFSAConfig | FrameMeanConfig | None = (
-        None  # what looks across the frames of a clip; None: target frame only
-    )
+    temporal: TemporalConfig | None = None  # what looks across the frames of a clip; None: target frame only
+
+    def build(self, vocabulary_size: int) -> CMSANet:
+        return CMSANet(self, vocabulary_size)
 
     @classmethod
-    def lesson(cls, vocabulary_size: int) -> CMSANetConfig:
+    def lesson(cls) -> CMSANetConfig:
         """About 0.9 million parameters: trains from scratch at 96 px on two CPU cores."""
         return cls(
-            vocabulary_size,
             SmallBackboneConfig(),
             ContextualWordsConfig(dim=64),
             CMSAConfig(dim=64),
@@ -64,16 +59,14 @@ class CMSANetConfig:
         )
 
     @classmethod
-    def paper(cls, vocabulary_size: int, weights: str | None = None) -> CMSANetConfig:
+    def paper(cls, weights: str | None = None) -> CMSANetConfig:
         """The paper's widths, for 320 px and 20 words.
 
         Args:
-            vocabulary_size: 12,112 in the release.
             weights: of the ResNet-101, see ``ResNet101BackboneConfig``. Given weights stay fixed, as in the release;
                 without any the backbone starts at random and learns.
         """
         return cls(
-            vocabulary_size,
             ResNet101BackboneConfig(weights=weights, frozen=weights is not None),
             WordEmbeddingConfig(dim=1000),
             CMSAConfig(dim=512),
@@ -82,13 +75,13 @@ class CMSANetConfig:
         )
 
     @classmethod
-    def release(cls, vocabulary_size: int, weights: str | None = None) -> CMSANetConfig:
+    def release(cls, weights: str | None = None) -> CMSANetConfig:
         """What the authors' TensorFlow release computes, for 320 px and 20 words; the arguments are those of ``paper``.
 
         The backbone is torchvision's ResNet-101; ``refseg convert-cmsa-release`` puts ``DeepLabBackboneConfig`` there.
         """
         return replace(
-            cls.paper(vocabulary_size, weights),
+            cls.paper(weights),
             cross_modal=CMSAReleaseLevelsConfig(),
             fusion=ReleaseGMLFConfig(dim=500),
             head=ReleaseMaskHeadConfig(),
@@ -96,10 +89,10 @@ class CMSANetConfig:
         )
 
     @classmethod
-    def release_lesson(cls, vocabulary_size: int) -> CMSANetConfig:
+    def release_lesson(cls) -> CMSANetConfig:
         """``lesson`` with attention and fusion of the release, everything else alike."""
         return replace(
-            cls.lesson(vocabulary_size),
+            cls.lesson(),
             cross_modal=CMSAReleaseLevelsConfig(
                 c3=CMSAReleaseConfig(32, 64), c4=CMSAReleaseConfig(32, 64), c5=CMSAReleaseConfig(64)
             ),
@@ -107,7 +100,7 @@ class CMSANetConfig:
         )
 
 
-class CMSANet(nn.Module):
+class CMSANet(ReferringModel):
     """A picture or clip and an expression in, mask logits of the target frame out.
 
     ``visual_channels`` has the widths of those entries of the trace that say what is seen where and can still learn it;
@@ -115,13 +108,14 @@ class CMSANet(nn.Module):
 
     Args:
         config: the parts.
+        vocabulary_size: number of token ids; 12,112 in the release.
     """
 
-    def __init__(self, config: CMSANetConfig):
+    def __init__(self, config: CMSANetConfig, vocabulary_size: int):
         super().__init__()
         self.config = config
-        self.backbone = BACKBONES[type(config.backbone)](config.backbone)
-        self.text = TEXT_ENCODERS[type(config.text)](config.text, config.vocabulary_size)
+        self.backbone = config.backbone.build()
+        self.text = config.text.build(vocabulary_size)
         widths = {level: self.backbone.channels[level] for level in LEVELS}
         self.project_c5 = nn.Identity()
         if config.c5_dim is not None:
@@ -144,20 +138,16 @@ class CMSANet(nn.Module):
         self.temporal = None
         if config.temporal is not None:
             width = {level: widths[level] if config.temporal.before_cmsa else config.fusion.dim for level in LEVELS}
-            kind = TEMPORAL[type(config.temporal)]
-            self.temporal = nn.ModuleDict({level: kind(width[level], config.temporal) for level in LEVELS})
+            self.temporal = nn.ModuleDict({level: config.temporal.build(width[level]) for level in LEVELS})
             self.visual_channels |= {f"temporal/{level}": width[level] for level in LEVELS}
-        self.fusion = FUSIONS[type(config.fusion)](LEVELS, config.fusion)
-        self.head = HEADS[type(config.head)](config.head, self.fusion.channels, self.backbone.channels)
+        self.fusion = config.fusion.build(LEVELS)
+        self.head = config.head.build(self.fusion.channels, self.backbone.channels)
         if isinstance(config.head, ReleaseMaskHeadConfig):  # attention and fusion of the release start so by themselves
             for part in (self.project_c5, self.common_width, self.head):
                 part.apply(_xavier)
 
     def _attention(self, level: str, visual_channels: int) -> nn.Module:
-        config = self.config.cross_modal
-        if isinstance(config, CMSAReleaseLevelsConfig):
-            return ReleaseCrossModalSelfAttention(visual_channels, self.text.channels, getattr(config, level))
-        return CROSS_MODAL[type(config)](visual_channels, self.text.channels, config)
+        return self.config.cross_modal.at_level(level).build(visual_channels, self.text.channels)
 
     def _to_common_width(self, channels: int) -> nn.Module:
         dim = self.config.fusion.dim

@@ -17,36 +17,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
-from refseg.models.backbones import LEVELS, HalvingBackbone, HalvingBackboneConfig, SwinBackbone, SwinConfig
+from refseg.models.backbones import LEVELS, BackboneConfig, HalvingBackboneConfig, SwinConfig
+from refseg.models.base import ModelConfig, ReferringModel
 from refseg.models.blocks.attention import masked_mean
 from refseg.models.blocks.cross_modal_alignment import CAMConfig, PyramidAlignment, ResidualGate, WordAlignment
 from refseg.models.blocks.deformable_pixel_decoder import DeformableConfig, DeformablePixelDecoder
 from refseg.models.blocks.mask2former_decoder import Mask2FormerDecoder, MaskDecoderConfig
 from refseg.models.cmsa_net import regions_with_pixels
-from refseg.models.text import STAGED_TEXTS, BertWordsConfig, TransformerWordsConfig
+from refseg.models.text import BertWordsConfig, StagedTextConfig, TransformerWordsConfig
 from refseg.types import Prediction, RefBatch
 
-BERT_PIECES = 30522  # of bert-base-uncased
 RELEASED_WORDS = 20  # token positions in the release, the padding among them
-STAGED_BACKBONES = {HalvingBackboneConfig: HalvingBackbone, SwinConfig: SwinBackbone}
 
 
-@dataclass
-class MagNetConfig:
+@dataclass(frozen=True)
+class MagNetConfig(ModelConfig):
     """Which part stands in which place; the class of each part's config chooses the part."""
 
-    vocabulary_size: int
-    backbone: HalvingBackboneConfig | SwinConfig
-    text: TransformerWordsConfig | BertWordsConfig
+    backbone: BackboneConfig
+    text: StagedTextConfig
     alignment: CAMConfig
     pixel_decoder: DeformableConfig
     decoder: MaskDecoderConfig
 
+    def build(self, vocabulary_size: int) -> MagNet:
+        return MagNet(self, vocabulary_size)
+
     @classmethod
-    def lesson(cls, vocabulary_size: int) -> MagNetConfig:
+    def lesson(cls) -> MagNetConfig:
         """About a million parameters: trains from scratch at 96 px on two CPU cores."""
         return cls(
-            vocabulary_size,
             HalvingBackboneConfig(),
             TransformerWordsConfig(),
             CAMConfig(expansion=1),
@@ -55,17 +55,13 @@ class MagNetConfig:
         )
 
     @classmethod
-    def paper(
-        cls, vocabulary_size: int = BERT_PIECES, swin_weights: str | None = None, bert_weights: str | None = None
-    ) -> MagNetConfig:
+    def paper(cls, swin_weights: str | None = None, bert_weights: str | None = None) -> MagNetConfig:
         """Swin-B and BERT-base at the released widths, for 480 px and 20 word pieces.
 
         Args:
-            vocabulary_size: number of word pieces.
             swin_weights, bert_weights: see ``SwinConfig`` and ``BertWordsConfig``; None begins at random.
         """
         return cls(
-            vocabulary_size,
             SwinConfig(weights=swin_weights),
             BertWordsConfig(weights=bert_weights),
             CAMConfig(),
@@ -74,12 +70,12 @@ class MagNetConfig:
         )
 
     @classmethod
-    def release(cls, vocabulary_size: int = BERT_PIECES) -> MagNetConfig:
+    def release(cls) -> MagNetConfig:
         """What the authors' release computes, for weights that ``refseg convert-magnet-release`` reads."""
-        return replace(cls.paper(vocabulary_size), alignment=CAMConfig(released_words=True))
+        return replace(cls.paper(), alignment=CAMConfig(released_words=True))
 
 
-class MagNet(nn.Module):
+class MagNet(ReferringModel):
     """A picture and an expression in, mask logits out.
 
     ``visual_channels`` has the widths of those entries of the trace that say what is seen where and can still learn it;
@@ -87,13 +83,14 @@ class MagNet(nn.Module):
 
     Args:
         config: the parts.
+        vocabulary_size: number of token ids.
     """
 
-    def __init__(self, config: MagNetConfig):
+    def __init__(self, config: MagNetConfig, vocabulary_size: int):
         super().__init__()
         self.config = config
-        self.backbone = STAGED_BACKBONES[type(config.backbone)](config.backbone)
-        self.text = STAGED_TEXTS[type(config.text)](config.text, config.vocabulary_size)
+        self.backbone = config.backbone.build()
+        self.text = config.text.build(vocabulary_size)
         widths, words = self.backbone.channels, self.text.channels
         self.align_pixels = nn.ModuleDict(
             {level: PyramidAlignment(widths[level], words, config.alignment) for level in LEVELS}

@@ -1,88 +1,103 @@
-"""Model configs as plain JSON and back, so that a checkpoint can say what it is without running anybody's code.
+"""Configs as plain JSON and back, so that a checkpoint can say what it is without running anybody's code.
 
-A config is a dataclass; in JSON it is its fields plus "type", the name of its class. Only the classes in ``MODELS``
-and those that their fields may hold are ever restored.
+A config is a frozen dataclass that derives from ``Config``; in JSON it is its fields plus "type", the name of its
+class. Only classes that derive from ``Config`` are ever restored, and only where a field's type allows them.
 """
 
 from __future__ import annotations
 
 import types
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 from refseg.errors import RefsegError
-from refseg.models import MODELS
 
 TYPE = "type"
+# What older files say: the old name of a class, its name today, and the fields that the old class did not have.
+RENAMED: dict[str, tuple[str, dict[str, Any]]] = {}
+RETIRED = {"vocabulary_size"}  # fields of older files that no config has any more: the tokenizer knows this number
 
 
-def config_to_dict(config: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Config:
+    """Base of every config that is stored. A config says how a part is built, and its ``build`` builds it."""
+
+    def without_weights(self) -> Self:
+        """This config without pretrained weights: every field ``weights``, also of the configs in it, is None."""
+        changes = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Config):
+                changes[field.name] = value.without_weights()
+            elif field.name == "weights":
+                changes[field.name] = None
+        return replace(self, **changes)
+
+
+def config_to_dict(config: Any) -> Any:
     """A config and all configs inside it as dicts, lists, numbers, strings and None, ready for ``json.dumps``."""
-    return _to_plain(config)
+    if is_dataclass(config):
+        inner = {field.name: config_to_dict(getattr(config, field.name)) for field in fields(config) if field.init}
+        return {TYPE: type(config).__name__, **inner}
+    if isinstance(config, (list, tuple)):
+        return [config_to_dict(item) for item in config]
+    return config
 
 
-def config_from_dict(plain: dict[str, Any]) -> Any:
-    """The config that ``config_to_dict`` wrote.
+def config_from_dict(plain: Any, where: str = "The model config") -> Any:
+    """The config that ``config_to_dict`` wrote. A field that is missing has its default.
+
+    Args:
+        plain: what ``json.loads`` returned.
+        where: the subject of the error messages.
 
     Raises:
         RefsegError: an unknown type, an unknown or missing field, or a value of the wrong kind.
     """
-    return _restore(plain, "The model config", {kind.__name__: kind for kind in known_configs()})
+    try:
+        return _restored(plain, where)
+    except RecursionError:
+        raise RefsegError(f"{where} is nested too deeply for a config: copy the file again.") from None
 
 
-def known_configs() -> list[type]:
-    """The config classes of all models, and every dataclass that their fields may hold."""
-    found: list[type] = []
-    waiting = list(MODELS)
-    while waiting:
-        kind = waiting.pop()
-        if kind not in found:
-            found.append(kind)
-            waiting += [inner for hint in get_type_hints(kind).values() for inner in _dataclasses_in(hint)]
-    return found
-
-
-def _to_plain(value: Any) -> Any:
-    if is_dataclass(value):
-        inner = {field.name: _to_plain(getattr(value, field.name)) for field in fields(value) if field.init}
-        return {TYPE: type(value).__name__, **inner}
-    if isinstance(value, (list, tuple)):
-        return [_to_plain(item) for item in value]
-    return value
-
-
-def _restore(plain: Any, where: str, known: dict[str, type]) -> Any:
+def _restored(plain: Any, where: str) -> Config:
     if not isinstance(plain, dict) or TYPE not in plain:
-        raise RefsegError(f'{where} is not a dict with a "type": it should name one of {", ".join(sorted(known))}.')
-    if str(plain[TYPE]) not in known:
-        raise RefsegError(
-            f"{where} has the unknown type {plain[TYPE]!r}: it should be one of {', '.join(sorted(known))}."
-        )
-    kind = known[str(plain[TYPE])]
-    given = {name: value for name, value in plain.items() if name != TYPE}
-    _check_names(kind, given, where)
+        raise RefsegError(f'{where} is not a dict with a "type": "type" must name the class of a config.')
+    name, defaults = RENAMED.get(str(plain[TYPE]), (str(plain[TYPE]), {}))
+    kind = {known.__name__: known for known in _subclasses(Config)}.get(name)
+    if kind is None:
+        raise RefsegError(f"{where} has the unknown type {plain[TYPE]!r}: import the module that defines it first.")
+    known = {field.name: field for field in fields(kind) if field.init}
+    given = defaults | {key: value for key, value in plain.items() if key != TYPE}
+    given = {key: value for key, value in given.items() if key in known or key not in RETIRED}
+    for key in given.keys() - known:
+        raise RefsegError(f"{where} has a field {key!r} that {name} does not know: remove it.")
+    for key, field in known.items():
+        if key not in given and field.default is MISSING and field.default_factory is MISSING:
+            raise RefsegError(f"{where} lacks the field {key!r} of {name}: add it.")
     hints = get_type_hints(kind)
-    return kind(**{name: _value(given[name], hints[name], f"{kind.__name__}.{name}", known) for name in given})
+    return kind(**{key: _value(value, hints[key], f"{name}.{key}") for key, value in given.items()})
 
 
-def _check_names(kind: type, given: dict[str, Any], where: str) -> None:
-    known = [field for field in fields(kind) if field.init]
-    for name in given:
-        if name not in {field.name for field in known}:
-            raise RefsegError(f"{where} has a field {name!r} that {kind.__name__} does not know: remove it.")
-    for field in known:  # also those with a default: a default may change, a stored model must not
-        if field.name not in given:
-            raise RefsegError(f"{where} lacks the field {field.name!r} of {kind.__name__}: add it.")
+def _subclasses(kind: type) -> Iterator[type]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
-def _value(value: Any, hint: Any, where: str, known: dict[str, type]) -> Any:
+def _value(value: Any, hint: Any, where: str) -> Any:
+    restored = _plain_value(value, where)
+    if not _fits(restored, hint):
+        raise RefsegError(f"{where} is {restored!r}, but it must be {_spell(hint)}: correct the value.")
+    return restored
+
+
+def _plain_value(value: Any, where: str) -> Any:
     if isinstance(value, dict):
-        value = _restore(value, where, known)
-    elif isinstance(value, list):
-        value = tuple(value)  # JSON has no tuples, configs have no lists
-    if not _fits(value, hint):
-        raise RefsegError(f"{where} is {value!r}, where {_spell(hint)} belongs: correct the value.")
+        return _restored(value, where)
+    if isinstance(value, list):
+        return tuple(_plain_value(item, where) for item in value)  # JSON has no tuples, configs have no lists
     return value
 
 
@@ -101,11 +116,6 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _spell(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("refseg.models.", "")
-
-
-def _dataclasses_in(hint: Any) -> Iterator[type]:
-    if isinstance(hint, type) and is_dataclass(hint):
-        yield hint
-    for inner in get_args(hint):
-        yield from _dataclasses_in(inner)
+    if get_args(hint) or not isinstance(hint, type):
+        return str(hint).replace("refseg.models.", "")
+    return f"a {hint.__name__}"

@@ -226,7 +226,7 @@ def build_modules(
     experiment: Experiment, train_set: Dataset, tokenizer: WordVocabulary
 ) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
     """Model, objective, and the optimiser of both, with the sizes that only the training set knows."""
-    model = build_model(replace(experiment.model, vocabulary_size=len(tokenizer)))
+    model = build_model(experiment.model, len(tokenizer))
     if experiment.begin_with:
         shipped = checkpoints_dir() / experiment.begin_with
         folder = shipped if checkpoint.exists(shipped) else Path(experiment.begin_with)

@@ -12,15 +12,16 @@ from functools import partial
 from refseg.errors import RefsegError
 from refseg.models.alignformer import AlignFormerConfig
 from refseg.models.backbones import SmallBackboneConfig
+from refseg.models.base import ModelConfig
 from refseg.models.blocks.cfsa import CFSAConfig, FrameMeanConfig
 from refseg.models.blocks.cmsa import ConcatenationMeanConfig
 from refseg.models.blocks.mask_head import SkipMaskHeadConfig
 from refseg.models.blocks.vlba import VLBAConfig
 from refseg.models.cmsa_net import CMSANetConfig
 from refseg.models.fusion import (
-    AnyFusionConfig,
     ConvLSTMFusionConfig,
     DeconvFusionConfig,
+    FusionConfig,
     PPMFusionConfig,
     ReleaseGMLFConfig,
     SumFusionConfig,
@@ -29,8 +30,6 @@ from refseg.models.magnet import MagNetConfig
 from refseg.models.text import SentenceVectorConfig
 from refseg.objectives import AlignmentConfig, MaskGroundingConfig, SegmentationConfig, SupervisedWordMapsConfig
 from refseg.tokenizer import MAX_WORDS
-
-VOCABULARY = 0  # stands for the number of words until training has counted them
 
 
 @dataclass
@@ -115,7 +114,7 @@ class OptimConfig:
 class Experiment:
     """Everything that decides a training run."""
 
-    model: CMSANetConfig | MagNetConfig | AlignFormerConfig  # training sets its vocabulary_size
+    model: ModelConfig
     objective: SegmentationConfig = field(default_factory=SegmentationConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -129,7 +128,7 @@ def cmsa_refshapes() -> Experiment:
     No pretrained backbone: the auxiliary loss "semantics" takes its place.
     """
     return Experiment(
-        CMSANetConfig.lesson(VOCABULARY),
+        CMSANetConfig.lesson(),
         SegmentationConfig(semantics=1.0),
         DataConfig(objects=True),
         OptimConfig(steps=6000, learning_rate=3e-3, warmup_steps=100, short_steps=400),
@@ -156,7 +155,7 @@ def cmsa_refshapes_sentence() -> Experiment:
 
 def cmsa_release_refshapes() -> Experiment:
     """Attention and fusion as the authors' release computes them, in place of the paper's equations."""
-    return replace(cmsa_refshapes(), model=CMSANetConfig.release_lesson(VOCABULARY))
+    return replace(cmsa_refshapes(), model=CMSANetConfig.release_lesson())
 
 
 def cmsa_refshapes_taught_maps() -> Experiment:
@@ -191,7 +190,7 @@ def cmsa_refcoco() -> Experiment:
     Adam, batch 1, 2.5e-4). The backbone begins with ImageNet's weights and is tuned at a tenth of the rate, both our
     choice: those of the release were trained on masks of COCO and stay fixed, but have seen the test pictures.
     """
-    model = CMSANetConfig.paper(VOCABULARY, "IMAGENET1K_V2")
+    model = CMSANetConfig.paper("IMAGENET1K_V2")
     return Experiment(
         replace(model, backbone=replace(model.backbone, frozen=False)),
         SegmentationConfig(bce=1.0, dice=0.0),
@@ -213,7 +212,7 @@ def cmsa_refcoco() -> Experiment:
 def cmsa_release_refcoco() -> Experiment:
     """CMSA as the authors' release computes it, on RefCOCO; training as in ``cmsa_refcoco``. Not yet run by us."""
     experiment = cmsa_refcoco()
-    return replace(experiment, model=replace(CMSANetConfig.release(VOCABULARY), backbone=experiment.model.backbone))
+    return replace(experiment, model=replace(CMSANetConfig.release(), backbone=experiment.model.backbone))
 
 
 def on_benchmark(
@@ -267,7 +266,7 @@ def cmsa_refshapes_fusion_release() -> Experiment:
     return _with_fusion(ReleaseGMLFConfig)
 
 
-def _with_fusion(kind: type[AnyFusionConfig]) -> Experiment:
+def _with_fusion(kind: type[FusionConfig]) -> Experiment:
     experiment = cmsa_refshapes_fusion_gmlf()
     fusion = kind(dim=experiment.model.fusion.dim)
     return replace(experiment, model=replace(experiment.model, fusion=fusion))
@@ -309,7 +308,7 @@ def _on_video(temporal: CFSAConfig | FrameMeanConfig | None) -> Experiment:
     Batches of 13 clips and a backbone that learns stayed at guessing for 700 steps. What the fixed backbone sees is
     kept: 1.1 GB of memory.
     """
-    model = replace(CMSANetConfig.lesson(VOCABULARY), backbone=SmallBackboneConfig(frozen=True), temporal=temporal)
+    model = replace(CMSANetConfig.lesson(), backbone=SmallBackboneConfig(frozen=True), temporal=temporal)
     return Experiment(
         model,
         SegmentationConfig(semantics=2.0),
@@ -340,7 +339,7 @@ def magnet_refshapes() -> Experiment:
     for them weighs a tenth: at full weight the masks come late or not at all, see the table of systems in README.md.
     """
     return Experiment(
-        MagNetConfig.lesson(VOCABULARY),
+        MagNetConfig.lesson(),
         MaskGroundingConfig(
             semantics=1.0,
             ground=0.1,
@@ -413,7 +412,7 @@ def magnet_refcoco() -> Experiment:
     weights = {"swin_weights": "swin_base_patch4_window12_384.ms_in22k", "bert_weights": "bert-base-uncased"}
     data = DataConfig("refcoco", image_size=480, pieces="bert-base-uncased", val_samples=2000, workers=8)
     return Experiment(
-        MagNetConfig.paper(VOCABULARY, **weights),
+        MagNetConfig.paper(**weights),
         MaskGroundingConfig(bce=5.0, dice=5.0, pixels="fused/c5"),
         data,
         OptimConfig(
@@ -437,7 +436,7 @@ def alignformer_refshapes() -> Experiment:
     becomes of it without the referents of other samples: ``alignformer_refshapes_contrast_in_picture``.
     """
     return Experiment(
-        AlignFormerConfig.lesson(VOCABULARY),
+        AlignFormerConfig.lesson(),
         AlignmentConfig(semantics=1.0, contrast=0.1),
         DataConfig(objects=True),
         OptimConfig(steps=6000, learning_rate=2e-3, warmup_steps=200, short_steps=400),
@@ -496,7 +495,7 @@ def alignformer_refcoco() -> Experiment:
     weights = {"swin_weights": experiment.model.backbone.weights, "bert_weights": experiment.model.text.weights}
     return replace(
         experiment,
-        model=AlignFormerConfig.paper(VOCABULARY, **weights),
+        model=AlignFormerConfig.paper(**weights),
         objective=AlignmentConfig(bce=1.0, dice=0.0),
         data=replace(experiment.data, objects=True),
     )

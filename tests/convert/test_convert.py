@@ -23,7 +23,7 @@ from refseg.tokenizer import PAD, UNK, ReleaseVocabulary
 
 LINES = [PAD, "<go>", "<eos>", UNK, "man", ".", "left", "man", "red"]
 CONFIG = replace(
-    CMSANetConfig.release(0),
+    CMSANetConfig.release(),
     backbone=DeepLabBackboneConfig(layers=(1, 1, 1, 1)),
     text=WordEmbeddingConfig(dim=7),
     cross_modal=CMSAReleaseLevelsConfig(
@@ -245,7 +245,7 @@ def in_tensorflows_order(ours, name, theirs):
 def original():
     """A network with weights and statistics that all differ, and its variables as the release would store them."""
     vocabulary_lines = [0, 3, 1, 2, 7, 5, 6, 8]  # of <pad>, <unk>, <go>, <eos>, man (the last), ".", left, red
-    model = build_model(replace(CONFIG, vocabulary_size=len(vocabulary_lines))).eval()
+    model = build_model(CONFIG, len(vocabulary_lines)).eval()
     for name, value in model.state_dict().items():
         if value.is_floating_point():
             value.copy_(torch.rand_like(value) + 0.5 if name.endswith("running_var") else torch.randn_like(value) / 8)
@@ -306,7 +306,7 @@ def make_small_batch():
 
 
 def test_every_weight_of_the_network_has_a_name():
-    model = build_model(replace(CONFIG, vocabulary_size=5))
+    model = build_model(CONFIG, 5)
     names = release_names(model)
     assert len(set(names.values())) == len(names)
     assert set(names) == {name for name in model.state_dict() if not name.endswith("num_batches_tracked")}
@@ -314,7 +314,7 @@ def test_every_weight_of_the_network_has_a_name():
 
 def test_names_are_those_of_the_release():
     with torch.device("meta"):
-        model = build_model(replace(CMSANetConfig.release(5), backbone=DeepLabBackboneConfig()))
+        model = build_model(replace(CMSANetConfig.release(), backbone=DeepLabBackboneConfig()), 5)
     names = release_names(model)
     for ours, theirs in {
         "backbone.net.conv1.weight": "conv1/weights",
@@ -346,7 +346,7 @@ def assert_not_converted(tmp_path, arrays, vocabulary, *parts):
 @pytest.fixture
 def variables():
     """All variables of the release, each with one number, but an embedding of the right shape."""
-    names = release_names(build_model(replace(CONFIG, vocabulary_size=5))).values()
+    names = release_names(build_model(CONFIG, 5)).values()
     ones = {name: np.ones(1, np.float32) for name in names}
     return ones | {"text_objseg/embedding": np.ones((len(LINES), 7), np.float32)}
 

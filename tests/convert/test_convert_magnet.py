@@ -24,7 +24,7 @@ pytest.importorskip("transformers")
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "red", "star", "##s", "left"]
 CONFIG = replace(
-    MagNetConfig.release(len(PIECES)),
+    MagNetConfig.release(),
     backbone=SwinConfig(dim=8, depths=(1, 2, 1, 1), heads=(1, 2, 2, 4), window=3, drop_path=0.0),
     text=BertWordsConfig(dim=20, layers=8, heads=2, max_words=23),
     alignment=CAMConfig(released_words=True),
@@ -195,7 +195,7 @@ def test_every_tensor_of_the_release_is_used_or_known_to_be_needless(tmp_path, t
 
 def test_every_weight_of_the_network_has_a_name_at_the_released_size():
     with torch.device("meta"):
-        model = build_model(MagNetConfig.release())
+        model = build_model(MagNetConfig.release(), 30522)
     names = magnet_release_names(model)
     assert names.keys() == model.state_dict().keys() and len(set(map(str, names.values()))) == len(names)
 

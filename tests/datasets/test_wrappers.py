@@ -43,8 +43,8 @@ SAMPLES = [sample("a", 3, 1, "red star", 0), sample("a", 3, 1, "left", 0), sampl
 
 def network(**fields):
     torch.manual_seed(0)
-    config = replace(CMSANetConfig.lesson(7), backbone=SmallBackboneConfig((4, 4, 6, 6, 8), frozen=True), **fields)
-    model = build_model(config)
+    config = replace(CMSANetConfig.lesson(), backbone=SmallBackboneConfig((4, 4, 6, 6, 8), frozen=True), **fields)
+    model = build_model(config, 7)
     if model.temporal is not None:
         for parameter in model.temporal.parameters():  # it starts as if it were not there
             torch.nn.init.normal_(parameter, std=0.3)

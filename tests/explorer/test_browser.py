@@ -318,7 +318,9 @@ def test_a_clip_has_a_slider_and_weights_of_its_frames(tiny_checkpoint, sample, 
     from refseg.predict import Predictor
 
     loaded = load_checkpoint(tiny_checkpoint)
-    model = build_model(replace(loaded.model.config, temporal=CFSAConfig(dim=12, heads=6))).eval()
+    model = build_model(
+        replace(loaded.model.config, temporal=CFSAConfig(dim=12, heads=6)), len(loaded.tokenizer)
+    ).eval()
     frames = torch.cat([sample.frames, sample.frames.flip(-1), sample.frames.flip(-2)])
     clip = replace(sample, frames=frames, target_frame=1, objects=None)
     explorer = Explorer(Predictor(replace(loaded, model=model), "cpu"), clip)

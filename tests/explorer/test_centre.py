@@ -31,7 +31,7 @@ def centred(tiny_alignformer, sample):
 
 def other_vlba(explorer, sample, **directions) -> Reading:
     loaded = explorer._reader(0).predictor.loaded
-    model = build_model(replace(loaded.model.config, vlba=VLBAConfig(**directions))).eval()
+    model = build_model(replace(loaded.model.config, vlba=VLBAConfig(**directions)), len(loaded.tokenizer)).eval()
     return Reader(Predictor(replace(loaded, model=model), "cpu")).read(sample, known=True)
 
 

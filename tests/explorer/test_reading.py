@@ -41,7 +41,7 @@ def batch_of(loaded, *samples):
 def other(reader, **parts):
     """A reader of an untrained network with other parts."""
     loaded = reader.predictor.loaded
-    model = build_model(replace(loaded.model.config, **parts)).eval()
+    model = build_model(replace(loaded.model.config, **parts), len(loaded.tokenizer)).eval()
     return Reader(Predictor(replace(loaded, model=model), "cpu"))
 
 

@@ -8,7 +8,6 @@ from safetensors.torch import save_file
 
 from refseg.errors import RefsegError
 from refseg.models.backbones import (
-    BACKBONES,
     DeepLabBackbone,
     DeepLabBackboneConfig,
     ResNet101Backbone,
@@ -30,7 +29,7 @@ CONFIGS = [
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_declared_channels_and_strides_are_true(config):
-    backbone = BACKBONES[type(config)](config).eval()
+    backbone = config.build().eval()
     features = backbone(torch.randn(1, 3, 48, 80))
     assert list(features) == ["c2", "c3", "c4", "c5"]
     for level, x in features.items():

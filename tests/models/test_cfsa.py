@@ -150,7 +150,7 @@ def test_heads_must_share_the_width():
 
 # ------------------------------------------------------------------------------------------ in the whole network
 
-LESSON = CMSANetConfig.lesson(11)
+LESSON = CMSANetConfig.lesson()
 TEMPORAL = {
     "on cmsa features": CFSAConfig(dim=12, heads=3),
     "on visual features": CFSAConfig(dim=12, heads=3, before_cmsa=True),
@@ -168,7 +168,7 @@ def clips(make_batch, frames: int):
 @pytest.fixture(params=TEMPORAL, ids=str)
 def network(request):
     torch.manual_seed(0)
-    model = build_model(replace(LESSON, temporal=TEMPORAL[request.param])).double().eval()
+    model = build_model(replace(LESSON, temporal=TEMPORAL[request.param]), 11).double().eval()
     for block in model.temporal.values():
         for parameter in block.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -194,8 +194,8 @@ def test_the_other_frames_matter_and_the_trace_says_what_they_add(network, make_
 
 def test_a_network_for_video_begins_as_the_one_for_pictures(make_batch):
     torch.manual_seed(0)
-    picture = build_model(LESSON).double().eval()
-    video = build_model(replace(LESSON, temporal=CFSAConfig(dim=12, heads=3))).double().eval()
+    picture = build_model(LESSON, 11).double().eval()
+    video = build_model(replace(LESSON, temporal=CFSAConfig(dim=12, heads=3)), 11).double().eval()
     video.load_state_dict({**video.state_dict(), **picture.state_dict()})
     batch = clips(make_batch, 3)
     torch.testing.assert_close(video(batch).mask_logits, picture(batch).mask_logits)
@@ -213,7 +213,7 @@ def test_clips_shared_by_samples_are_looked_at_once(network, make_batch):
 
 
 def test_where_in_time_the_network_looks(make_batch):
-    model = build_model(replace(LESSON, temporal=CFSAConfig(dim=12, heads=3))).double().eval()
+    model = build_model(replace(LESSON, temporal=CFSAConfig(dim=12, heads=3)), 11).double().eval()
     batch = clips(make_batch, 3)
     batch.frame_valid[1, 2] = False
     weights = model.frame_weights(batch)["c4"]

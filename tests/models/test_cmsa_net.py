@@ -10,16 +10,16 @@ from refseg.models import build_model
 from refseg.models.blocks.cmsa import ConcatenationMeanConfig
 from refseg.models.cmsa_net import LEVELS, CMSANetConfig, regions_with_pixels
 
-LESSON = CMSANetConfig.lesson(11)
+LESSON = CMSANetConfig.lesson()
 
 
 @pytest.fixture
 def model():
-    return build_model(LESSON).eval()
+    return build_model(LESSON, 11).eval()
 
 
 def test_lesson_model_is_below_a_million_parameters():
-    assert 850_000 < sum(p.numel() for p in build_model(CMSANetConfig.lesson(60)).parameters()) < 1_000_000
+    assert 850_000 < sum(p.numel() for p in build_model(CMSANetConfig.lesson(), 11).parameters()) < 1_000_000
 
 
 def test_strides_of_the_trace_and_the_logits(model, make_batch):
@@ -57,11 +57,11 @@ def test_word_maps_and_gates_are_those_of_the_forward_pass(model, make_batch):
     assert torch.allclose(again["c4"][0], gates["c4"][0]) and torch.allclose(again["c5"][1], gates["c5"][1])
 
 
-@pytest.mark.parametrize("config", [LESSON, CMSANetConfig.release_lesson(11)], ids=["paper", "release"])
+@pytest.mark.parametrize("config", [LESSON, CMSANetConfig.release_lesson()], ids=["paper", "release"])
 def test_region_rows_are_the_mean_of_the_attention_rows_over_the_words(config, make_batch):
     batch = make_batch([3, 2])
     batch.pixel_valid[1, :, 24:] = False
-    model = build_model(config).eval()
+    model = build_model(config, 11).eval()
     with torch.inference_mode():
         for level, (alpha, beta) in model.region_rows(batch).items():
             assert alpha.shape == (2, 35, 35) and beta.shape == (2, 35, 3)
@@ -74,9 +74,9 @@ def test_region_rows_are_the_mean_of_the_attention_rows_over_the_words(config, m
 def test_jointness_is_zero_in_the_papers_form_and_positive_in_the_releases(make_batch):
     """Two words make one cell in the release's form: such an expression has nothing to bind there either."""
     batch = make_batch([5, 2])
-    for config, joint in ((LESSON, False), (CMSANetConfig.release_lesson(11), True)):
+    for config, joint in ((LESSON, False), (CMSANetConfig.release_lesson(), True)):
         with torch.no_grad():
-            jointness = build_model(config).eval().jointness(batch, query_regions=[0, 17, 34])
+            jointness = build_model(config, 11).eval().jointness(batch, query_regions=[0, 17, 34])
         assert list(jointness) == list(LEVELS)
         for information in jointness.values():
             assert (information[0] > 1e-5) == joint and (joint or information[0] < 1e-12)
@@ -94,7 +94,7 @@ def test_padded_pixels_are_no_keys(model, make_batch):
 
 
 def test_a_model_without_attention_says_so(make_batch):
-    model = build_model(replace(LESSON, cross_modal=ConcatenationMeanConfig()))
+    model = build_model(replace(LESSON, cross_modal=ConcatenationMeanConfig()), 11)
     with pytest.raises(RefsegError, match="no attention"):
         model.word_maps(make_batch([3]))
 
@@ -108,7 +108,7 @@ def test_a_clip_is_seen_at_its_target_frame(model, make_batch):
 
 def test_lesson_model_can_learn_one_batch(make_batch):
     """Twenty steps on four pictures whose mask is where they are bright: the loss must fall by far."""
-    model = build_model(LESSON).train()
+    model = build_model(LESSON, 11).train()
     batch = make_batch([3, 2, 2, 3])
     mask = torch.nn.functional.interpolate(torch.rand(4, 1, 5, 7), (20, 28)) < 0.3
     batch.frames += 2 * torch.nn.functional.interpolate(mask.float(), (40, 56))[:, None]
@@ -124,7 +124,7 @@ def test_lesson_model_can_learn_one_batch(make_batch):
 
 
 def paper_size_step(make_batch, device):
-    model = build_model(CMSANetConfig.paper(12112)).to(device).eval()  # one picture has no statistics to learn from
+    model = build_model(CMSANetConfig.paper(), 12112).to(device).eval()  # one picture has no statistics to learn from
     assert model.common_width["c5"].in_channels == 2048 + 1000 + 8
     batch = make_batch([20], height=320, width=320, vocabulary_size=12112).to(device)
     prediction = model(batch)

@@ -10,11 +10,11 @@ from refseg.models import build_model
 from refseg.models.blocks.cross_modal_alignment import CAMConfig
 from refseg.models.magnet import MagNetConfig
 
-LESSON = MagNetConfig.lesson(11)
+LESSON = MagNetConfig.lesson()
 
 
 def test_the_lesson_has_about_a_million_parameters():
-    count = sum(parameter.numel() for parameter in build_model(LESSON).parameters())
+    count = sum(parameter.numel() for parameter in build_model(LESSON, 11).parameters())
     assert 0.9e6 < count < 1.2e6
 
 
@@ -23,7 +23,7 @@ def test_the_paper_has_the_released_sizes():
     pytest.importorskip("timm")
     pytest.importorskip("transformers")
     with torch.device("meta"):
-        model = build_model(MagNetConfig.paper())
+        model = build_model(MagNetConfig.paper(), 30522)
     counts = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in model.named_children()}
     last_gate = 2 * 1024**2 / 1e6
     assert counts["align_pixels"] + counts["gates"] + last_gate == pytest.approx(65.9, abs=0.05)
@@ -33,7 +33,7 @@ def test_the_paper_has_the_released_sizes():
 
 @torch.no_grad()
 def test_a_picture_of_several_samples_goes_through_the_first_stage_once(make_batch):
-    model, batch = build_model(LESSON).eval(), make_batch([5, 2])
+    model, batch = build_model(LESSON, 11).eval(), make_batch([5, 2])
     batch.frames[1], batch.image_ids = batch.frames[0], ["same", "same"]
     seen = []
     model.backbone.stages["c2"].register_forward_hook(lambda module, inputs, x: seen.append(len(x)))
@@ -44,14 +44,14 @@ def test_a_picture_of_several_samples_goes_through_the_first_stage_once(make_bat
 
 @torch.no_grad()
 def test_words_change_what_the_next_stage_sees_and_the_other_way_round(make_batch):
-    model, batch = build_model(LESSON).double().eval(), make_batch([5, 2], dtype=torch.float64)
+    model, batch = build_model(LESSON, 11).double().eval(), make_batch([5, 2], dtype=torch.float64)
     one = model(batch).trace
     words = model(replace(batch, token_ids=torch.where(batch.token_valid, (batch.token_ids + 1) % 11, 0))).trace
     assert torch.equal(one["backbone/c2"], words["backbone/c2"])
     assert all(not torch.equal(one[f"backbone/{level}"], words[f"backbone/{level}"]) for level in ("c3", "c4", "c5"))
     pictures = model(replace(batch, frames=batch.frames.flip(-1))).trace
     assert not torch.allclose(one["words"], pictures["words"])
-    plain = build_model(replace(LESSON, alignment=CAMConfig(pixels_to_words=False))).eval()
+    plain = build_model(replace(LESSON, alignment=CAMConfig(pixels_to_words=False)), 11).eval()
     shapes = make_batch([5, 2])
     assert torch.equal(
         plain(shapes).trace["words"], plain(replace(shapes, frames=shapes.frames.flip(-1))).trace["words"]
@@ -60,7 +60,7 @@ def test_words_change_what_the_next_stage_sees_and_the_other_way_round(make_batc
 
 @torch.no_grad()
 def test_padding_of_the_picture_is_not_seen_by_the_words(make_batch):
-    model, batch = build_model(LESSON).double().eval(), make_batch([5], 64, 64, dtype=torch.float64)
+    model, batch = build_model(LESSON, 11).double().eval(), make_batch([5], 64, 64, dtype=torch.float64)
     batch.pixel_valid[..., 32:] = False
     seen = []
     model.align_words["c4"].attend.register_forward_hook(lambda module, inputs, x: seen.append(inputs[3]))
@@ -70,7 +70,7 @@ def test_padding_of_the_picture_is_not_seen_by_the_words(make_batch):
 
 @torch.no_grad()
 def test_word_maps_are_the_weights_of_the_words_side(make_batch):
-    model, batch = build_model(LESSON).double().eval(), make_batch([5, 2], dtype=torch.float64)
+    model, batch = build_model(LESSON, 11).double().eval(), make_batch([5, 2], dtype=torch.float64)
     batch.pixel_valid[1, ..., 32:] = False
     seen = {}
     for level, alignment in model.align_words.items():
@@ -85,35 +85,35 @@ def test_word_maps_are_the_weights_of_the_words_side(make_batch):
         assert torch.allclose(of_level.sum((2, 3)), batch.token_valid.double())
         assert torch.equal(model.word_maps(batch)[level], of_level)
     assert maps["c2"][1, :, :, 8:].abs().max() == 0, "padding of the picture"
-    without = build_model(replace(LESSON, alignment=CAMConfig(pixels_to_words=False)))
+    without = build_model(replace(LESSON, alignment=CAMConfig(pixels_to_words=False)), 11)
     with pytest.raises(RefsegError, match="do not look at the picture"):
         without.word_maps(make_batch([2]))
 
 
 @torch.no_grad()
 def test_the_released_form_counts_its_padding(make_batch):
-    model = build_model(replace(LESSON, alignment=CAMConfig(expansion=1, released_words=True))).double().eval()
+    model = build_model(replace(LESSON, alignment=CAMConfig(expansion=1, released_words=True)), 11).double().eval()
     batch = make_batch([5, 2], dtype=torch.float64)
     prediction = model(batch)
     assert prediction.trace["words"].shape[:2] == prediction.trace["words_valid"].shape == (2, 20)
     noise = batch.token_ids.masked_fill(~batch.token_valid, 7)
     assert not torch.equal(model(replace(batch, token_ids=noise)).mask_logits, prediction.mask_logits)
-    ours = build_model(LESSON).double().eval()
+    ours = build_model(LESSON, 11).double().eval()
     assert torch.allclose(ours(replace(batch, token_ids=noise)).mask_logits, ours(batch).mask_logits)
 
 
 @pytest.mark.parametrize("size", [(96, 96), (37, 53), (1, 3), (7, 130)])
 def test_any_size_of_picture(size, make_batch):
-    prediction = build_model(LESSON).eval()(make_batch([3], *size))
+    prediction = build_model(LESSON, 11).eval()(make_batch([3], *size))
     assert prediction.mask_logits.isfinite().all() and prediction.mask_logits.shape[:2] == (1, 1)
 
 
 def test_more_words_than_positions_are_named(make_batch):
     with pytest.raises(RefsegError, match="The batch has 21 words, the text encoder knows 20"):
-        build_model(LESSON)(make_batch([21]))
+        build_model(LESSON, 11)(make_batch([21]))
     released = replace(LESSON, alignment=CAMConfig(released_words=True))
     with pytest.raises(RefsegError, match="The batch has 21 words"):
-        build_model(released)(make_batch([21]))
+        build_model(released, 11)(make_batch([21]))
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_more_words_than_positions_are_named(make_batch):
 def test_paper_size_runs_forward_and_backward(config, make_batch):
     pytest.importorskip("timm")
     pytest.importorskip("transformers")
-    model = build_model(config)
+    model = build_model(config, 11)
     prediction = model(make_batch([9], 480, 480, 30522))
     assert prediction.mask_logits.shape == (1, 1, 120, 120) and prediction.trace["masks/8"].isfinite().all()
     prediction.mask_logits.square().mean().backward()

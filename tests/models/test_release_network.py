@@ -20,11 +20,12 @@ def channels_first(x):
     return torch.from_numpy(x).permute(0, 3, 1, 2)
 
 
-def release_model(features, **parts):
+def release_model(features, vocabulary_size, **parts):
     """The release's network behind given features {level: [1,40,40,C]}; its backbone only lends the widths."""
     widths = [features[level].shape[-1] for level in LEVELS]
     return build_model(
-        replace(CMSANetConfig.release(40), backbone=SmallBackboneConfig(channels=(2, 2, *widths)), **parts)
+        replace(CMSANetConfig.release(), backbone=SmallBackboneConfig(channels=(2, 2, *widths)), **parts),
+        vocabulary_size,
     ).eval()
 
 
@@ -78,7 +79,7 @@ def small(released):
         c3=CMSAReleaseConfig(6, 12), c4=CMSAReleaseConfig(8, 16), c5=CMSAReleaseConfig(16)
     )
     parts = {"text": WordEmbeddingConfig(20), "cross_modal": attention, "fusion": ReleaseGMLFConfig(14), "c5_dim": 18}
-    model = release_model(features, **parts)
+    model = release_model(features, len(released["embedding"]), **parts)
     fill(model, released)
     return model, features
 
@@ -138,7 +139,7 @@ def test_full_width_equals_the_release(shared_dir, make_batch, monkeypatch):
         drawn = np.random.RandomState(seed + 500 + j).randn(1, 40, 40, channels)
         features[level] = np.maximum(np.clip(np.round(drawn * 32), -96, 96) / 32, 0).astype(np.float32)
         assert features[level].sum(dtype=np.float64) == pytest.approx(released["feat_sum"][j])
-    model = release_model(features, vocabulary_size=len(weights["embedding"]))
+    model = release_model(features, len(weights["embedding"]))
     fill(model, weights)
     prediction, _ = predict(model, features, released["words"], make_batch, monkeypatch)
     pairs = {"pred": model.head.logits(prediction.trace["pixels"])}
@@ -150,7 +151,7 @@ def test_full_width_equals_the_release(shared_dir, make_batch, monkeypatch):
 
 
 def test_the_release_starts_with_xavier_weights_and_no_biases():
-    model = build_model(replace(CMSANetConfig.release(13), backbone=SmallBackboneConfig(), c5_dim=31))
+    model = build_model(replace(CMSANetConfig.release(), backbone=SmallBackboneConfig(), c5_dim=31), 11)
     for name, parameter in model.named_parameters():
         if name.endswith("bias") and not name.startswith("backbone"):
             assert not parameter.any(), name

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from refseg.errors import RefsegError
-from refseg.models.text import STAGED_TEXTS, BertWordsConfig, TransformerWordsConfig
+from refseg.models.text import BertWordsConfig, TransformerWordsConfig
 
 CONFIGS = [
     TransformerWordsConfig(dim=6, heads=2, max_words=13),
@@ -16,7 +16,7 @@ CONFIGS = [
 def encoder(request):
     if isinstance(request.param, BertWordsConfig):
         pytest.importorskip("transformers")
-    return STAGED_TEXTS[type(request.param)](request.param, vocabulary_size=11).eval()
+    return request.param.build(vocabulary_size=11).eval()
 
 
 @torch.no_grad()
@@ -41,8 +41,8 @@ def test_padding_changes_no_word(encoder):
 @torch.no_grad()
 def test_words_are_normalised_in_the_end_if_asked():
     torch.manual_seed(0)
-    plain = STAGED_TEXTS[TransformerWordsConfig](TransformerWordsConfig(dim=12, heads=3), 7)
-    encoder = STAGED_TEXTS[TransformerWordsConfig](TransformerWordsConfig(dim=12, heads=3, normalized=True), 7)
+    plain = TransformerWordsConfig(dim=12, heads=3).build(7)
+    encoder = TransformerWordsConfig(dim=12, heads=3, normalized=True).build(7)
     encoder.load_state_dict(plain.state_dict())
     ids, valid = torch.tensor([[3, 5, 2, 0]]), torch.tensor([[True, True, True, False]])
     words, expected = encoder(ids, valid)[0], plain(ids, valid)[0]
@@ -68,7 +68,7 @@ def test_bert_is_that_of_transformers(tmp_path):
     bert = transformers.BertModel(transformers.BertConfig(vocab_size=11, **sizes)).eval()
     bert.save_pretrained(tmp_path / "bert")
     config = BertWordsConfig(dim=6, layers=4, heads=2, weights=str(tmp_path / "bert"))
-    ours = STAGED_TEXTS[BertWordsConfig](config, vocabulary_size=11).eval()
+    ours = config.build(11).eval()
     ids, valid = torch.tensor([[2, 5, 3], [4, 7, 0]]), torch.tensor([[True] * 3, [True, True, False]])
     theirs = bert(ids, attention_mask=valid.long()).last_hidden_state
     assert torch.allclose(ours(ids, valid)[0][valid], theirs[valid], atol=1e-6)
@@ -80,11 +80,11 @@ def test_bert_says_what_does_not_fit(tmp_path):
     transformers.BertModel(transformers.BertConfig(vocab_size=11, **sizes)).save_pretrained(tmp_path / "bert")
     config = BertWordsConfig(dim=6, layers=4, heads=2, weights=str(tmp_path / "bert"))
     with pytest.raises(RefsegError, match="use the tokenizer and the sizes of the weights"):
-        STAGED_TEXTS[BertWordsConfig](config, vocabulary_size=13)
+        config.build(13)
     with pytest.raises(RefsegError, match="'nothing/here' could not be had"):
-        STAGED_TEXTS[BertWordsConfig](BertWordsConfig(weights="nothing/here"), vocabulary_size=11)
+        BertWordsConfig(weights="nothing/here").build(11)
     with pytest.raises(RefsegError, match="choose a multiple of 4"):
-        STAGED_TEXTS[BertWordsConfig](BertWordsConfig(layers=6), vocabulary_size=11)
+        BertWordsConfig(layers=6).build(11)
 
 
 @pytest.mark.parametrize("package, config", [("transformers", BertWordsConfig()), ("timm", None)])
@@ -93,4 +93,4 @@ def test_a_missing_package_is_named(package, config, monkeypatch):
 
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(RefsegError, match=rf'needs {package}: pip install "refseg\[paper\]"'):
-        STAGED_TEXTS[type(config)](config, 11) if config else SwinBackbone(SwinConfig())
+        config.build(11) if config else SwinBackbone(SwinConfig())

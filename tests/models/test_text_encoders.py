@@ -5,7 +5,6 @@ import torch
 
 from refseg.errors import RefsegError
 from refseg.models.text import (
-    TEXT_ENCODERS,
     ContextualWords,
     ContextualWordsConfig,
     SentenceVector,
@@ -28,7 +27,7 @@ def all_valid(token_ids):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_padding_changes_no_word(config):
-    encoder = TEXT_ENCODERS[type(config)](config, vocabulary_size=11)
+    encoder = config.build(11)
     token_ids = torch.tensor([[2, 5, 3]])
     padded = torch.tensor([[2, 5, 3, 9, 10, 4], [3, 3, 4, 5, 6, 7]])  # what lies under the padding is arbitrary
     padded_valid = torch.tensor([[True] * 3 + [False] * 3, [True] * 6])
@@ -43,7 +42,7 @@ def test_padding_changes_no_word(config):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_every_parameter_gets_a_gradient(config):
-    encoder = TEXT_ENCODERS[type(config)](config, vocabulary_size=11)
+    encoder = config.build(11)
     token_ids = torch.tensor([[2, 5, 3], [4, 4, 6]])
     words, _ = encoder(token_ids, all_valid(token_ids))
     words.square().sum().backward()

@@ -30,10 +30,10 @@ TOKENIZER = WordVocabulary(["the", "red", "star", "left", "of", "circle", "big",
 SIZES = {"dim": 16, "heads": 2, "layers": 1, "referent_pixels": 7, "other_pixels": 11}
 CONFIG = MaskGroundingConfig(**SIZES)
 MODELS = {
-    "magnet": (MagNetConfig.lesson(len(TOKENIZER)), "fused/c5"),
-    "cmsa": (CMSANetConfig.lesson(len(TOKENIZER)), "pixels"),
-    "cmsa in the release's form": (CMSANetConfig.release_lesson(len(TOKENIZER)), "pixels"),
-    "alignformer": (AlignFormerConfig.lesson(len(TOKENIZER)), "fused/c5"),
+    "magnet": (MagNetConfig.lesson(), "fused/c5"),
+    "cmsa": (CMSANetConfig.lesson(), "pixels"),
+    "cmsa in the release's form": (CMSANetConfig.release_lesson(), "pixels"),
+    "alignformer": (AlignFormerConfig.lesson(), "fused/c5"),
 }
 
 
@@ -261,7 +261,7 @@ def test_half_of_the_others_are_the_hardest():
 @pytest.fixture(params=MODELS, ids=str)
 def trained(request):
     config, pixels = MODELS[request.param]
-    model = build_model(config)
+    model = build_model(config, len(TOKENIZER))
     return model, build_objective(replace(CONFIG, pixels=pixels), model, (), TOKENIZER)
 
 
@@ -276,7 +276,9 @@ def test_it_trains_every_model_and_leaves_nothing_in_it(trained):
         assert parameter.grad.isfinite().all() and parameter.grad.abs().max() > 0, name
     own, heads = {id(p) for p in model.parameters()}, {id(p) for p in objective.parameters()}
     assert not own & heads and list(model.state_dict()) == before
-    assert sum(map(torch.numel, build_model(model.config).parameters())) == sum(map(torch.numel, model.parameters()))
+    assert sum(map(torch.numel, build_model(model.config, len(TOKENIZER)).parameters())) == sum(
+        map(torch.numel, model.parameters())
+    )
 
 
 def test_ground_reaches_the_words_and_the_picture(trained):
@@ -329,7 +331,7 @@ def test_awkward_samples_are_trained_on(trained, expressions, referent):
 
 
 def test_deep_supervision_is_a_mean_over_all_masks():
-    model = build_model(MagNetConfig.lesson(len(TOKENIZER)))
+    model = build_model(MagNetConfig.lesson(), len(TOKENIZER))
     plain = replace(CONFIG, ground=0.0, pixel_to_pixel=0.0, pixel_to_text=0.0)
     objective, shapes = build_objective(plain, model), batch("red star", "big circle", height=40, width=56)
     prediction, losses = objective(model, shapes)
@@ -376,7 +378,7 @@ def test_what_is_missing_is_said_in_a_sentence():
         build_objective(CONFIG, Reading())
     with pytest.raises(RefsegError, match="pixel_to_text needs a model whose trace has sentence"):
         build_objective(replace(CONFIG, ground=0.0), None)
-    model = build_model(replace(CMSANetConfig.lesson(len(TOKENIZER)), text=SentenceVectorConfig()))
+    model = build_model(replace(CMSANetConfig.lesson(), text=SentenceVectorConfig()), len(TOKENIZER))
     objective = build_objective(CONFIG, model, (), TOKENIZER)
     with pytest.raises(RefsegError, match="one feature per sentence"):
         objective(model, batch("red star", height=40, width=56))

@@ -1,7 +1,6 @@
 """Word maps can be taught: the truth by hand, the loss by hand, and maps that follow it."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -57,7 +56,7 @@ def test_the_truth_is_what_the_data_set_says(dataset, tokenizer):
 
 def test_taught_maps_move_onto_their_objects(tiny_experiment, dataset, tokenizer):
     """By heart, on one batch: the share of weight on the true objects grows, and only attention weights are taught."""
-    model = build_model(replace(tiny_experiment.model, vocabulary_size=len(tokenizer)))
+    model = build_model(tiny_experiment.model, len(tokenizer))
     batch = Collate(tokenizer)([dataset[i] for i in range(5)])
     objective = build_objective(SupervisedWordMapsConfig(bce=0.0, dice=0.0, maps=1.0), model)
     assert objective.weights == {"bce": 0.0, "dice": 0.0, "maps": 1.0}
@@ -77,7 +76,7 @@ def test_taught_maps_move_onto_their_objects(tiny_experiment, dataset, tokenizer
 
 
 def test_maps_from_the_trace_are_those_of_the_batch(tiny_experiment, dataset, tokenizer):
-    model = build_model(replace(tiny_experiment.model, vocabulary_size=len(tokenizer))).eval()
+    model = build_model(tiny_experiment.model, len(tokenizer)).eval()
     batch = Collate(tokenizer)([dataset[i] for i in range(3)])
     again = model.word_maps(batch, model(batch).trace)
     for level, maps in model.word_maps(batch).items():

@@ -215,7 +215,7 @@ def scores(experiment, batch_size, share=(0, 1)):
     """All that can be scored at once, by an untrained network."""
     train_set, _, tokenizer = build_data(experiment.data)
     torch.manual_seed(0)
-    model = build_model(replace(experiment.model, vocabulary_size=len(tokenizer)))
+    model = build_model(experiment.model, len(tokenizer))
     options = {"batch_size": batch_size, "rank": True, "protocols": [p for p in PROTOCOLS if p != "cmsa-release"]}
     found = evaluate(model, train_set, tokenizer, progress=False, share=share, **options)
     return {name: value for name, value in found.items() if name != "seconds"}

@@ -1,7 +1,6 @@
 """Every preset is a whole experiment: it builds, it can be stored, and it is a fresh one each time."""
 
 import json
-from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import torch
@@ -29,7 +28,7 @@ def test_a_preset_builds_its_model(name):
         pytest.importorskip("timm")
         pytest.importorskip("transformers")
     with torch.device("meta"):
-        model = build_model(replace(config, vocabulary_size=31), fetch_weights=False)
+        model = build_model(config, 31, fetch_weights=False)
     assert sum(parameter.numel() for parameter in model.parameters()) > 100_000
 
 
@@ -38,10 +37,6 @@ def test_a_preset_is_fresh_each_time(name):
     first = PRESETS[name]()
     before = describe(first)
     first.optim.steps = first.data.image_size = 17
-    for field in fields(first.model):
-        part = getattr(first.model, field.name)
-        for inner in fields(part)[:1] if is_dataclass(part) else ():
-            setattr(part, inner.name, 7)
     first.objective.dice = 17.0
     assert describe(PRESETS[name]()) == before
 

@@ -100,8 +100,8 @@ def test_divided_weights_train_like_whole_ones(cmsa, runs):
 def test_an_objective_with_weights_is_divided_too(tiny_experiment, runs, name):
     """That of MagNet looks at the words again, AlignFormer's has a single number; stages are computed twice."""
     model, objective = {
-        "magnet": (MagNetConfig.lesson(0), MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2)),
-        "alignformer": (AlignFormerConfig.lesson(0), AlignmentConfig()),
+        "magnet": (MagNetConfig.lesson(), MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2)),
+        "alignformer": (AlignFormerConfig.lesson(), AlignmentConfig()),
     }[name]
     backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
     experiment = replace(tiny_experiment, model=replace(model, backbone=backbone), objective=objective)
@@ -167,7 +167,7 @@ def task_gradients(out):
     differences = {}
     for name in sorted(DIVIDED):
         torch.manual_seed(0)
-        model = build_model(EXAMPLES[name]).train()
+        model = build_model(EXAMPLES[name], 11).train()
         divided = copy.deepcopy(model)
         sharding.BLOCK = 1
         sharding.shard([divided], torch.optim.AdamW(divided.parameters()), state.device)

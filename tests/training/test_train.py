@@ -95,7 +95,7 @@ def whole(tiny_experiment, whole_run, tmp_path):
 
 def test_a_batch_can_be_learned_by_heart(tiny_experiment):
     train_set, _, tokenizer = build_data(tiny_experiment.data)
-    model = build_model(replace(tiny_experiment.model, vocabulary_size=len(tokenizer)))
+    model = build_model(tiny_experiment.model, len(tokenizer))
     objective = build_objective(tiny_experiment.objective)
     config = OptimConfig(steps=60, learning_rate=0.02, warmup_steps=5)
     optimizer = build_optimizer(model, config)
@@ -328,7 +328,7 @@ def test_the_stream_of_random_numbers_goes_on(tiny_experiment, tmp_path, monkeyp
 
 def test_hidden_words_are_those_that_would_have_been_hidden(tiny_experiment, tmp_path, monkeypatch):
     """MagNet with Mask Grounding, killed and resumed; the checkpoint to use holds nothing of the objective."""
-    model = MagNetConfig.lesson(0)
+    model = MagNetConfig.lesson()
     model = replace(model, backbone=HalvingBackboneConfig(channels=(4, 4, 8, 8, 8)), text=TransformerWordsConfig(dim=8))
     objective = MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2, layers=1)
     experiment = replace(tiny_experiment, model=model, objective=objective)

@@ -24,7 +24,7 @@ def network(experiment):
     """A fresh network with its gradients after one batch, and the batch."""
     train_set, _, tokenizer = build_data(experiment.data)
     torch.manual_seed(0)
-    model = build_model(replace(experiment.model, vocabulary_size=len(tokenizer)))
+    model = build_model(experiment.model, len(tokenizer))
     return model, Collate(tokenizer)([train_set[i] for i in range(4)])
 
 

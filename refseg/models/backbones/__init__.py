@@ -1,11 +1,11 @@
-"""Image backbones: pixels to features by level; the class of a config chooses one."""
+"""Image backbones: pixels to features by level."""
 
 from refseg.models.backbones.base import (
-    BACKBONES,
     DEEPLAB_MEAN,
     LEVELS,
     STRIDES,
     Backbone,
+    BackboneConfig,
     DeepLabBackbone,
     DeepLabBackboneConfig,
     ResidualBlock,
@@ -21,8 +21,8 @@ from refseg.models.backbones.halving import HalvingBackbone, HalvingBackboneConf
 from refseg.models.backbones.swin import SwinBackbone, SwinConfig, SwinStage, padded_first, window_attention
 
 __all__ = [
-    "BACKBONES",
     "Backbone",
+    "BackboneConfig",
     "DEEPLAB_MEAN",
     "DeepLabBackbone",
     "DeepLabBackboneConfig",

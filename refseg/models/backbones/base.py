@@ -19,6 +19,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights
 
 from refseg.errors import RefsegError
+from refseg.models.serialise import Config
 
 LEVELS = ("c2", "c3", "c4", "c5")
 STRIDES = {"c2": 4, "c3": 8, "c4": 8, "c5": 8}
@@ -86,13 +87,25 @@ class ResidualBlock(nn.Module):
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
-@dataclass
-class SmallBackboneConfig:
+@dataclass(frozen=True)
+class BackboneConfig(Config):
+    """Base of the backbones' configs."""
+
+    def build(self) -> Backbone:
+        """The backbone, with the weights that the config names, or fresh ones."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class SmallBackboneConfig(BackboneConfig):
     """A backbone that trains from scratch on two CPU cores while a class waits (ours, for the lessons)."""
 
     channels: tuple[int, int, int, int, int] = (32, 48, 80, 96, 96)  # stem, c2, c3, c4, c5
     blocks: tuple[int, int, int, int] = (1, 2, 1, 1)  # residual blocks of c2, c3, c4, c5
     frozen: bool = False  # fixed weights and statistics, for training that begins with those of another network
+
+    def build(self) -> SmallBackbone:
+        return SmallBackbone(self)
 
 
 class SmallBackbone(Backbone):
@@ -126,13 +139,16 @@ class SmallBackbone(Backbone):
         return super().forward(images.contiguous(memory_format=torch.channels_last))
 
 
-@dataclass
-class ResNet101BackboneConfig:
+@dataclass(frozen=True)
+class ResNet101BackboneConfig(BackboneConfig):
     """The backbone of the paper: ResNet-101 at stride 8 (DeepLab-101 without its classifier)."""
 
     weights: str | None = None  # a name of torchvision's, see ResNet101Backbone, or the path of a safetensors file
     frozen: bool = False  # fixed weights and statistics, as in the authors' release
     layers: tuple[int, int, int, int] = (3, 4, 23, 3)  # bottleneck blocks per stage; (1, 1, 1, 1) for quick tests
+
+    def build(self) -> ResNet101Backbone:
+        return ResNet101Backbone(self)
 
 
 class ResNet101Backbone(Backbone):
@@ -183,12 +199,15 @@ class ResNet101Backbone(Backbone):
         return self.net.maxpool(self.net.relu(self.net.bn1(self.net.conv1(images))))
 
 
-@dataclass
-class DeepLabBackboneConfig:
+@dataclass(frozen=True)
+class DeepLabBackboneConfig(BackboneConfig):
     """The backbone of the authors' release, for weights converted from it."""
 
     frozen: bool = True  # as in the release
     layers: tuple[int, int, int, int] = (3, 4, 23, 3)  # bottleneck blocks per stage; (1, 1, 1, 1) for quick tests
+
+    def build(self) -> DeepLabBackbone:
+        return DeepLabBackbone(self)
 
 
 class DeepLabBackbone(ResNet101Backbone):
@@ -284,10 +303,3 @@ def read_safetensors(path: str) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise RefsegError(f"{path} is not a readable safetensors file ({error}): convert or fetch it again.") from None
-
-
-BACKBONES = {
-    SmallBackboneConfig: SmallBackbone,
-    ResNet101BackboneConfig: ResNet101Backbone,
-    DeepLabBackboneConfig: DeepLabBackbone,
-}

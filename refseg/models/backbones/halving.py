@@ -7,16 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from refseg.models.backbones.base import LEVELS, Backbone, ResidualBlock
+from refseg.models.backbones.base import LEVELS, Backbone, BackboneConfig, ResidualBlock
 
 
-@dataclass
-class HalvingBackboneConfig:
+@dataclass(frozen=True)
+class HalvingBackboneConfig(BackboneConfig):
     """Trains from scratch on two CPU cores; every stage but the last halves the grid, and none is dilated."""
 
     channels: tuple[int, int, int, int, int] = (32, 32, 64, 80, 80)  # stem, c2, c3, c4, c5
     blocks: tuple[int, int, int, int] = (1, 1, 1, 1)  # residual blocks of c2, c3, c4, c5
     strides: tuple[int, int, int, int] = (2, 2, 2, 1)  # of the first block of each; the stem has 2
+
+    def build(self) -> HalvingBackbone:
+        return HalvingBackbone(self)
 
 
 class HalvingBackbone(Backbone):

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
-from refseg.models.backbones.base import LEVELS, Backbone, read_safetensors
+from refseg.models.backbones.base import LEVELS, Backbone, BackboneConfig, read_safetensors
 
 
-@dataclass
-class SwinConfig:
+@dataclass(frozen=True)
+class SwinConfig(BackboneConfig):
     """Swin-B with windows of 12; the pictures may have any size."""
 
     dim: int = 128  # of the first stage; every further one has twice as many channels
@@ -27,6 +27,9 @@ class SwinConfig:
     drop_path: float = 0.3  # MagNet's, as released
     weights: str | None = None  # a name of timm, e.g. "swin_base_patch4_window12_384.ms_in22k": fetched once
     frozen: bool = False
+
+    def build(self) -> SwinBackbone:
+        return SwinBackbone(self)
 
 
 class SwinBackbone(Backbone):

@@ -30,14 +30,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
+from refseg.models.serialise import Config
 
 WAVES = 4  # wavelengths in ``waves``: 4, 8, 16 and 32 frames
 BACK, OWN, AHEAD = -1, WAVES, 1  # the sine of 8 frames falls and rises around the target, the cosine of 4 peaks there
 BEGINNINGS = [(wave, width) for width in (0.6, 1.2) for wave in (BACK, OWN, AHEAD)]
 
 
-@dataclass
-class CFSAConfig:
+@dataclass(frozen=True)
+class TemporalConfig(Config):
+    """Base of the configs of what looks across the frames of a clip."""
+
+    def build(self, channels: int) -> nn.Module:
+        """The block of one level, for features of this width."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class CFSAConfig(TemporalConfig):
     """Width and heads; where the block stands; whether it knows places and times."""
 
     dim: int = 96  # of queries, keys and values, all heads together
@@ -48,6 +58,9 @@ class CFSAConfig:
     def __post_init__(self):
         if self.dim % self.heads:
             raise RefsegError(f"dim {self.dim} cannot be shared by {self.heads} heads: use a multiple.")
+
+    def build(self, channels: int) -> CrossFrameSelfAttention:
+        return CrossFrameSelfAttention(channels, self)
 
 
 class CrossFrameSelfAttention(nn.Module):
@@ -223,11 +236,14 @@ def waves(time: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
-@dataclass
-class FrameMeanConfig:
+@dataclass(frozen=True)
+class FrameMeanConfig(TemporalConfig):
     """The control: the mean over the frames, without attention."""
 
     before_cmsa: bool = False
+
+    def build(self, channels: int) -> FrameMean:
+        return FrameMean(channels, self)
 
 
 class FrameMean(nn.Module):
@@ -247,6 +263,3 @@ class FrameMean(nn.Module):
         """As ``CrossFrameSelfAttention.forward``; only ``frame_valid`` plays a part."""
         share = frame_valid / frame_valid.sum(1, keepdim=True)
         return (x * share[:, :, None, None, None].to(x.dtype)).sum(1)
-
-
-TEMPORAL = {CFSAConfig: CrossFrameSelfAttention, FrameMeanConfig: FrameMean}

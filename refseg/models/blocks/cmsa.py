@@ -33,16 +33,33 @@ from refseg.models.blocks.attention import (
     masked_softmax,
     spatial_coordinates,
 )
+from refseg.models.serialise import Config
 
 SMALLEST_SUM = 1e-15  # its square is still far from the end of float32, and the gradient divides by the square
 
 
-@dataclass
-class CMSAConfig:
+@dataclass(frozen=True)
+class CrossModalConfig(Config):
+    """Base of the configs of what lets words and regions meet on one level."""
+
+    def at_level(self, level: str) -> CrossModalConfig:
+        """The config of one level: this one, unless the levels differ."""
+        return self
+
+    def build(self, visual_channels: int, word_channels: int) -> nn.Module:
+        """The block of one level, for visual features and words of these widths."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class CMSAConfig(CrossModalConfig):
     """Width of queries, keys and values, and a factor on the scores (the paper: 512 and none)."""
 
     dim: int = 512
     scale: float = 1.0
+
+    def build(self, visual_channels: int, word_channels: int) -> CrossModalSelfAttention:
+        return CrossModalSelfAttention(visual_channels, word_channels, self)
 
 
 def multimodal_parts(pixels: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -358,9 +375,12 @@ def _to_words(vector: Tensor, words: Tensor) -> Tensor:
     return vector[:, None].expand(-1, words.shape[1], -1)
 
 
-@dataclass
-class ConcatenationMeanConfig:
+@dataclass(frozen=True)
+class ConcatenationMeanConfig(CrossModalConfig):
     """The control without attention; it has nothing to choose."""
+
+    def build(self, visual_channels: int, word_channels: int) -> ConcatenationMean:
+        return ConcatenationMean(visual_channels, word_channels, self)
 
 
 class ConcatenationMean(nn.Module):
@@ -412,6 +432,3 @@ class ConcatenationMean(nn.Module):
             RefsegError: always.
         """
         raise RefsegError("ConcatenationMean has no attention and so no weights: use a model with CMSAConfig.")
-
-
-CROSS_MODAL = {CMSAConfig: CrossModalSelfAttention, ConcatenationMeanConfig: ConcatenationMean}

@@ -13,7 +13,7 @@ words leave the mean. A batch therefore equals its samples one by one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -21,25 +21,31 @@ from torch import Tensor, nn
 
 from refseg.errors import RefsegError
 from refseg.models.blocks.attention import SPATIAL_CHANNELS, at_least_float32, masked_mean, masked_softmax
-from refseg.models.blocks.cmsa import mean_of_parts, multimodal_parts, project_parts
+from refseg.models.blocks.cmsa import CrossModalConfig, mean_of_parts, multimodal_parts, project_parts
 
 
-@dataclass
-class CMSAReleaseConfig:
+@dataclass(frozen=True)
+class CMSAReleaseConfig(CrossModalConfig):
     """One level of the release; its defaults are those of C5."""
 
     dim: int = 512  # of queries, keys and values; the release: 512, 128, 64 at C5, C4, C3
     reduction: int | None = None  # width of the multimodal feature before the attention; the release: None, 256, 128
     hide_padding: bool = False  # True: the letterbox is no key, as in the paper's form; the release looks at it too
 
+    def build(self, visual_channels: int, word_channels: int) -> ReleaseCrossModalSelfAttention:
+        return ReleaseCrossModalSelfAttention(visual_channels, word_channels, self)
 
-@dataclass
-class CMSAReleaseLevelsConfig:
+
+@dataclass(frozen=True)
+class CMSAReleaseLevelsConfig(CrossModalConfig):
     """The three levels of the release, each with widths of its own."""
 
-    c3: CMSAReleaseConfig = field(default_factory=lambda: CMSAReleaseConfig(64, 128))
-    c4: CMSAReleaseConfig = field(default_factory=lambda: CMSAReleaseConfig(128, 256))
-    c5: CMSAReleaseConfig = field(default_factory=lambda: CMSAReleaseConfig(512))
+    c3: CMSAReleaseConfig = CMSAReleaseConfig(64, 128)
+    c4: CMSAReleaseConfig = CMSAReleaseConfig(128, 256)
+    c5: CMSAReleaseConfig = CMSAReleaseConfig(512)
+
+    def at_level(self, level: str) -> CMSAReleaseConfig:
+        return {"c3": self.c3, "c4": self.c4, "c5": self.c5}[level]
 
 
 @dataclass

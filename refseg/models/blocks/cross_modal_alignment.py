@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from refseg.errors import RefsegError
 from refseg.models.blocks.attention import masked_mean, masked_softmax
+from refseg.models.serialise import Config
 
 EXTENDED_MASK = -1e4  # what BERT adds to the scores of padding, and what the release multiplies queries with
 
 
-@dataclass
-class CAMConfig:
+@dataclass(frozen=True)
+class CAMConfig(Config):
     """Pyramid and directions; the values are those of the release, ``released_words`` apart."""
 
     pool_sizes: tuple[int, ...] = (1, 2, 3, 6)  # () leaves the pyramid away

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.models.blocks.attention import at_least_float32, sine_positions
+from refseg.models.serialise import Config
 
 
-@dataclass
-class DeformableConfig:
+@dataclass(frozen=True)
+class DeformableConfig(Config):
     """The values are those of the release."""
 
     dim: int = 256  # a multiple of 4, of ``heads`` and of ``groups``

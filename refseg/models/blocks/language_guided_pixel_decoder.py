@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from refseg.errors import RefsegError
 from refseg.models.blocks.deformable_pixel_decoder import DeformableConfig, DeformablePixelDecoder, reference_points
+from refseg.models.serialise import Config
 
 
-@dataclass
-class DecoderWordsConfig:
+@dataclass(frozen=True)
+class DecoderWordsConfig(Config):
     """How the decoder's places look at the words; the values are those of the release."""
 
     heads: int = 8

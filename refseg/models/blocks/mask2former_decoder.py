@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.models.blocks.attention import sine_positions
+from refseg.models.serialise import Config
 
 
-@dataclass
-class MaskDecoderConfig:
+@dataclass(frozen=True)
+class MaskDecoderConfig(Config):
     """The values are those of the release; the width is the pixel decoder's."""
 
     layers: int = 9

@@ -13,11 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.models.backbones import ResidualBlock
+from refseg.models.serialise import Config
 
 
-@dataclass
-class MaskHeadConfig:
+@dataclass(frozen=True)
+class HeadConfig(Config):
+    """Base of the mask heads' configs."""
+
+    def build(self, in_channels: int, backbone_channels: dict[str, int]) -> nn.Module:
+        """The head, for fused features of ``in_channels`` and a backbone with these widths by level."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class MaskHeadConfig(HeadConfig):
     """The head of the paper; it has nothing to choose."""
+
+    def build(self, in_channels: int, backbone_channels: dict[str, int]) -> MaskHead:
+        return MaskHead(self, in_channels, backbone_channels)
 
 
 class MaskHead(nn.Module):
@@ -38,11 +51,14 @@ class MaskHead(nn.Module):
         return self.logits(fused)
 
 
-@dataclass
-class ReleaseMaskHeadConfig:
+@dataclass(frozen=True)
+class ReleaseMaskHeadConfig(HeadConfig):
     """The head of the release: ``upsampling`` is the factor from regions to pixels."""
 
     upsampling: int = 8
+
+    def build(self, in_channels: int, backbone_channels: dict[str, int]) -> ReleaseMaskHead:
+        return ReleaseMaskHead(self, in_channels, backbone_channels)
 
 
 class ReleaseMaskHead(MaskHead):
@@ -78,12 +94,15 @@ def enlarge_from_the_corner(x: Tensor, factor: int) -> Tensor:
     return F.interpolate(longer, size, mode="bilinear", align_corners=True)[..., :-1, :-1]
 
 
-@dataclass
-class SkipMaskHeadConfig:
+@dataclass(frozen=True)
+class SkipMaskHeadConfig(HeadConfig):
     """Sharper masks for the lessons (ours): ``dim`` is the width in between."""
 
     dim: int = 32
     dilations: tuple[int, ...] = (2, 4)  # of the residual blocks at stride 8 that let candidates be compared
+
+    def build(self, in_channels: int, backbone_channels: dict[str, int]) -> SkipMaskHead:
+        return SkipMaskHead(self, in_channels, backbone_channels)
 
 
 class SkipMaskHead(nn.Module):
@@ -122,6 +141,3 @@ class SkipMaskHead(nn.Module):
         coarse = F.interpolate(compared, c2.shape[-2:], mode="bilinear", align_corners=False)
         joined = self.block(coarse + self.from_c2(c2))
         return torch.pixel_shuffle(self.logits(joined), 2)
-
-
-HEADS = {MaskHeadConfig: MaskHead, ReleaseMaskHeadConfig: ReleaseMaskHead, SkipMaskHeadConfig: SkipMaskHead}

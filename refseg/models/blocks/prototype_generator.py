@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from refseg.models.blocks.attention import sine_positions
+from refseg.models.serialise import Config
 
 
-@dataclass
-class PrototypeConfig:
+@dataclass(frozen=True)
+class PrototypeConfig(Config):
     """The values are those of the release."""
 
     dim: int = 768  # of the state

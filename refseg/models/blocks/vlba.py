@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from refseg.errors import RefsegError
 from refseg.models.blocks.attention import masked_softmax
 from refseg.models.blocks.cross_modal_alignment import ResidualGate, as_map, instance_norm, merge_heads, split_heads
+from refseg.models.serialise import Config
 
 
-@dataclass
-class VLBAConfig:
+@dataclass(frozen=True)
+class VLBAConfig(Config):
     """Directions and heads; without either direction, words and pixels pass as they came."""
 
     words_to_pixels: bool = True  # language to vision: every region reads the words

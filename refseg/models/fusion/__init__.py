@@ -1,7 +1,6 @@
 """Fusing the levels of a backbone into one map: the paper's gates, the release's, and controls."""
 
 from refseg.models.fusion.ablations import (
-    ABLATIONS,
     ConvLSTMFusion,
     ConvLSTMFusionConfig,
     DeconvFusion,
@@ -11,9 +10,8 @@ from refseg.models.fusion.ablations import (
     SumFusion,
     SumFusionConfig,
 )
+from refseg.models.fusion.base import FusionConfig
 from refseg.models.fusion.gmlf import (
-    FUSIONS,
-    AnyFusionConfig,
     GatedMultiLevelFusion,
     GMLFConfig,
     ReleaseGatedMultiLevelFusion,
@@ -21,13 +19,11 @@ from refseg.models.fusion.gmlf import (
 )
 
 __all__ = [
-    "ABLATIONS",
-    "AnyFusionConfig",
     "ConvLSTMFusion",
     "ConvLSTMFusionConfig",
     "DeconvFusion",
     "DeconvFusionConfig",
-    "FUSIONS",
+    "FusionConfig",
     "GMLFConfig",
     "GatedMultiLevelFusion",
     "PPMFusion",

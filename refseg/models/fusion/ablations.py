@@ -11,18 +11,22 @@ All have the signature of ``GatedMultiLevelFusion``: built from (levels, config)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from refseg.models.fusion.base import FusionConfig
 
-@dataclass
-class SumFusionConfig:
+
+@dataclass(frozen=True)
+class SumFusionConfig(FusionConfig):
     """The width common to all levels."""
 
-    dim: int = 500
+    def build(self, levels: Sequence[str]) -> SumFusion:
+        return SumFusion(levels, self)
 
 
 class SumFusion(nn.Module):
@@ -33,7 +37,7 @@ class SumFusion(nn.Module):
         config: the common width.
     """
 
-    def __init__(self, levels: tuple[str, ...], config: SumFusionConfig):
+    def __init__(self, levels: Sequence[str], config: SumFusionConfig):
         super().__init__()
         self.levels = levels
         self.channels = config.dim
@@ -43,12 +47,14 @@ class SumFusion(nn.Module):
         return sum(x[level] for level in self.levels)
 
 
-@dataclass
-class PPMFusionConfig:
+@dataclass(frozen=True)
+class PPMFusionConfig(FusionConfig):
     """The width common to all levels, and the grids of the pyramid."""
 
-    dim: int = 500
     bins: tuple[int, ...] = (1, 2, 3, 6)  # those of PSPNet
+
+    def build(self, levels: Sequence[str]) -> PPMFusion:
+        return PPMFusion(levels, self)
 
 
 class PPMFusion(nn.Module):
@@ -63,7 +69,7 @@ class PPMFusion(nn.Module):
         config: the common width and the grids.
     """
 
-    def __init__(self, levels: tuple[str, ...], config: PPMFusionConfig):
+    def __init__(self, levels: Sequence[str], config: PPMFusionConfig):
         super().__init__()
         self.levels = levels
         self.channels = config.dim
@@ -82,11 +88,12 @@ class PPMFusion(nn.Module):
         return self.join(torch.cat(pyramid, dim=1))
 
 
-@dataclass
-class DeconvFusionConfig:
+@dataclass(frozen=True)
+class DeconvFusionConfig(FusionConfig):
     """The width common to all levels."""
 
-    dim: int = 500
+    def build(self, levels: Sequence[str]) -> DeconvFusion:
+        return DeconvFusion(levels, self)
 
 
 class DeconvFusion(nn.Module):
@@ -100,7 +107,7 @@ class DeconvFusion(nn.Module):
         config: the common width.
     """
 
-    def __init__(self, levels: tuple[str, ...], config: DeconvFusionConfig):
+    def __init__(self, levels: Sequence[str], config: DeconvFusionConfig):
         super().__init__()
         self.deepest = levels[-1]
         self.channels = config.dim
@@ -116,11 +123,12 @@ class DeconvFusion(nn.Module):
         return fused
 
 
-@dataclass
-class ConvLSTMFusionConfig:
+@dataclass(frozen=True)
+class ConvLSTMFusionConfig(FusionConfig):
     """The width common to all levels."""
 
-    dim: int = 500
+    def build(self, levels: Sequence[str]) -> ConvLSTMFusion:
+        return ConvLSTMFusion(levels, self)
 
 
 class ConvLSTMFusion(nn.Module):
@@ -134,7 +142,7 @@ class ConvLSTMFusion(nn.Module):
         config: the common width.
     """
 
-    def __init__(self, levels: tuple[str, ...], config: ConvLSTMFusionConfig):
+    def __init__(self, levels: Sequence[str], config: ConvLSTMFusionConfig):
         super().__init__()
         self.levels = levels
         self.channels = config.dim
@@ -148,11 +156,3 @@ class ConvLSTMFusion(nn.Module):
             memory = forget.sigmoid() * memory + enter.sigmoid() * new.tanh()
             hidden = release.sigmoid() * memory.tanh()
         return hidden
-
-
-ABLATIONS = {
-    SumFusionConfig: SumFusion,
-    PPMFusionConfig: PPMFusion,
-    DeconvFusionConfig: DeconvFusion,
-    ConvLSTMFusionConfig: ConvLSTMFusion,
-}

@@ -9,25 +9,21 @@ belong to the level that receives.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from refseg.models.fusion.ablations import (
-    ABLATIONS,
-    ConvLSTMFusionConfig,
-    DeconvFusionConfig,
-    PPMFusionConfig,
-    SumFusionConfig,
-)
+from refseg.models.fusion.base import FusionConfig
 
 
-@dataclass
-class GMLFConfig:
+@dataclass(frozen=True)
+class GMLFConfig(FusionConfig):
     """The width common to all levels (the release: 500)."""
 
-    dim: int = 500
+    def build(self, levels: Sequence[str]) -> GatedMultiLevelFusion:
+        return GatedMultiLevelFusion(levels, self)
 
 
 class GatedMultiLevelFusion(nn.Module):
@@ -38,7 +34,7 @@ class GatedMultiLevelFusion(nn.Module):
         config: the common width.
     """
 
-    def __init__(self, levels: tuple[str, ...], config: GMLFConfig):
+    def __init__(self, levels: Sequence[str], config: GMLFConfig):
         super().__init__()
         self.channels = config.dim
         self.gate = nn.ModuleDict({level: nn.Conv2d(config.dim, 2, 3, padding=1) for level in levels})
@@ -64,11 +60,12 @@ class GatedMultiLevelFusion(nn.Module):
         return total
 
 
-@dataclass
-class ReleaseGMLFConfig:
+@dataclass(frozen=True)
+class ReleaseGMLFConfig(FusionConfig):
     """The width common to all levels (the release: 500)."""
 
-    dim: int = 500
+    def build(self, levels: Sequence[str]) -> ReleaseGatedMultiLevelFusion:
+        return ReleaseGatedMultiLevelFusion(levels, self)
 
 
 class ReleaseGatedMultiLevelFusion(nn.Module):
@@ -83,7 +80,7 @@ class ReleaseGatedMultiLevelFusion(nn.Module):
         config: the common width.
     """
 
-    def __init__(self, levels: tuple[str, str, str], config: ReleaseGMLFConfig):
+    def __init__(self, levels: Sequence[str], config: ReleaseGMLFConfig):
         super().__init__()
         self.channels = config.dim
         self.others = {level: [other for other in reversed(levels) if other != level] for level in levels}
@@ -114,9 +111,3 @@ class ReleaseGatedMultiLevelFusion(nn.Module):
     def _cell(self, level: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         own, memory_gate, reset_gate = self.cell[level](x).chunk(3, dim=1)
         return own, (memory_gate + 1).sigmoid(), (reset_gate + 1).sigmoid()
-
-
-AnyFusionConfig = (
-    GMLFConfig | ReleaseGMLFConfig | SumFusionConfig | PPMFusionConfig | DeconvFusionConfig | ConvLSTMFusionConfig
-)
-FUSIONS = {GMLFConfig: GatedMultiLevelFusion, ReleaseGMLFConfig: ReleaseGatedMultiLevelFusion, **ABLATIONS}

@@ -1,22 +1,22 @@
-"""Text encoders: token ids to word features; the class of a config chooses one."""
+"""Text encoders: token ids to word features."""
 
 from refseg.models.text.staged import (
-    STAGED_TEXTS,
     STAGES,
     BertStage,
     BertWords,
     BertWordsConfig,
     StagedText,
+    StagedTextConfig,
     TransformerStage,
     TransformerWords,
     TransformerWordsConfig,
 )
 from refseg.models.text.words import (
-    TEXT_ENCODERS,
     ContextualWords,
     ContextualWordsConfig,
     SentenceVector,
     SentenceVectorConfig,
+    TextConfig,
     WordEmbedding,
     WordEmbeddingConfig,
 )
@@ -27,12 +27,12 @@ __all__ = [
     "BertWordsConfig",
     "ContextualWords",
     "ContextualWordsConfig",
-    "STAGED_TEXTS",
     "STAGES",
     "SentenceVector",
     "SentenceVectorConfig",
     "StagedText",
-    "TEXT_ENCODERS",
+    "StagedTextConfig",
+    "TextConfig",
     "TransformerStage",
     "TransformerWords",
     "TransformerWordsConfig",

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
+from refseg.models.text.words import TextConfig
 
 STAGES = 4
 
@@ -41,14 +42,26 @@ class StagedText(nn.Module):
             )
 
 
-@dataclass
-class TransformerWordsConfig:
+@dataclass(frozen=True)
+class StagedTextConfig(TextConfig):
+    """Base of the configs of text encoders in four stages."""
+
+    def build(self, vocabulary_size: int) -> StagedText:
+        """The text encoder for ``vocabulary_size`` token ids."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TransformerWordsConfig(StagedTextConfig):
     """A small transformer over words of the training set, one layer per stage (ours, for the lessons)."""
 
     dim: int = 64
     heads: int = 4
     max_words: int = 20  # size of the position table
     normalized: bool = False  # behind the last layer every word at mean 0 and variance 1, as BERT leaves it
+
+    def build(self, vocabulary_size: int) -> TransformerWords:
+        return TransformerWords(self, vocabulary_size)
 
 
 class TransformerWords(StagedText):
@@ -97,8 +110,8 @@ class TransformerStage(nn.Module):
         return self.layer(words, src_key_padding_mask=~token_valid)  # torch's mask says where padding is
 
 
-@dataclass
-class BertWordsConfig:
+@dataclass(frozen=True)
+class BertWordsConfig(StagedTextConfig):
     """BERT-base; its vocabulary is that of the tokenizer, ``WordPieces``."""
 
     dim: int = 768
@@ -106,6 +119,9 @@ class BertWordsConfig:
     heads: int = 12
     max_words: int = 512  # size of the position table
     weights: str | None = None  # a name of the Hugging Face hub, "bert-base-uncased" (fetched once), or a folder
+
+    def build(self, vocabulary_size: int) -> BertWords:
+        return BertWords(self, vocabulary_size)
 
 
 class BertWords(StagedText):
@@ -184,6 +200,3 @@ def _bert(config: BertWordsConfig, vocabulary_size: int) -> nn.Module:
             "use the tokenizer and the sizes of the weights."
         )
     return bert
-
-
-STAGED_TEXTS = {TransformerWordsConfig: TransformerWords, BertWordsConfig: BertWords}

@@ -6,7 +6,7 @@ Padded words come out as zeros.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,26 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from refseg.errors import RefsegError
 from refseg.models.blocks.attention import masked_mean
+from refseg.models.serialise import Config
 
 
-@dataclass
-class WordEmbeddingConfig:
+@dataclass(frozen=True)
+class TextConfig(Config):
+    """Base of the text encoders' configs."""
+
+    def build(self, vocabulary_size: int) -> nn.Module:
+        """The text encoder for ``vocabulary_size`` token ids."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class WordEmbeddingConfig(TextConfig):
     """The paper's text side; 1000 is the width in the authors' release."""
 
     dim: int = 1000
+
+    def build(self, vocabulary_size: int) -> WordEmbedding:
+        return WordEmbedding(self, vocabulary_size)
 
 
 class WordEmbedding(nn.Module):
@@ -45,12 +58,15 @@ class WordEmbedding(nn.Module):
         return self.table(token_ids) * token_valid[..., None], token_valid
 
 
-@dataclass
-class ContextualWordsConfig:
+@dataclass(frozen=True)
+class ContextualWordsConfig(TextConfig):
     """Words that know their neighbours: the lessons' default."""
 
     dim: int = 64  # even: half of it reads forwards, half backwards
     max_words: int = 20  # size of the position table
+
+    def build(self, vocabulary_size: int) -> ContextualWords:
+        return ContextualWords(self, vocabulary_size)
 
 
 class ContextualWords(nn.Module):
@@ -93,11 +109,14 @@ class ContextualWords(nn.Module):
         return (words + context) * token_valid[..., None], token_valid
 
 
-@dataclass
-class SentenceVectorConfig:
+@dataclass(frozen=True)
+class SentenceVectorConfig(TextConfig):
     """One vector for the whole expression; ``words`` says how the words below it are made."""
 
-    words: WordEmbeddingConfig | ContextualWordsConfig = field(default_factory=ContextualWordsConfig)
+    words: TextConfig = ContextualWordsConfig()
+
+    def build(self, vocabulary_size: int) -> SentenceVector:
+        return SentenceVector(self, vocabulary_size)
 
 
 class SentenceVector(nn.Module):
@@ -112,7 +131,7 @@ class SentenceVector(nn.Module):
 
     def __init__(self, config: SentenceVectorConfig, vocabulary_size: int):
         super().__init__()
-        self.words = TEXT_ENCODERS[type(config.words)](config.words, vocabulary_size)
+        self.words = config.words.build(vocabulary_size)
         self.channels = self.words.channels
 
     def forward(self, token_ids: Tensor, token_valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,10 +139,3 @@ class SentenceVector(nn.Module):
         words, words_valid = self.words(token_ids, token_valid)
         sentence = masked_mean(words, words_valid[..., None], dim=1)
         return sentence[:, None], torch.ones_like(words_valid[:, :1])
-
-
-TEXT_ENCODERS = {
-    WordEmbeddingConfig: WordEmbedding,
-    ContextualWordsConfig: ContextualWords,
-    SentenceVectorConfig: SentenceVector,
-}
