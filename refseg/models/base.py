@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -13,6 +14,11 @@ from refseg.types import Prediction, RefBatch
 @dataclass(frozen=True)
 class ModelConfig(Config):
     """Base of the models' configs: the parts of one model, each a config that builds its part."""
+
+    @classmethod
+    def migrate(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """Older files also hold the size of the vocabulary, which the tokenizer knows."""
+        return {name: value for name, value in stored.items() if name != "vocabulary_size"}
 
     def build(self, vocabulary_size: int) -> ReferringModel:
         """The model with fresh weights, for a tokenizer with ``vocabulary_size`` token ids."""

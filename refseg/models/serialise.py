@@ -16,12 +16,16 @@ from refseg.errors import RefsegError
 TYPE = "type"
 # What older files say: the old name of a class, its name today, and the fields that the old class did not have.
 RENAMED: dict[str, tuple[str, dict[str, Any]]] = {}
-RETIRED = {"vocabulary_size"}  # fields of older files that no config has any more: the tokenizer knows this number
 
 
 @dataclass(frozen=True)
 class Config:
     """Base of every config that is stored. A config says how a part is built, and its ``build`` builds it."""
+
+    @classmethod
+    def migrate(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """The fields of today from those that a file holds, older ones renamed or dropped."""
+        return stored
 
     def without_weights(self) -> Self:
         """This config without pretrained weights: every field ``weights``, also of the configs in it, is None."""
@@ -69,8 +73,7 @@ def _restored(plain: Any, where: str) -> Config:
     if kind is None:
         raise RefsegError(f"{where} has the unknown type {plain[TYPE]!r}: import the module that defines it first.")
     known = {field.name: field for field in fields(kind) if field.init}
-    given = defaults | {key: value for key, value in plain.items() if key != TYPE}
-    given = {key: value for key, value in given.items() if key in known or key not in RETIRED}
+    given = kind.migrate(defaults | {key: value for key, value in plain.items() if key != TYPE})
     for key in given.keys() - known:
         raise RefsegError(f"{where} has a field {key!r} that {name} does not know: remove it.")
     for key, field in known.items():

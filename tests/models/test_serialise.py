@@ -41,7 +41,7 @@ def spoilt(**changes):
     return {name: value for name, value in plain.items() if value != "remove"}
 
 
-def test_fields_that_came_later_have_their_default_and_retired_ones_are_dropped():
+def test_fields_that_came_later_have_their_default_and_the_vocabulary_size_of_old_files_is_dropped():
     old = spoilt(vocabulary_size=13, temporal="remove", c5_dim="remove", fusion={"type": "GMLFConfig"})
     assert config_from_dict(old) == replace(CMSANetConfig.lesson(), fusion=GMLFConfig())
 
