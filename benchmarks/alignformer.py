@@ -30,7 +30,7 @@ from trainings import compared, kept, ship, split_scores, spread, table
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
-from refseg.evaluation.metrics import gathering as gathering_of_steps
+from refseg.evaluation.metrics import centre_auc
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.models import build_model
 from refseg.models.alignformer import centre_similarity
@@ -143,7 +143,7 @@ def batch_areas(prediction: Prediction, batch: RefBatch) -> dict[str, list[float
     similarity = centre_similarity(prediction.trace["pixels"], prediction.trace["centres"])  # [B,S,h,w]
     areas = {name: [] for name in CENTRES}
     for maps, mask, valid, objects in zip(similarity, batch.mask, batch.pixel_valid, batch.objects > 0, strict=True):
-        everywhere, among = gathering_of_steps(maps, mask, valid), gathering_of_steps(maps, mask, objects)
+        everywhere, among = centre_auc(maps, mask, valid), centre_auc(maps, mask, objects)
         for name, (step, objects_only) in CENTRES.items():
             area = (among if objects_only else everywhere)[step]
             areas[name] += [] if area is None else [area]

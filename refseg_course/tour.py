@@ -20,7 +20,7 @@ from refseg.checkpoint import Checkpoint, load_checkpoint
 from refseg.datasets import ReferDataset, build_dataset
 from refseg.errors import RefsegError
 from refseg.evaluation.evaluate import evaluate_checkpoint
-from refseg.evaluation.metrics import COLUMNS, SegmentationMeter
+from refseg.evaluation.metrics import COLUMNS, mask_iou
 from refseg.explorer import Explorer
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import checkpoints_dir
@@ -157,7 +157,7 @@ def _example(sample: RefSample, loaded: dict[str, Checkpoint], unfold: bool) -> 
     image = sample.frames[sample.target_frame]
     for name, checkpoint in loaded.items():
         result = Predictor(checkpoint, "cpu").predict(image, sample.expression)
-        iou = SegmentationMeter().update(result.pred_mask, sample.mask)
+        iou = mask_iou(result.pred_mask, sample.mask)
         picture = prediction_figure(image, sample.expression, result.pred_mask, sample.mask, iou)
         figures.append(to_html(picture, f"{name}: IoU {iou:.2f}"))
     maps = word_map_figure(image, result.words, result.word_maps["c3"], result.pred_mask, level="C3")

@@ -191,9 +191,7 @@ def other_expressions(dataset: Any) -> dict[int, str]:
     """
     spoken: dict[Any, dict[Any, list[str]]] = {}  # image -> referent -> expressions
     places = []
-    for image, referent, expression in zip(
-        dataset.image_ids, dataset.referent_ids, dataset.expressions, strict=True
-    ):
+    for image, referent, expression in zip(dataset.image_ids, dataset.referent_ids, dataset.expressions, strict=True):
         texts = spoken.setdefault(image, {}).setdefault(referent, [])
         places.append((image, referent, len(texts)))
         texts.append(expression)

@@ -1,7 +1,4 @@
-"""Scores of a model on a data set: every sample, in order, at the size of the picture on disk.
-
-From a model to masks it takes the same way as single predictions do, ``refseg.inference``.
-"""
+"""Scores of a model on a data set: every sample, in order, one forward pass for all meters."""
 
 from __future__ import annotations
 
@@ -19,65 +16,72 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from refseg.checkpoint import load_checkpoint
-from refseg.datasets import CLIP_DATASETS, Collate, build_dataset, build_transform, undo_letterbox
+from refseg.datasets import CLIP_DATASETS, Collate, build_dataset, build_transform
 from refseg.datasets.wrappers import ReplacedExpressions
-from refseg.evaluation.metrics import RES, VIDEO, Convention, SegmentationMeter
-from refseg.evaluation.protocols import ProtocolMeter, RankedMasks, choose_protocols, protocol_of
+from refseg.evaluation.protocols import ORIGINAL, ORIGINAL_VIDEO, Meter, choose_protocols
 from refseg.inference import choose_device, device_of, forward, in_eval_mode
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import PROJECT
-from refseg.types import MASK_THRESHOLD
-
-# ---- scores ----------------------------------------------------------------------------------------------------
 
 
 def score(
     model: nn.Module,
     dataset: Dataset,
     tokenizer: Any,
+    meters: Sequence[Meter] = (),
     *,
     batch_size: int = 32,
-    convention: Convention = RES,
     device: str | torch.device | None = None,
     progress: bool = True,
     num_workers: int = 0,
-    ranked: RankedMasks | None = None,
-    moving: SegmentationMeter | None = None,
-    others: Sequence[ProtocolMeter] = (),
     share: tuple[int, int] = (0, 1),
-) -> SegmentationMeter:
-    """A meter that has seen every sample in the order of ``dataset``; ``.ious`` has one number per sample.
+) -> Meter:
+    """Show every sample of ``dataset``, in order, to a model and its answers to every meter.
 
-    Of several processes each scores its share, the meters ``merge``. Arguments as for :func:`evaluate`.
+    Several processes that all call this with their ``share`` each do a part of the work, and afterwards the meters of
+    every process have seen all samples: the very numbers that one process finds.
 
     Args:
-        share: (this process, number of processes): so many batches in a row that all shares together, in order, are
-            the batches of one process. Masks can hang on what else is in a batch, by rounding; these do not.
-        ranked: is given every mask too.
-        moving: is given the samples that say in ``annotations.motion`` whether motion is asked for, as two groups.
-        others: are given every sample too, each for its own protocol.
+        model: moved to ``device``; in eval mode while this runs, afterwards every part is as it was.
+        dataset: gives RefSamples that went through ``build_transform``.
+        tokenizer: as for ``Collate``.
+        meters: fresh ones; default one of the protocol "original".
+        device: default is where the model is.
+        progress: show a bar on stderr.
+        num_workers: processes that read samples.
+        share: (this process, number of processes). The shares together are, in order, the batches of one process:
+            through rounding, masks can depend on what else is in a batch, and so they do not.
+
+    Returns:
+        The first meter. ``.compute()`` gives its scores, and ``.ious`` one number per sample.
+
+    Raises:
+        RefsegError: the model gives undefined values; and see :meth:`Meter.update`.
     """
+    meters = meters or (Meter(),)
     device = device_of(model) if device is None else torch.device(device)
-    meter = SegmentationMeter(convention)
     own = batches_of(len(dataset), batch_size, *share)
     loader = DataLoader(dataset, batch_sampler=own, num_workers=num_workers, collate_fn=Collate(tokenizer))
     with in_eval_mode(model.to(device)), tqdm(total=sum(map(len, own)), unit="sample", disable=not progress) as bar:
         for batch in loader:
             with torch.inference_mode():
                 batch = batch.to(device)
-                answers = zip(forward(model, batch).mask_logits, batch.pixel_valid, strict=True)
-                for (answer, valid), mask, known in zip(answers, batch.original_masks, batch.annotations, strict=True):
-                    for other in others:
-                        other.update(answer, valid, mask)
-                    logits = undo_letterbox(answer, valid, tuple(mask.shape))
-                    pred_mask = (logits > MASK_THRESHOLD).cpu()
-                    meter.update(pred_mask, mask, known.kind)
-                    if moving is not None and known.motion is not None:
-                        moving.update(pred_mask, mask, "motion" if known.motion else "static")
-                    if ranked is not None:
-                        ranked.update(logits, mask)
+                logits = forward(model, batch).mask_logits
+                for answer in zip(logits, batch.pixel_valid, batch.original_masks, batch.annotations, strict=True):
+                    for meter in meters:
+                        meter.update(*answer)
             bar.update(len(batch))
-    return meter
+    if share[1] > 1:
+        _merge_processes(meters)
+    return meters[0]
+
+
+def _merge_processes(meters: Sequence[Meter]) -> None:
+    """Every meter takes in what its twins in all processes have seen, in the order of the processes: the samples'."""
+    for meter, twins in zip(meters, zip(*gather_object([list(meters)])), strict=True):
+        meter.samples, meter.ranked = [], []
+        for twin in twins:
+            meter.merge(twin)
 
 
 def batches_of(count: int, batch_size: int, process: int, processes: int) -> list[range]:
@@ -87,95 +91,46 @@ def batches_of(count: int, batch_size: int, process: int, processes: int) -> lis
 
 
 def evaluate(
-    model: nn.Module,
-    dataset: Dataset,
-    tokenizer: Any,
-    *,
-    batch_size: int = 32,
-    convention: Convention = RES,
-    device: str | torch.device | None = None,
-    progress: bool = True,
-    expression_control: str | None = None,
-    num_workers: int = 0,
-    rank: bool = False,
-    protocols: Sequence[str] = (),
-    share: tuple[int, int] = (0, 1),
+    model: nn.Module, dataset: Dataset, tokenizer: Any, meters: Sequence[Meter] = (), **options: Any
 ) -> dict[str, Any]:
     """oIoU, mIoU and P@K of ``model`` on all samples of ``dataset``.
 
-    In several processes that all call this with their ``share`` each sample is scored by one of them, and every process
-    returns the scores of all samples, the very numbers that one process finds.
-
     Args:
-        model: moved to ``device``; in eval mode while this runs, afterwards every part is as it was.
-        dataset: gives RefSamples that went through ``build_transform``.
-        tokenizer: as for ``Collate``.
-        device: default is where the model lies.
-        progress: a bar on stderr.
-        expression_control: "blank" or "other": score with expressions that cannot tell the referent.
-        rank: average precision as well, of one prediction per sample, see :class:`RankedMasks`.
-        protocols: names from ``refseg.evaluation.protocols``: the same answers scored by each of them as well.
-        share: (this process, number of processes).
+        model, dataset, tokenizer: see :func:`score`.
+        meters: the first one's scores are the result; those of the others are added under "protocols".
+        options: the further arguments of :func:`score`.
 
     Returns:
-        JSON-able: "N", "oIoU", "mIoU", "P@0.5".., "protocol", "convention", "at_threshold", "seconds"; "protocols"
-        with those of each that was asked for, by its name; "by_kind" with the scores per kind where ``annotations`` has
-        one; "motion" and "static", those of the samples of which ``annotations.motion`` is true and false; with
-        ``rank`` "mAP", "AP50".. and "n_predictions"; with a control "expression_control" and "left_out".
+        JSON-able: "N", "oIoU", "mIoU", "P@0.5".., of a ranked protocol "mAP", "AP50".. and "n_predictions"; "protocol",
+        "convention", "at_threshold", "seconds"; "protocols" with the scores of the other meters by name; "by_kind" with
+        the scores per kind where ``annotations`` has one; "motion" and "static", those of the samples for which
+        ``annotations.motion`` is true and false.
 
     Raises:
-        RefsegError: no sample, an unknown control or protocol, or a model that gives undefined values.
+        RefsegError: no sample; and see :func:`score`.
     """
-    scored = dataset if expression_control is None else ReplacedExpressions(dataset, expression_control)
     start = time.perf_counter()
-    moving, ranked = SegmentationMeter(convention), RankedMasks() if rank else None
-    others = [ProtocolMeter(protocol) for protocol in choose_protocols(protocols)]
-    meter = score(
-        model,
-        scored,
-        tokenizer,
-        batch_size=batch_size,
-        convention=convention,
-        device=device,
-        progress=progress,
-        num_workers=num_workers,
-        ranked=ranked,
-        moving=moving,
-        others=others,
-        share=share,
-    )
-    if share[1] > 1:
-        meter, moving, ranked, *others = _together([meter, moving, ranked, *others])
-    result: dict[str, Any] = meter.compute()
-    result |= ranked.compute() if ranked else {}
-    result |= {"protocol": protocol_of(convention), "convention": convention.name}
-    result["at_threshold"] = convention.at_threshold
-    if others:
-        result["protocols"] = {other.protocol.name: other.compute() for other in others}
+    meters = meters or (Meter(),)
+    main = score(model, dataset, tokenizer, meters, **options)
+    protocol = main.protocol
+    result = main.compute() | {"protocol": protocol.name, "convention": protocol.convention}
+    result["at_threshold"] = protocol.at_threshold
+    if len(meters) > 1:
+        result["protocols"] = {meter.protocol.name: meter.report() for meter in meters[1:]}
     result["seconds"] = round(time.perf_counter() - start, 2)
-    result |= moving.by_group()
-    if by_kind := meter.by_group():
+    result |= main.by_group(lambda known: {None: None, True: "motion", False: "static"}[known.motion])
+    if by_kind := main.by_group(lambda known: known.kind):
         result["by_kind"] = by_kind
-    if expression_control is not None:
-        result |= {"expression_control": expression_control, "left_out": len(dataset) - len(scored)}
     return result
 
 
-def _together(own: list[Any]) -> list[Any]:
-    """The meters of all processes merged, in the order of the processes: that of the samples."""
-    first, *rest = gather_object([own])
-    for meters in rest:
-        for into, meter in zip(first, meters, strict=True):
-            if into is not None:
-                into.merge(meter)
-    return first
-
-
 def evaluate_checkpoint(
-    folder: str | Path,
+    checkpoint: str | Path,
     data: str,
     split: str,
     *,
+    protocols: Sequence[str] = (),
+    expression_control: str | None = None,
     root: str | Path | None = None,
     image_root: str | Path | None = None,
     split_by: str | None = None,
@@ -184,23 +139,27 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Scores of a checkpoint on a split, with everything needed to say how they came about.
 
-    Data sets of clips are scored as papers on video do: with MTTR's convention, and with average precision. Clips are
-    read in windows of the checkpoint's ``num_frames``. Under ``accelerate launch`` the processes share the samples.
+    Clips are scored as papers on video do, by the protocol "original-video", and read in windows of the checkpoint's
+    ``num_frames``. Under ``accelerate launch`` the processes share the samples.
 
     Args:
-        folder: the checkpoint.
+        checkpoint: its folder.
         data, split, root, image_root, split_by: as for ``build_dataset``.
-        device: None takes a GPU if there is one.
-        options: the further arguments of :func:`evaluate`.
+        protocols: names from ``refseg.evaluation.protocols``: the same answers are scored by each of them as well.
+        expression_control: "blank" or "other": give the model expressions that cannot identify the referent.
+        device: default is a GPU if there is one.
+        options: the further arguments of :func:`score`.
 
     Returns:
         What :func:`evaluate` returns, and "data", "split", "split_by", "checkpoint", "image_size", "num_frames",
-        "frame_stride", "parameters", "seed" (of the training, None if not recorded), "commit", "versions", "machine".
+        "frame_stride", "parameters", "seed" (of the training, None if not recorded), "commit", "versions", "machine";
+        with a control "expression_control" and "left_out", the number of samples without another referent.
 
     Raises:
-        RefsegError: no such checkpoint, data set or split; and see :func:`evaluate`.
+        RefsegError: no such checkpoint, data set, split, protocol or control; and see :func:`evaluate`.
     """
-    loaded = load_checkpoint(Path(folder))
+    meters = [Meter(p) for p in (ORIGINAL_VIDEO if data in CLIP_DATASETS else ORIGINAL, *choose_protocols(protocols))]
+    loaded = load_checkpoint(Path(checkpoint))
     launched = launched_processes(device)
     if launched is not None:
         device, share = launched.device, (launched.process_index, launched.num_processes)
@@ -208,37 +167,31 @@ def evaluate_checkpoint(
     device = choose_device(device)
     window = {"num_frames": loaded.num_frames, "frame_stride": loaded.frame_stride}
     transform = build_transform(loaded.image_size)
-    dataset = build_dataset(data, split, transform, root=root, image_root=image_root, split_by=split_by, **window)
-    if data in CLIP_DATASETS:
-        options = {"convention": VIDEO, "rank": True} | options
-    about = {
+    whole = build_dataset(data, split, transform, root=root, image_root=image_root, split_by=split_by, **window)
+    dataset = whole if expression_control is None else ReplacedExpressions(whole, expression_control)
+    result = {
         "data": data,
         "split": split,
-        "split_by": getattr(dataset, "split_by", split_by),
-        "checkpoint": _short(Path(folder)),
+        "split_by": getattr(whole, "split_by", split_by),
+        "checkpoint": _short(Path(checkpoint)),
         "image_size": loaded.image_size,
         **window,
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
-        "seed": _seed(loaded.config.get("record", {})),
+        "seed": loaded.config.get("record", {}).get("experiment", {}).get("optim", {}).get("seed"),
         "commit": git_commit(),
         "versions": versions(),
         "machine": describe_machine(device),
     }
-    return about | evaluate(loaded.model, dataset, loaded.tokenizer, device=device, **options)
-
-
-# ---- small parts -----------------------------------------------------------------------------------------------
+    result |= evaluate(loaded.model, dataset, loaded.tokenizer, meters, device=device, **options)
+    if expression_control is not None:
+        result |= {"expression_control": expression_control, "left_out": len(whole) - len(dataset)}
+    return result
 
 
 def _short(folder: Path) -> str:
-    """The folder as a results file may name it: below the checkout, else its last part, never somebody's home."""
+    """The folder as a results file may name it: within the checkout, or its last part; never a home folder."""
     folder = folder.resolve()
     return folder.relative_to(PROJECT).as_posix() if folder.is_relative_to(PROJECT) else folder.name
-
-
-def _seed(record: dict[str, Any]) -> int | None:
-    """The seed of the training as ``train`` records it."""
-    return record.get("experiment", {}).get("optim", {}).get("seed")
 
 
 def launched_processes(device: str | torch.device | None = None) -> PartialState | None:

@@ -25,7 +25,7 @@ from refseg.datasets.images import MAX_PIXELS
 from refseg.datasets.refer import checked_run_lengths, is_of_size
 from refseg.errors import RefsegError
 from refseg.evaluation.metrics import AP_COLUMNS, COLUMNS, average_precision
-from refseg.evaluation.protocols import ProtocolMeter, choose_protocols
+from refseg.evaluation.protocols import Meter, choose_protocols
 
 SampleId = str | int
 RunLengths = dict[str, Any]  # {"size": [height, width], "counts": bytes}, as pycocotools.mask.encode gives them
@@ -53,7 +53,7 @@ def score_files(truth: str | Path, predictions: str | Path, protocols: str | Seq
     Raises:
         RefsegError: an unknown protocol, a file that is missing or damaged, or two files that do not belong together.
     """
-    meters = [ProtocolMeter(p) for p in choose_protocols([protocols] if isinstance(protocols, str) else protocols)]
+    meters = [Meter(p) for p in choose_protocols([protocols] if isinstance(protocols, str) else protocols)]
     masks = read_truth(Path(truth))
     found = read_predictions(Path(predictions), masks, Path(truth))
     for sample, mask in masks.items():
@@ -62,7 +62,7 @@ def score_files(truth: str | Path, predictions: str | Path, protocols: str | Seq
         pred_mask, true_mask = _decode(best), _decode(mask)
         for meter in meters:
             meter.update_mask(pred_mask, true_mask)
-    scores = {meter.protocol.name: meter.compute() for meter in meters}
+    scores = {meter.protocol.name: meter.report() for meter in meters}
     if any(meter.protocol.ranked for meter in meters):
         ranked = average_precision(list(masks.values()), list(found.values()))
         scores = {m.protocol.name: scores[m.protocol.name] | (ranked if m.protocol.ranked else {}) for m in meters}

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from refseg.datasets import Collate
 from refseg.datasets.refshapes.language import WORD_KINDS, content_words, word_kinds
 from refseg.errors import RefsegError
-from refseg.evaluation.metrics import RES, intersection_union
+from refseg.evaluation.metrics import mask_iou
 from refseg.inference import device_of, in_eval_mode, predict_masks
 from refseg.models.blocks.attention import masked_mean
 from refseg.types import RefBatch, RefSample
@@ -220,7 +220,7 @@ def word_ablations(model: nn.Module, sample: RefSample, tokenizer: Any) -> tuple
     shortened = [" ".join(words[:n] + words[n + 1 :]) for n in range(len(words))]
     samples = [replace(sample, expression=text) for text in [" ".join(words), *shortened]]
     batch = Collate(tokenizer)(samples).to(device_of(model))
-    whole, *without = (RES.iou(*intersection_union(m, sample.original_mask)) for m in predict_masks(model, batch))
+    whole, *without = (mask_iou(mask, sample.original_mask) for mask in predict_masks(model, batch))
     return whole, list(zip(words, without, strict=True))
 
 

@@ -18,7 +18,7 @@ from refseg.datasets import Collate, build_transform, undo_letterbox
 from refseg.datasets.transforms import resize_mask
 from refseg.errors import RefsegError
 from refseg.evaluation.hidden_words import WordGuesser
-from refseg.evaluation.metrics import RES, gathering, intersection_union
+from refseg.evaluation.metrics import centre_auc, mask_iou
 from refseg.evaluation.pointing import point_words
 from refseg.explorer.wire import pack, pack_mask, unpack, unpack_mask
 from refseg.inference import infer
@@ -61,7 +61,7 @@ class Centre:
 
     extent: tuple[float, float, float, float]
     similarity: Tensor  # [S,h,w], cosines; first around the sentence alone, last around what the mask is made of
-    areas: list[float | None]  # of each step, see ``metrics.gathering``; None where the truth is not known
+    areas: list[float | None]  # of each step, see ``metrics.centre_auc``; None where the truth is not known
     among: list[float | None]  # the same among the pixels of objects; None where the data set does not know them
 
 
@@ -302,7 +302,7 @@ class Reader:
         (logits,) = infer(self.model, batch)[0]
         pred_mask = (logits > MASK_THRESHOLD).cpu()
         known = known and int(batch.target_frame[0]) == sample.target_frame
-        iou = RES.iou(*intersection_union(pred_mask, sample.original_mask)) if known else None
+        iou = mask_iou(pred_mask, sample.original_mask) if known else None
         everything = torch.ones_like(pred_mask)
         prob = undo_letterbox(logits.sigmoid().cpu(), everything, within(tuple(pred_mask.shape), PROB_SIDE))
         size = shown_size(sample)
@@ -338,9 +338,9 @@ class Reader:
         (maps,) = self.model.centre_maps(batch)
         mask, valid, areas, among = batch.mask[0], batch.pixel_valid[0], [None] * len(maps), [None] * len(maps)
         if known:
-            areas = gathering(maps, mask, valid)
+            areas = centre_auc(maps, mask, valid)
         if known and batch.objects is not None:
-            among = gathering(maps, mask, batch.objects[0] > 0)
+            among = centre_auc(maps, mask, batch.objects[0] > 0)
         crop = Crop(valid[0].cpu(), tuple(maps.shape[-2:]))
         return Centre(crop.extent, crop(maps.cpu()), areas, among)
 

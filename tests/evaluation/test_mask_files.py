@@ -139,7 +139,7 @@ def test_several_protocols_in_one_run(files):
     told = format_scores(results)
     assert all(name in told for name in PROTOCOLS) and "squashed to 480 x 480; P@K counts IoU >= K" in told
     assert "mAP" not in format_scores(score_files(*paths, "cris"))
-    with pytest.raises(RefsegError, match="CMSA"):
+    with pytest.raises(RefsegError, match="'cmsa-release' has no IoU"):
         score_files(*files(truth_of(a=bar(0)), []), "cmsa-release")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ import torch
 
 from refseg.datasets.transforms import fit
 from refseg.errors import RefsegError
-from refseg.evaluation.metrics import CRIS, RES, VIDEO
-from refseg.evaluation.protocols import PROTOCOLS, ProtocolMeter, choose_protocols, protocol_of
+from refseg.evaluation.protocols import ORIGINAL, PROTOCOLS, Meter, choose_protocols
+from refseg.types import Annotations
 
 TALL, WIDE = (40, 20), (20, 40)
 
@@ -125,15 +126,15 @@ def test_equals_the_release_of_cmsa_for_masks_of_320_pixels(shared_dir, name):
         pytest.skip("no metrics_A.json")
     numbers, arrays = json.loads((folder / "metrics_A.json").read_text()), np.load(folder / "metrics_masks_A.npz")
     theirs = numbers["results"][name]["cmsa_release_legacy320"]
-    meter = ProtocolMeter(PROTOCOLS["cmsa-release"])
+    meter = Meter(PROTOCOLS["cmsa-release"])
     for index in numbers["sets"][name]:
         size = height, width = int(arrays["height"][index]), int(arrays["width"][index])
         bits = arrays["gt_bits"][arrays["gt_offset"][index] : arrays["gt_offset"][index + 1]]
         truth = torch.from_numpy(np.unpackbits(bits, count=height * width).reshape(size).astype(bool))
         pred320 = torch.from_numpy(np.unpackbits(arrays["pred320_bits"][index]).reshape(320, 320).astype(np.float32))
         meter.update(2 * pred320[None] - 1, torch.ones(1, 320, 320, dtype=torch.bool), truth)
-    ours = meter.compute()
-    samples = [(intersection, union) for intersection, union, _ in meter.meter.samples]
+    ours = meter.report()
+    samples = [(intersection, union) for intersection, union, _ in meter.samples]
     assert (sum(i for i, _ in samples), sum(u for _, u in samples)) == (theirs["cum_I"], theirs["cum_U"])
     if "per_sample_I" in theirs:
         assert samples == list(zip(theirs["per_sample_I"], theirs["per_sample_U"]))
@@ -152,7 +153,7 @@ def test_ties_and_empty_masks_are_counted_as_each_release_does():
     nothing = torch.zeros_like(half)
     at_half, both_empty = {}, {}
     for name, protocol in PROTOCOLS.items():
-        meter, empty = ProtocolMeter(protocol), ProtocolMeter(protocol)
+        meter, empty = Meter(protocol), Meter(protocol)
         meter.update_mask(half, whole)
         if name != "cmsa-release":  # it dilates; and it divides by zero below
             at_half[name] = meter.compute()["P@0.5"]
@@ -160,14 +161,14 @@ def test_ties_and_empty_masks_are_counted_as_each_release_does():
             both_empty[name] = empty.compute()["mIoU"]
     assert at_half == {"original": 1, "original-video": 0, "lavt480": 1, "cris": 0, "mttr": 0}
     assert both_empty == {"original": 0, "original-video": 1, "lavt480": 0, "cris": 0, "mttr": 1}
-    with pytest.raises(RefsegError, match="'CMSA' has no IoU"):
-        ProtocolMeter(PROTOCOLS["cmsa-release"]).update_mask(nothing, nothing)
+    with pytest.raises(RefsegError, match="'cmsa-release' has no IoU"):
+        Meter(PROTOCOLS["cmsa-release"]).update_mask(nothing, nothing)
 
 
 def test_average_precision_where_it_belongs():
     logits, truth = torch.full((1, 4, 4), 2.0), torch.ones(6, 6, dtype=torch.bool)
     for name, protocol in PROTOCOLS.items():
-        meter = ProtocolMeter(protocol)
+        meter = Meter(protocol)
         meter.update(logits, torch.ones(1, 4, 4, dtype=torch.bool), truth)
         scores = meter.compute()
         assert ("mAP" in scores) == (name in ("mttr", "original-video"))
@@ -179,4 +180,105 @@ def test_names():
     assert all(name == protocol.name and protocol.says for name, protocol in PROTOCOLS.items())
     with pytest.raises(RefsegError, match="no protocol 'lavt': choose one of original, .*lavt480, cris, mttr"):
         choose_protocols(["original", "lavt"])
-    assert [protocol_of(c) for c in (RES, VIDEO, CRIS)] == ["original", "original-video", "original, counted as CRIS"]
+
+
+# ---- counting --------------------------------------------------------------------------------------------------
+
+
+def pair(intersection: int, union: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A prediction inside its mask, with the wanted intersection and union, in a row of 13 pixels."""
+    return torch.arange(13)[None] < intersection, torch.arange(13)[None] < union
+
+
+def counted(name: str, *pairs: tuple[int, int]) -> Meter:
+    """A meter that counts as the protocol of that name, and resizes nothing."""
+    protocol = replace(PROTOCOLS[name], of_mask=lambda mask: mask, truth=lambda mask: mask)
+    return Meter(protocol, [(*numbers, Annotations()) for numbers in pairs])
+
+
+def test_scores_by_hand():
+    scores = counted("original", (1, 2), (3, 4), (0, 2)).compute()
+    assert scores["N"] == 3
+    assert scores["oIoU"] == 4 / 8
+    assert scores["mIoU"] == pytest.approx((0.5 + 0.75 + 0) / 3)
+    assert [scores[f"P@0.{k}"] for k in (5, 6, 7, 8, 9)] == pytest.approx([2 / 3, 1 / 3, 1 / 3, 0, 0])
+
+
+def test_update_returns_the_iou_and_keeps_it():
+    meter = Meter()
+    assert meter.update_mask(*pair(3, 4)) == 0.75
+    meter.update_mask(*pair(1, 4))
+    assert meter.ious == [0.75, 0.25]
+
+
+def test_exact_ties_count_with_ge_and_not_with_gt():
+    strict = replace(ORIGINAL, name="strict", at_threshold=">")
+    for tenths in (5, 6, 7, 8, 9):
+        for scale in (1, 3, 7, 1_000_003):  # in floats, 0.1 * 7 is not 0.7
+            assert ORIGINAL.reaches(tenths * scale, 10 * scale, tenths)
+            assert not strict.reaches(tenths * scale, 10 * scale, tenths)
+        assert not ORIGINAL.reaches(tenths * 10**6 - 1, 10**7, tenths)
+        assert strict.reaches(tenths * 10**6 + 1, 10**7, tenths)
+        samples = [(tenths, 10, Annotations())]
+        assert Meter(ORIGINAL, samples).compute()[f"P@0.{tenths}"] == 1
+        assert Meter(strict, samples).compute()[f"P@0.{tenths}"] == 0
+
+
+def test_both_empty_is_up_to_the_protocol():
+    assert counted("original", (0, 0), (2, 2)).compute() == {
+        "N": 2, "oIoU": 1.0, "mIoU": 0.5, "P@0.5": 0.5, "P@0.6": 0.5, "P@0.7": 0.5, "P@0.8": 0.5, "P@0.9": 0.5,
+    }  # fmt: skip
+    assert counted("original", (0, 0)).compute()["P@0.5"] == 0  # 10 * 0 >= 5 * 0 would have counted it
+    assert counted("original", (0, 0)).compute()["oIoU"] == 0
+    assert counted("mttr", (0, 0)).compute()["P@0.9"] == 1
+    assert counted("cris", (0, 0)).compute()["mIoU"] == 0
+    with pytest.raises(RefsegError, match="empty"):
+        counted("cmsa-release", (0, 0)).compute()
+
+
+def test_an_empty_prediction_still_weighs_in_the_union():
+    scores = counted("original", (4, 4), (0, 12)).compute()
+    assert (scores["oIoU"], scores["mIoU"]) == (0.25, 0.5)
+
+
+def test_cris_loses_a_perfect_tie_to_its_epsilon():
+    assert PROTOCOLS["cris"].iou(7, 10) < 0.7
+    assert counted("cris", (10, 10)).compute()["mIoU"] == pytest.approx(1, abs=2e-7)
+
+
+def kind(annotations: Annotations) -> str | None:
+    return annotations.kind
+
+
+def test_merged_meters_equal_one():
+    rng = np.random.default_rng(5)
+    numbers = [(int(rng.integers(0, u + 1)), int(u)) for u in rng.integers(1, 13, size=53)]
+    whole, parts = Meter(), [Meter() for _ in range(3)]
+    for index, item in enumerate(numbers):
+        group = Annotations(kind="even" if index % 2 == 0 else "odd")
+        whole.update_mask(*pair(*item), group)
+        parts[index % 3].update_mask(*pair(*item), group)
+    merged = parts[2].merge(parts[0]).merge(parts[1])
+    assert merged.compute() == whole.compute()  # equal, not close
+    assert merged.by_group(kind) == whole.by_group(kind) != {}
+    with pytest.raises(RefsegError, match="original.*mttr"):
+        whole.merge(Meter(PROTOCOLS["mttr"]))
+
+
+def test_groups_are_scored_apart():
+    meter = Meter()
+    meter.update_mask(*pair(1, 2), Annotations(kind="place"))
+    meter.update_mask(*pair(2, 2), Annotations(kind="colour"))
+    meter.update_mask(*pair(0, 2), Annotations(kind="place"))
+    meter.update_mask(*pair(1, 1))
+    groups = meter.by_group(kind)
+    assert list(groups) == ["colour", "place"]
+    assert (groups["place"]["N"], groups["place"]["oIoU"], groups["colour"]["mIoU"]) == (2, 0.25, 1.0)
+    assert meter.compute()["N"] == 4
+
+
+def test_nothing_scored_and_unknown_comparison_are_refused():
+    with pytest.raises(RefsegError, match="No sample"):
+        Meter().compute()
+    with pytest.raises(RefsegError, match="at_threshold"):
+        replace(ORIGINAL, at_threshold="=>")

@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from refseg.datasets import Collate, build_transform
 from refseg.errors import RefsegError
-from refseg.evaluation.metrics import gathering
+from refseg.evaluation.metrics import centre_auc
 from refseg.explorer import Explorer
 from refseg.explorer.reading import Reader, Reading
 from refseg.explorer.state import ExplorerState
@@ -44,8 +44,8 @@ def test_everything_is_the_networks_own(centred, sample):
         maps = loaded.model.word_maps(batch, trace)
     frame = centred.reading.frames[0]
     assert torch.equal(frame.centre.similarity, centre[0]) and len(frame.centre.similarity) == STEPS
-    assert frame.centre.areas == gathering(centre[0], batch.mask[0], batch.pixel_valid[0])
-    assert frame.centre.among == gathering(centre[0], batch.mask[0], batch.objects[0] > 0) != [None] * STEPS
+    assert frame.centre.areas == centre_auc(centre[0], batch.mask[0], batch.pixel_valid[0])
+    assert frame.centre.among == centre_auc(centre[0], batch.mask[0], batch.objects[0] > 0) != [None] * STEPS
     assert centred.reading.asking == "word" and frame.levels.keys() == maps.keys()
     for name, level in frame.levels.items():
         assert torch.equal(level.maps, maps[name][0]) and level.alpha is None

@@ -9,7 +9,7 @@ import torch
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_transform
 from refseg.errors import RefsegError
-from refseg.evaluation.metrics import RES, intersection_union
+from refseg.evaluation.metrics import mask_iou
 from refseg.evaluation.pointing import point_words, relative_word_maps, word_ablations
 from refseg.explorer.reading import Crop, Reader, Reading
 from refseg.inference import predict_masks
@@ -52,7 +52,7 @@ def test_everything_is_the_networks_own(reader, loaded, sample, prepared):
         (mask,) = predict_masks(loaded.model, batch)
         maps, rows, gates = loaded.model.word_maps(batch), loaded.model.region_rows(batch), loaded.model.gates(batch)
     assert torch.equal(reading.frames[0].mask, mask)
-    assert reading.iou == RES.iou(*intersection_union(mask, sample.original_mask))
+    assert reading.iou == mask_iou(mask, sample.original_mask)
     assert reading.words == loaded.tokenizer.split(sample.expression) and reading.unknown == []
     for name, level in reading.frames[0].levels.items():
         assert level.extent == (0.0, 0.0, 1.0, 1.0)
@@ -165,7 +165,7 @@ def test_a_clip_is_read_frame_by_frame(reader, sample):
     clip = replace(sample, frames=frames, target_frame=1, objects=None)
     reading = other(reader, temporal=CFSAConfig(dim=12, heads=6)).read(clip, known=True, strikes=True)
     assert len(reading.frames) == 3 and len(reading.strikes[0,].masks) == 3
-    assert reading.iou == RES.iou(*intersection_union(reading.frames[1].mask, sample.original_mask))
+    assert reading.iou == mask_iou(reading.frames[1].mask, sample.original_mask)
     for looks in reading.looks.values():
         assert looks.shape[0] == 3 and torch.allclose(looks.sum(0), torch.ones_like(looks[0]), atol=1e-5)
     pictures_only = reader.read(clip, known=True)

@@ -22,7 +22,7 @@ from refseg.checkpoint import load_checkpoint
 from refseg.datasets import refshapes
 from refseg.errors import RefsegError
 from refseg.evaluation.evaluate import batches_of, evaluate
-from refseg.evaluation.protocols import PROTOCOLS
+from refseg.evaluation.protocols import PROTOCOLS, Meter
 from refseg.models import build_model
 from refseg.models.backbones import ResNet101BackboneConfig
 from refseg.models.blocks.mask_head import MaskHeadConfig
@@ -216,8 +216,8 @@ def scores(experiment, batch_size, share=(0, 1)):
     train_set, _, tokenizer = build_data(experiment.data)
     torch.manual_seed(0)
     model = build_model(experiment.model, len(tokenizer))
-    options = {"batch_size": batch_size, "rank": True, "protocols": [p for p in PROTOCOLS if p != "cmsa-release"]}
-    found = evaluate(model, train_set, tokenizer, progress=False, share=share, **options)
+    meters = [Meter(protocol) for protocol in PROTOCOLS.values() if protocol.name != "cmsa-release"]
+    found = evaluate(model, train_set, tokenizer, meters, progress=False, share=share, batch_size=batch_size)
     return {name: value for name, value in found.items() if name != "seconds"}
 
 

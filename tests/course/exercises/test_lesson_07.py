@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from refseg.evaluation.metrics import SegmentationMeter
+from refseg.evaluation.protocols import Meter
 from refseg_course.exercises import ExerciseError
 from refseg_course.exercises import lesson_07 as check
 
@@ -46,9 +46,9 @@ def test_answers_of_students_pass(capsys):
 
 def test_right_scores_are_the_meter_of_the_package():
     for pred_masks, masks in check.mask_cases():
-        meter = SegmentationMeter()
+        meter = Meter()
         for pair in zip(pred_masks, masks):
-            meter.update(*pair)
+            meter.update_mask(*pair)
         scores = meter.compute()
         assert check.right_scores(pred_masks, masks) == pytest.approx((scores["oIoU"], scores["mIoU"]))
         assert 0 < scores["mIoU"] < scores["oIoU"] < 1
@@ -56,7 +56,7 @@ def test_right_scores_are_the_meter_of_the_package():
 
 def test_right_precision_is_that_of_the_package():
     for intersections, unions, tenths in check.precision_cases():
-        meter = SegmentationMeter(samples=[(i, u, None) for i, u in zip(intersections, unions)])
+        meter = Meter(samples=[(i, u, None) for i, u in zip(intersections, unions)])
         assert check.right_precision(intersections, unions, tenths) == meter.compute()[f"P@0.{tenths}"]
 
 
