@@ -194,7 +194,7 @@ def train_on_words_alone(tokenizer: WordVocabulary, steps: int = 1500, batch_siz
     ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
     model, hideable = WordsAlone(len(tokenizer)), hideable_ids(tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
-    config = replace(PRESETS["magnet_refshapes"]().optim, steps=steps, warmup_steps=100)
+    config = replace(PRESETS["magnet_refshapes"].optim, steps=steps, warmup_steps=100)
     for step in range(steps):
         batch = ids[torch.randint(len(ids), (batch_size,))]
         hidden = hide_some((batch > 0) & hideable[batch], 0.15)

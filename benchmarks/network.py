@@ -130,7 +130,7 @@ class Network:
     def run(self) -> None:
         """Measure, print, write."""
         torch.manual_seed(0)
-        config = CMSANetConfig.paper() if self.frames == 1 else PRESETS["cmsa_a2d"]().model
+        config = CMSANetConfig.paper() if self.frames == 1 else PRESETS["cmsa_a2d"].model
         model = build_model(config, VOCABULARY, fetch_weights=False).to(self.device).train()
         result = self.shares(model) if self.device == "cpu" else {"training": self.rates(model)}
         about = {"machine": describe_machine(self.device), "versions": versions(), "commit": git_commit()}

@@ -74,7 +74,7 @@ def seconds_per_mask(preset: str, repeats: int) -> float:
 def network_and_sentence(preset: str) -> tuple[nn.Module, RefBatch]:
     """The untrained network and a batch of one sample of val."""
     experiment = at_one_budget(preset, 1000)
-    train_set, val_set, tokenizer = build_data(experiment.data)
+    train_set, val_set, tokenizer = build_data(experiment)
     model, _, _ = build_modules(experiment, train_set, tokenizer)
     return model.eval(), Collate(tokenizer)([val_set[0]])
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from refseg.checkpoint import load_checkpoint, save_checkpoint
 from refseg.evaluation.evaluate import evaluate_checkpoint
 from refseg.paths import checkpoints_dir, runs_dir
+from refseg.training.experiment import Experiment
 from refseg.training.loop import train
-from refseg.training.presets import PRESETS, Experiment
+from refseg.training.presets import PRESETS
 
 SPLITS = ("val", "testA", "testB", "testC")  # of RefShapes
 COMPARED_AT = 64  # pixels: less than half the time of a step at 96
@@ -20,7 +21,7 @@ COMPARED_AT = 64  # pixels: less than half the time of a step at 96
 
 def trained(benchmark: str, preset: str, steps: int, seed: int) -> Path:
     """The folder of a training's last checkpoint: the same number of updates for all; it goes on where it stopped."""
-    experiment = PRESETS[preset]()
+    experiment = PRESETS[preset]
     folder = runs_dir() / benchmark / f"{preset}-{steps}-{seed}"
     train(replace(experiment, optim=replace(experiment.optim, steps=steps, seed=seed)), folder, device="cpu")
     return folder / "last"
@@ -41,9 +42,9 @@ def at_one_budget(preset: str, steps: int, seed: int = 0, share: float = 1.0) ->
     Args:
         share: of the training pictures.
     """
-    experiment = PRESETS[preset]()
-    optim = replace(experiment.optim, steps=steps, seed=seed, short_steps=steps // 5, warmup_steps=steps // 10)
-    data = replace(experiment.data, image_size=COMPARED_AT, train_share=share)
+    experiment = PRESETS[preset]
+    optim = replace(experiment.optim, steps=steps, seed=seed, curriculum_steps=steps // 5, warmup_steps=steps // 10)
+    data = replace(experiment.data, image_size=COMPARED_AT, train_fraction=share)
     return replace(experiment, optim=optim, data=data)
 
 

@@ -99,8 +99,12 @@ class Train:
 
     preset: str = "cmsa_refshapes"
     """Name of the experiment; a wrong one lists them all."""
+    data: str | None = None
+    """Another data set than the preset's, for instance refcoco+."""
+    split_by: str | None = None
+    """Owner of its split: unc, umd, google, berkeley."""
     out: Path | None = None
-    """Folder for log, last/ and best/ checkpoints. Default: runs/PRESET."""
+    """Folder for log, last/ and best/ checkpoints. Default: runs/PRESET, and the data set if it is named."""
     steps: int | None = None
     """Number of updates, instead of the preset's."""
     batch_size: int | None = None
@@ -112,9 +116,11 @@ class Train:
     root: str | None = None
     """Folder of the data set or of its shards, if it is not in data/."""
     workers: int | None = None
-    """Processes that read pictures, instead of the preset's."""
+    """Processes that read images, instead of the preset's."""
+    skip_unreadable: bool = False
+    """Leave out training samples that cannot be read and name them in the log, instead of stopping at the first."""
     broken: Literal["stop", "skip"] | None = None
-    """At a training sample that cannot be read: stop, or skip it and name it in the log."""
+    """skip is an older spelling of --skip-unreadable."""
     weights: str | None = None
     """What the backbone begins with, instead of the preset's: none for random weights, in the text too; a name of
     torchvision's (or timm's, for Swin), or a safetensors file."""
@@ -126,16 +132,23 @@ class Train:
     def run(self) -> None:
         """Train and say where the best checkpoint is."""
         from refseg.evaluation.evaluate import launched_processes
+        from refseg.training.experiment import variant
         from refseg.training.loop import train
-        from refseg.training.presets import PRESETS
+        from refseg.training.presets import find_preset, on_benchmark
 
-        if self.preset not in PRESETS:
-            raise RefsegError(f"There is no preset {self.preset!r}: choose one of {', '.join(PRESETS)}.")
-        experiment = PRESETS[self.preset]()
-        optim = replace(experiment.optim, **self._given("steps", "batch_size", "learning_rate", "seed", "accumulate"))
-        data = replace(experiment.data, **self._given("root", "workers", "broken"))
-        experiment = replace(experiment, model=self._model(experiment.model), optim=optim, data=data)
-        best = train(experiment, self.out or runs_dir() / self.preset, device=self.device)
+        experiment, name = find_preset(self.preset), self.preset
+        if self.data is not None:
+            experiment = on_benchmark(experiment, self.data, self.split_by)
+            name = "-".join(part for part in (self.preset, self.data, self.split_by) if part)
+        elif self.split_by is not None:
+            raise RefsegError("--split-by belongs to a data set: name that, too, with --data.")
+        experiment = variant(
+            experiment,
+            model=self._model(experiment.model),
+            optim=self._given("steps", "batch_size", "learning_rate", "seed", "accumulate"),
+            data={**self._given("root", "workers"), "skip_unreadable": self.skip_unreadable or self.broken == "skip"},
+        )
+        best = train(experiment, self.out or runs_dir() / name, device=self.device)
         launched = launched_processes()
         if launched is None or launched.is_main_process:
             print(f"The best checkpoint is in {best}. Next: refseg evaluate --checkpoint {best}")
@@ -151,8 +164,8 @@ class Train:
         random = {part: getattr(config, part) for part in ("backbone", "text")}
         return replace(config, **{p: replace(c, weights=None) for p, c in random.items() if hasattr(c, "weights")})
 
-    def _given(self, *names: str) -> dict:
-        """Those of the options that stand in place of the preset's."""
+    def _given(self, *names: str) -> dict[str, Any]:
+        """Those of the options that replace the preset's."""
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 

@@ -25,8 +25,9 @@ from refseg.explorer import Explorer
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import checkpoints_dir
 from refseg.predict import Predictor
+from refseg.training.experiment import Experiment
 from refseg.training.loop import read_log, seconds_per_step, train
-from refseg.training.presets import Experiment, cmsa_refshapes
+from refseg.training.presets import PRESETS
 from refseg.types import RefSample
 from refseg.viz import learning_curve, prediction_figure, to_html, word_map_figure
 
@@ -71,7 +72,7 @@ def plan(folder: Path, minutes: float) -> Experiment:
     """
     if not minutes > 0:
         raise RefsegError(f"The tour was given {minutes:g} minutes to train: give more than 0, for example 2.")
-    experiment, path = cmsa_refshapes(), folder / "plan.json"
+    experiment, path = PRESETS[SHIPPED], folder / "plan.json"
     try:
         stored = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -90,7 +91,7 @@ def plan(folder: Path, minutes: float) -> Experiment:
 def _shortened(experiment: Experiment, steps: int) -> Experiment:
     """The schedule for a run of minutes: short expressions for 40 % of it, a validation after every quarter."""
     quarter = max(1, steps // 4)
-    schedule = {"steps": steps, "warmup_steps": max(1, steps // 12), "short_steps": 2 * steps // 5}
+    schedule = {"steps": steps, "warmup_steps": max(1, steps // 12), "curriculum_steps": 2 * steps // 5}
     often = {"eval_every": quarter, "save_every": quarter}
     data = replace(experiment.data, val_samples=200)
     return replace(experiment, data=data, optim=replace(experiment.optim, **schedule, **often))

@@ -59,7 +59,7 @@ def tiny_experiment(tiny_refshapes):
     from refseg.models.cmsa_net import CMSANetConfig
     from refseg.models.fusion import GMLFConfig
     from refseg.models.text import ContextualWordsConfig
-    from refseg.training.presets import DataConfig, Experiment, OptimConfig
+    from refseg.training.experiment import DataConfig, Experiment, OptimConfig
 
     model = replace(
         CMSANetConfig.lesson(),
@@ -80,7 +80,7 @@ def tiny_checkpoint(tiny_experiment, tmp_path) -> Path:
     from refseg.models import build_model
     from refseg.training.loop import build_data
 
-    _, _, tokenizer = build_data(tiny_experiment.data)
+    _, _, tokenizer = build_data(tiny_experiment)
     model = build_model(tiny_experiment.model, len(tokenizer))
     save_checkpoint(tmp_path / "tiny", model, tokenizer, tiny_experiment.data.image_size)
     return tmp_path / "tiny"
@@ -95,13 +95,14 @@ def tiny_grounded(tiny_experiment, tmp_path) -> Path:
     from refseg.models.backbones import HalvingBackboneConfig
     from refseg.models.magnet import MagNetConfig
     from refseg.objectives import MaskGroundingConfig
-    from refseg.training.loop import build_data, describe
+    from refseg.training.experiment import experiment_to_dict
+    from refseg.training.loop import build_data
 
-    _, _, tokenizer = build_data(tiny_experiment.data)
+    _, _, tokenizer = build_data(tiny_experiment)
     backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
     model = build_model(replace(MagNetConfig.lesson(), backbone=backbone), len(tokenizer))
     objective = MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2, semantics=1.0)
-    record = {"experiment": describe(replace(tiny_experiment, model=model.config, objective=objective))}
+    record = {"experiment": experiment_to_dict(replace(tiny_experiment, model=model.config, objective=objective))}
     folder = tmp_path / "grounded"
     save_checkpoint(folder, model, tokenizer, tiny_experiment.data.image_size, record=record)
     predictor = grounding_of(load_checkpoint(folder)).predictor.state_dict()
@@ -119,7 +120,7 @@ def tiny_alignformer(tiny_experiment, tmp_path) -> Path:
     from refseg.models.backbones import HalvingBackboneConfig
     from refseg.training.loop import build_data
 
-    _, _, tokenizer = build_data(tiny_experiment.data)
+    _, _, tokenizer = build_data(tiny_experiment)
     backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
     model = build_model(replace(AlignFormerConfig.lesson(), backbone=backbone), len(tokenizer))
     save_checkpoint(tmp_path / "alignformer", model, tokenizer, 48)

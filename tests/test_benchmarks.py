@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from refseg.training.loop import describe
+from refseg.training.experiment import variant
 from refseg.training.presets import PRESETS
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -74,8 +74,8 @@ def test_the_profile_of_the_network_finds_its_parts(monkeypatch, tmp_path, capsy
 def test_the_network_for_clips_is_timed_as_a_whole(monkeypatch, tmp_path, capsys):
     network = load("network", monkeypatch)
     monkeypatch.setattr(network, "results_dir", lambda: tmp_path)
-    experiment = network.PRESETS["cmsa_refshapes_video"]()
-    monkeypatch.setitem(network.PRESETS, "cmsa_a2d", lambda: experiment)
+    experiment = network.PRESETS["cmsa_refshapes_video"]
+    monkeypatch.setitem(network.PRESETS, "cmsa_a2d", experiment)
     network.Network(size=48, words=3, frames=5, rounds=1).run()
     result = json.loads((tmp_path / "cmsa_network_5_frames.json").read_text())
     assert result["frames"] == 5 and list(result["seconds"]) == ["training step"]
@@ -163,18 +163,18 @@ def test_two_rows_of_video_are_trained_again_for_longer(monkeypatch, tmp_path, c
 def test_every_row_of_video_is_a_preset_of_one_budget(monkeypatch):
     """Same batches, steps and learning rate, and the same beginning."""
     video = load("video", monkeypatch)
-    experiments = [PRESETS[preset]() for preset in video.ROWS.values()]
+    experiments = [PRESETS[preset] for preset in video.ROWS.values()]
     assert all(e.optim == experiments[0].optim for e in experiments)
-    assert {e.begin_with for e in experiments} == {"cmsa_refshapes"}
+    assert {e.init_from for e in experiments} == {"cmsa_refshapes"}
     assert all(e.model.backbone.frozen for e in experiments)
 
 
 def test_the_rows_of_fusions_differ_in_the_fusion_alone(monkeypatch):
     fusions = load("fusions", monkeypatch)
-    described = [describe(PRESETS[preset]()) for preset in fusions.ROWS.values()]
-    kinds = {row["model"].pop("fusion")["type"] for row in described}
-    assert len(kinds) == len(fusions.ROWS) == 6 and all(row == described[0] for row in described)
-    assert described[0]["begin_parts"] == ["backbone"] and described[0]["model"]["backbone"]["frozen"]
+    first, *others = [PRESETS[preset] for preset in fusions.ROWS.values()]
+    assert len({type(e.model.fusion) for e in [first, *others]}) == len(fusions.ROWS) == 6
+    assert all(variant(e, model={"fusion": first.model.fusion}) == first for e in others)
+    assert first.init_parts == ("backbone",) and first.model.backbone.frozen
 
 
 def test_the_table_of_trainings_by_hand(monkeypatch):
@@ -188,7 +188,7 @@ def test_the_table_of_trainings_by_hand(monkeypatch):
 
 def test_the_rows_of_magnet_have_one_budget(monkeypatch):
     magnet = load("magnet", monkeypatch)
-    experiments = {name: magnet.PRESETS[preset]() for name, preset in magnet.ROWS.items()}
+    experiments = {name: magnet.PRESETS[preset] for name, preset in magnet.ROWS.items()}
     steps = {(e.optim.steps, e.optim.batch_size, e.optim.expressions_per_image) for e in experiments.values()}
     assert len(steps) == 1 and len({str(e.data) for e in experiments.values()}) == 1
     assert set(magnet.GROUNDED) <= set(magnet.ROWS.values())
@@ -294,10 +294,10 @@ def trained_grounded(monkeypatch, tiny_experiment, tmp_path, no_accelerate_state
     from dataclasses import replace
 
     magnet = load("magnet", monkeypatch)
-    objective = replace(magnet.PRESETS["cmsa_refshapes_mask_grounding"]().objective, dim=8, heads=2, semantics=0.0)
+    objective = replace(magnet.PRESETS["cmsa_refshapes_mask_grounding"].objective, dim=8, heads=2, semantics=0.0)
     experiment = replace(tiny_experiment, objective=objective)
     for name in set(magnet.ROWS.values()):
-        monkeypatch.setitem(magnet.PRESETS, name, lambda: experiment)
+        monkeypatch.setitem(magnet.PRESETS, name, experiment)
     alone = magnet.train_on_words_alone
     monkeypatch.setattr(magnet, "train_on_words_alone", lambda tokenizer: alone(tokenizer, steps=2, batch_size=3))
     for module in (magnet, magnet.trainings):
@@ -364,12 +364,12 @@ def test_a_training_is_shipped_with_its_heads(trained_grounded, tmp_path, capsys
 def test_the_rows_of_alignformer_have_one_budget(monkeypatch):
     """All of one, and that of the systems of ``magnet.py``, since one table has both."""
     alignformer, magnet = load("alignformer", monkeypatch), load("magnet", monkeypatch)
-    experiments = [PRESETS[preset]() for preset in alignformer.ROWS.values()]
+    experiments = [PRESETS[preset] for preset in alignformer.ROWS.values()]
     assert all(e.optim == experiments[0].optim and e.data == experiments[0].data for e in experiments)
     for preset in magnet.ROWS.values():  # CMSA keeps its learning rate
-        other, own = PRESETS[preset](), experiments[0]
+        other, own = PRESETS[preset], experiments[0]
         assert other.data == own.data
-        for name in ("steps", "batch_size", "short_steps", "expressions_per_image"):
+        for name in ("steps", "batch_size", "curriculum_steps", "expressions_per_image"):
             assert getattr(other.optim, name) == getattr(own.optim, name)
 
 
@@ -409,11 +409,7 @@ def test_a_run_of_the_alignformer_benchmark(monkeypatch, tiny_refshapes, no_acce
     monkeypatch.setattr(alignformer, "ROWS", {"AlignFormer": "alignformer_refshapes"})
     whole = PRESETS["alignformer_refshapes"]
 
-    def tiny():
-        experiment = whole()
-        experiment.data.val_samples, experiment.optim.batch_size = 3, 4
-        return experiment
-
+    tiny = variant(whole, data={"val_samples": 3}, optim={"batch_size": 4})
     monkeypatch.setitem(sys.modules["trainings"].PRESETS, "alignformer_refshapes", tiny)
     out = tmp_path / "alignformer.json"
     alignformer.AlignFormerBenchmark(steps=2, seeds=(0,), gathered=5, out=out).run()

@@ -192,7 +192,7 @@ def test_a_broken_picture_stops_a_training_with_one_line(
     data = shutil.copytree(small_data_dir, tmp_path / "data")
     (data / "refshapes" / "images" / "000001.png").write_bytes(b"")
     monkeypatch.setenv("REFSEG_DATA", str(data))
-    monkeypatch.setitem(PRESETS, "tiny", lambda: tiny_experiment)
+    monkeypatch.setitem(PRESETS, "tiny", tiny_experiment)
     status, out, err = refseg("train", "--preset", "tiny", "--out", tmp_path / "run", "--device", "cpu")
     assert status == 2 and "000001.png is not a readable picture" in err.splitlines()[-1]
 
@@ -227,7 +227,7 @@ def test_a_full_disk_while_a_checkpoint_is_written(refseg, tiny_experiment, tmp_
             raise OSError(28, "No space left on device")
         real(tensors, path)
 
-    monkeypatch.setitem(PRESETS, "tiny", lambda: tiny_experiment)
+    monkeypatch.setitem(PRESETS, "tiny", tiny_experiment)
     words = ("train", "--preset", "tiny", "--out", tmp_path / "run", "--device", "cpu")
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "save_file", save_file)

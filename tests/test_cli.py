@@ -84,7 +84,7 @@ def test_every_option_is_explained():
 
 
 def test_random_weights_are_taken_only_when_asked_for():
-    paper = PRESETS["magnet_refcoco"]().model
+    paper = PRESETS["magnet_refcoco"].model
     begun = cli.Train(weights="none")._model(paper)
     assert paper.backbone.weights and paper.text.weights and cli.Train()._model(paper) is paper
     assert begun.backbone.weights is None and begun.text.weights is None
@@ -221,7 +221,7 @@ def test_predict_draws_on_a_jpeg_and_names_unknown_words(refseg, tiny_checkpoint
 
 
 def test_train_takes_the_preset_and_its_changes(refseg, tiny_experiment, tmp_path, monkeypatch):
-    monkeypatch.setitem(PRESETS, "tiny", lambda: tiny_experiment)
+    monkeypatch.setitem(PRESETS, "tiny", tiny_experiment)
     words = ("--preset", "tiny", "--steps", 3, "--batch-size", 5, "--learning-rate", 0.01, "--seed", 7)
     status, out, _ = refseg("train", *words, "--out", tmp_path / "run", "--device", "cpu")
     assert status == 0 and str(tmp_path / "run" / "best") in out

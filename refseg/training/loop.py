@@ -54,16 +54,15 @@ from refseg.errors import RefsegError
 from refseg.evaluation.evaluate import evaluate
 from refseg.models import build_model
 from refseg.models.backbones import Backbone
-from refseg.models.serialise import config_to_dict
 from refseg.objectives import build_objective
 from refseg.paths import checkpoints_dir
 from refseg.tokenizer import PAD, UNK, WordPieces, WordVocabulary, split_words
 from refseg.training import sharding
-from refseg.training.presets import DataConfig, Experiment, OptimConfig
+from refseg.training.experiment import DataConfig, Experiment, OptimConfig, experiment_to_dict
 from refseg.training.tuning import average_of, fit_to_machine
 from refseg.types import RefBatch
 
-MAY_CHANGE = ("root", "workers", "broken")  # fields of DataConfig that decide nothing about what is learned
+MAY_CHANGE = ("root", "workers", "skip_unreadable")  # fields of DataConfig that decide nothing about what is learned
 
 
 @dataclass
@@ -80,7 +79,7 @@ class ShuffledBatches(Sampler[list[int]]):
     """Index lists for the steps ``first_step`` .. ``steps``: all samples in a fresh order every epoch.
 
     Up to ``expressions_per_image`` samples of one picture stay together: the backbone then sees the picture once for
-    all of them, and what tells them apart can only be the expression. The first ``short_steps`` steps take short
+    all of them, and what tells them apart can only be the expression. The first ``curriculum_steps`` steps take short
     expressions only. The order is a function of (seed, step) alone, so that a resumed run sees what it would have
     seen. A batch may straddle two epochs: no sample is dropped. Of every batch, process ``rank`` of ``world`` takes
     its share, neighbours together.
@@ -123,7 +122,9 @@ class ShuffledBatches(Sampler[list[int]]):
         taken = set(pictures[: max(1, round(share * len(pictures)))])
         every = [index for index in range(len(lengths)) if image_ids[index] in taken]
         self.first_mirror_image = len(lengths)
-        short = [index for index in every if lengths[index] <= config.short_words] if config.short_steps else []
+        short = (
+            [index for index in every if lengths[index] <= config.curriculum_words] if config.curriculum_steps else []
+        )
         self.groups = {"short": self._grouped(short, image_ids), "all": self._grouped(every, image_ids)}
 
     def _grouped(self, indices: Sequence[int], image_ids: Sequence[object]) -> list[list[int]]:
@@ -138,10 +139,10 @@ class ShuffledBatches(Sampler[list[int]]):
         return self.config.steps - self.first_step
 
     def __iter__(self) -> Iterator[list[int]]:
-        short_steps = min(self.config.short_steps, self.config.steps) if self.groups["short"] else 0
-        yield from self._batches("short", min(self.first_step, short_steps), short_steps)
-        done = max(self.first_step, short_steps) - short_steps
-        yield from self._batches("all", done, self.config.steps - short_steps)
+        curriculum_steps = min(self.config.curriculum_steps, self.config.steps) if self.groups["short"] else 0
+        yield from self._batches("short", min(self.first_step, curriculum_steps), curriculum_steps)
+        done = max(self.first_step, curriculum_steps) - curriculum_steps
+        yield from self._batches("all", done, self.config.steps - curriculum_steps)
 
     def _batches(self, part: str, first: int, last: int) -> Iterator[list[int]]:
         """Batches number ``first`` to ``last`` - 1 of one part of the data."""
@@ -193,32 +194,32 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
     return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
-def build_data(config: DataConfig) -> tuple[Dataset, Dataset, WordVocabulary]:
+def build_data(experiment: Experiment) -> tuple[Dataset, Dataset, WordVocabulary]:
     """Training set, validation set, and the vocabulary of the training expressions."""
+    config, objects = experiment.data, needs_objects(experiment)
     transform = build_transform(config.image_size)
     shared = {"split_by": config.split_by, "num_frames": config.num_frames, "frame_stride": config.frame_stride}
     shared["root"] = config.root
-    train_set = build_dataset(config.name, config.train_split, transform, objects=config.objects, **shared)
+    train_set = build_dataset(config.name, config.train_split, transform, objects=objects, **shared)
     val_set = build_dataset(config.name, config.val_split, transform, **shared)
     tokenizer = build_tokenizer(config, train_set.expressions)
     if config.val_samples and config.val_samples < len(val_set):
         stride = len(val_set) / config.val_samples
         val_set = Subset(val_set, [int(i * stride) for i in range(config.val_samples)])
-    if config.control:
-        train_set = ReplacedExpressions(train_set, config.control)
-        val_set = ReplacedExpressions(val_set, config.control)
+    if config.hide_expressions:
+        train_set, val_set = ReplacedExpressions(train_set, "blank"), ReplacedExpressions(val_set, "blank")
     return train_set, val_set, tokenizer
 
 
 def build_tokenizer(config: DataConfig, expressions: Sequence[str]) -> WordVocabulary:
     """The words of the training expressions, or the pretrained pieces that the config names."""
-    if config.pieces is not None:
-        return WordPieces.from_pretrained(config.pieces, config.max_words)
+    if config.pretrained_tokenizer is not None:
+        return WordPieces.from_pretrained(config.pretrained_tokenizer, config.max_words)
     tokenizer = WordVocabulary.build(expressions, config.min_word_count, config.max_words)
-    if config.flips:  # "leftmost" may be known where "rightmost" was never said
+    if config.mirror:  # "leftmost" may be known where "rightmost" was never said
         mirrored = [swap_left_right(word) for word in tokenizer.words if word not in (PAD, UNK)]
         unsaid = [word for word in mirrored if word not in tokenizer.ids]
-        tokenizer = WordVocabulary([*tokenizer.words[2:], *unsaid], config.max_words)
+        tokenizer = WordVocabulary([*tokenizer.vocabulary, *unsaid], config.max_words)
     return tokenizer
 
 
@@ -227,10 +228,10 @@ def build_modules(
 ) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
     """Model, objective, and the optimiser of both, with the sizes that only the training set knows."""
     model = build_model(experiment.model, len(tokenizer))
-    if experiment.begin_with:
-        shipped = checkpoints_dir() / experiment.begin_with
-        folder = shipped if checkpoint.exists(shipped) else Path(experiment.begin_with)
-        checkpoint.begin_with(model, tokenizer, folder, experiment.begin_parts)
+    if experiment.init_from:
+        shipped = checkpoints_dir() / experiment.init_from
+        folder = shipped if checkpoint.exists(shipped) else Path(experiment.init_from)
+        checkpoint.begin_with(model, tokenizer, folder, experiment.init_parts)
     classes = [len(names) for names in train_set.class_names.values()]
     objective = build_objective(experiment.objective, model, classes, tokenizer)
     return model, objective, build_optimizer(nn.ModuleList([model, objective]), experiment.optim)
@@ -251,7 +252,7 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     Raises:
         RefsegError: the loss is not finite (the message names the step), the folder is another run's, the disk is full,
             another process has stopped, --use_fsdp does not go with the experiment (``sharding.check``), or a sample
-            cannot be read. Training samples that cannot are left out where ``data.broken`` is "skip"; validation stops
+            cannot be read. Training samples that cannot are left out where ``data.skip_unreadable``; validation stops
             at one, because a score over fewer samples is another score.
     """
     folder, config = Path(folder), experiment.optim
@@ -261,9 +262,9 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
         sharding.check(experiment)
         sharding.load_everywhere()
     torch.manual_seed(config.seed)
-    train_set, val_set, tokenizer = build_data(experiment.data)
+    train_set, val_set, tokenizer = build_data(experiment)
     model, objective, optimizer = build_modules(experiment, train_set, tokenizer)
-    recipe = describe(experiment)
+    recipe = experiment_to_dict(experiment)
     average = average_of(model, config.ema) if config.ema else None
     state = _resume(folder / "last", model, objective, optimizer, average, recipe, tokenizer)
     if average is not None:
@@ -276,7 +277,7 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
     _own_random_numbers(config.seed, state.step, share[0])
     loader = _loader(train_set, tokenizer, experiment, bare, state.step, *share)
     log = _Log(folder / "log.jsonl", state.step, accelerator.is_main_process)
-    unread = _Unread(experiment.data.broken == "skip")
+    unread = _Unread(experiment.data.skip_unreadable)
     hidden = not progress or log.path is None
     resumed_at, started = state.seconds, time.perf_counter()
 
@@ -347,7 +348,12 @@ def _prepare(
     """Onto the device and, in several processes, wrapped or divided; torch does not wrap what has no weights."""
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # torch has it for GPUs only
-    fit_to_machine(model, channels_last=config.channels_last, compile=config.compile, recompute=config.recompute)
+    fit_to_machine(
+        model,
+        channels_last=config.channels_last,
+        compile=config.compile,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
     if sharding.asked_for(accelerator):
         parts = [model, objective] if average is None else [model, objective, average.module]
         sharding.shard(parts, optimizer, accelerator.device)
@@ -388,7 +394,9 @@ def _frozen_backbone(model: nn.Module) -> FeatureExtractor:
     """
     backbone = getattr(model, "backbone", None)
     if backbone is None or not backbone.frozen:
-        raise RefsegError("keep_features needs a backbone that does not change: set frozen in its config, or leave it.")
+        raise RefsegError(
+            "cache_features needs a backbone that does not change: set frozen in its config, or leave it."
+        )
     return lambda frames: backbone(frames.to(next(backbone.parameters()).device))
 
 
@@ -402,12 +410,12 @@ def _loader(
     world: int,
 ) -> DataLoader:
     lengths = [len(split_words(expression)) for expression in dataset.expressions]
-    flips = experiment.data.flips
-    share = experiment.data.train_share
+    flips = experiment.data.mirror
+    share = experiment.data.train_fraction
     batches = ShuffledBatches(dataset.image_ids, lengths, experiment.optim, first_step, rank, world, flips, share)
     if flips:
         dataset = Mirrored(dataset)
-    if experiment.data.keep_features:
+    if experiment.data.cache_features:
         dataset = CachedFeatures(dataset, _frozen_backbone(model))
     return DataLoader(
         SafeDataset(dataset),
@@ -445,7 +453,7 @@ def train_step(
                     waiting.enter_context(getattr(module, "no_sync", nullcontext)())
             part = part.to(accelerator.device)
             # bfloat16 has the range of float32 and needs no gradient scaler: torch's own autocast is all it takes.
-            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision):
                 _, losses = objective(model, part)
             accelerator.backward(sum(weights[name] * value for name, value in losses.items()) / len(parts))
         found.append(torch.stack([value.detach() for value in losses.values()]))
@@ -471,14 +479,14 @@ def _diverged(what: str) -> RefsegError:
 
 def seconds_per_step(experiment: Experiment, steps: int = 12, device: str | None = None) -> float:
     """How long an update takes on this machine, reading the data included: the median of ``steps``, after a warm-up."""
-    config = replace(experiment.optim, steps=steps + 3, short_steps=0)  # short expressions take less time
+    config = replace(experiment.optim, steps=steps + 3, curriculum_steps=0)  # short expressions take less time
     accelerator = Accelerator(cpu=device == "cpu")
-    train_set, _, tokenizer = build_data(experiment.data)
+    train_set, _, tokenizer = build_data(experiment)
     model, objective, optimizer = _prepare(accelerator, *build_modules(experiment, train_set, tokenizer), config)
     bare = accelerator.unwrap_model(model)
     loader = _loader(train_set, tokenizer, replace(experiment, optim=config), bare, 0, 0, 1)
     ends = [time.perf_counter()]
-    unread = _Unread(experiment.data.broken == "skip")
+    unread = _Unread(experiment.data.skip_unreadable)
     for step, batch in enumerate(map(unread.without, loader)):
         train_step(model, objective, optimizer, batch, accelerator, step, config)
         ends.append(time.perf_counter())
@@ -486,16 +494,10 @@ def seconds_per_step(experiment: Experiment, steps: int = 12, device: str | None
     return durations[len(durations) // 2]
 
 
-def describe(experiment: Experiment) -> dict[str, Any]:
-    """An experiment as plain JSON: what a checkpoint and a results file keep of it."""
-    return {
-        "model": config_to_dict(experiment.model),
-        "objective": {"type": type(experiment.objective).__name__, **asdict(experiment.objective)},
-        "data": asdict(experiment.data),
-        "begin_with": experiment.begin_with,
-        "begin_parts": list(experiment.begin_parts),
-        "optim": asdict(experiment.optim),
-    }
+def needs_objects(experiment: Experiment) -> bool:
+    """Whether the objective must know what every pixel shows."""
+    objective = vars(experiment.objective)
+    return any(objective.get(term) for term in ("semantics", "contrast", "maps"))
 
 
 class _Unread:
@@ -514,7 +516,7 @@ class _Unread:
         """
         sentences = batch.reasons if isinstance(batch, Unreadable) else batch.unreadable
         if sentences and not self.skip:
-            raise RefsegError(f"{sentences[0]} Or train without such samples: --broken skip.")
+            raise RefsegError(f"{sentences[0]} Or train without such samples: --skip-unreadable.")
         if isinstance(batch, Unreadable):
             raise RefsegError(f"Not one sample of a batch could be read. {sentences[0]}")
         self.count += len(sentences)
@@ -605,7 +607,7 @@ def _resume(
     if tensors is None or not record.keys() >= {"experiment", "progress"}:
         raise RefsegError(f"{folder} is a checkpoint that cannot be trained on: name another folder with --out.")
     changed = None
-    stored = _with_new_fields(record["experiment"])
+    stored = migrated(record["experiment"]) | {"about": recipe["about"]}
     stored = {**stored, "data": stored["data"] | {name: recipe["data"][name] for name in MAY_CHANGE}}
     if stored != recipe:
         changed = _first_difference(stored, recipe)
@@ -633,19 +635,43 @@ def _resume(
     return Progress(**record["progress"])
 
 
-def _with_new_fields(stored: Any) -> Any:
-    """A stored description, with the value that stands for "as it was" in fields that its run is older than."""
-    if isinstance(stored, dict) and isinstance(stored.get("data"), dict):
-        older = {"flips": False, "num_frames": 1, "frame_stride": 1, "keep_features": False}
-        older |= {"pieces": None, "train_share": 1.0, "broken": "stop", "root": None}
-        data = older | stored["data"]
-        optim = {"accumulate": 1, "backbone_rate": 1.0, "ema": 0.0} | stored["optim"]
-        optim = {"channels_last": False, "compile": None, "recompute": False} | optim
-        objective = stored.get("objective", {})
-        if objective.get("type") == "AlignmentConfig":
-            stored = stored | {"objective": {"other_samples": True} | objective}
-        return {"begin_with": None, "begin_parts": [], **stored, "data": data, "optim": optim}
-    return stored
+def migrated(stored: dict[str, Any]) -> dict[str, Any]:
+    """The record of an experiment, as ``experiment_to_dict`` would write it today."""
+    data, optim = (
+        {RENAMED.get(name, name): value for name, value in stored[part].items()} for part in ("data", "optim")
+    )
+    data |= {"skip_unreadable": data["skip_unreadable"] in (True, "skip")} if "skip_unreadable" in data else {}
+    data |= {"hide_expressions": data["hide_expressions"] in (True, "blank")} if "hide_expressions" in data else {}
+    optim |= {"mixed_precision": optim["mixed_precision"] in (True, "bf16")} if "mixed_precision" in optim else {}
+    optim |= {"compile": bool(optim["compile"])} if "compile" in optim else {}
+    data.pop("objects", None)
+    objective = dict(stored["objective"])
+    objective["type"] = {"TaughtMapsConfig": "SupervisedWordMapsConfig"}.get(objective["type"], objective["type"])
+    if objective["type"] == "AlignmentConfig":
+        objective = {"other_samples": True} | objective
+    return {
+        "model": stored["model"],
+        "objective": objective,
+        "data": asdict(DataConfig()) | data,
+        "optim": asdict(OptimConfig()) | optim,
+        "init_from": stored.get("init_from", stored.get("begin_with")),
+        "init_parts": stored.get("init_parts", stored.get("begin_parts", [])),
+        "about": stored.get("about", ""),
+    }
+
+
+# Fields of DataConfig and OptimConfig that older runs know by another name.
+RENAMED = {
+    "train_share": "train_fraction",
+    "pieces": "pretrained_tokenizer",
+    "control": "hide_expressions",
+    "flips": "mirror",
+    "broken": "skip_unreadable",
+    "keep_features": "cache_features",
+    "short_steps": "curriculum_steps",
+    "short_words": "curriculum_words",
+    "recompute": "gradient_checkpointing",
+}
 
 
 def _first_difference(old: Any, new: Any, where: str = "") -> str:

@@ -25,7 +25,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from refseg.errors import RefsegError
-from refseg.training.presets import Experiment
+from refseg.training.experiment import Experiment
 from refseg.types import Prediction
 
 BLOCK = 1_000_000  # weights at least of what is gathered and let go of by itself: a layer of BERT has seven millions
@@ -43,19 +43,21 @@ def check(experiment: Experiment) -> None:
     Raises:
         RefsegError: names it.
     """
-    if experiment.optim.compile is not None:
-        raise RefsegError("Compiled stages are not tried with --use_fsdp: set compile to None, or launch without it.")
+    if experiment.optim.compile:
+        raise RefsegError("Compiled stages are not tried with --use_fsdp: set compile to False, or launch without it.")
     if experiment.optim.channels_last:
         raise RefsegError("torch divides kernels in the usual layout only: no channels_last with --use_fsdp.")
-    if experiment.data.keep_features:
+    if experiment.data.cache_features:
         raise RefsegError(
-            "keep_features lets each process look at pictures by itself, which divided weights cannot: "
+            "cache_features lets each process look at pictures by itself, which divided weights cannot: "
             "set it to False, or launch without --use_fsdp."
         )
     if parse_flag_from_env("FSDP_OFFLOAD_PARAMS"):
         raise RefsegError("Weights are divided among GPUs, not moved to the CPU: launch without --fsdp_offload_params.")
     if parse_flag_from_env("FSDP_ACTIVATION_CHECKPOINTING"):
-        raise RefsegError("Set recompute in OptimConfig, and launch without --fsdp_activation_checkpointing.")
+        raise RefsegError(
+            "Set gradient_checkpointing in OptimConfig, and launch without --fsdp_activation_checkpointing."
+        )
 
 
 def load_everywhere() -> None:

@@ -1,6 +1,6 @@
 """What makes training fit a machine, and the average of weights: nothing here changes what a network computes.
 
-``OptimConfig`` names them: channels_last, compile, recompute, ema.
+``OptimConfig`` names them: channels_last, compile, gradient_checkpointing, ema.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from torch.utils.checkpoint import checkpoint
 
 
 def fit_to_machine(
-    model: nn.Module, *, channels_last: bool = False, compile: str | None = None, recompute: bool = False
+    model: nn.Module, *, channels_last: bool = False, compile: bool = False, gradient_checkpointing: bool = False
 ) -> None:
     """Change ``model`` in place; names and values of its weights stay.
 
     Args:
         channels_last: kernels in the layout that GPUs with tensor cores, and many CPUs, convolve faster in.
-        compile: a backend of torch.compile, such as "inductor": the stages of the backbone are compiled, where the time
-            goes. The rest reads sentences and pictures of every shape, for which compiling would begin anew.
-        recompute: gradient checkpointing of the stages of a backbone that learns: what lies inside a stage is computed
-            a second time for the gradient in place of being kept. Less memory, a third more time.
+        compile: the stages of the backbone are compiled, where the time goes. The rest sees expressions and images of
+            every shape, and every shape would be compiled again.
+        gradient_checkpointing: of the stages of a backbone that learns: what lies inside a stage is computed again for
+            the gradient instead of being kept. Less memory, a third more time.
     """
     if channels_last:
         model.to(memory_format=torch.channels_last)
     for block in model.backbone.blocks():
-        if recompute and not model.backbone.frozen:
+        if gradient_checkpointing and not model.backbone.frozen:
             recompute_for_gradient(block)
-        if compile is not None:
-            block.compile(backend=compile, dynamic=True)
+        if compile:
+            block.compile(dynamic=True)
 
 
 def recompute_for_gradient(block: nn.Module) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from refseg.datasets import BENCHMARKS
-from refseg.training.presets import PRESETS
+from refseg.training.presets import PRESETS, find_preset
 from refseg_course.published import NOT_YET_RUN, PUBLISHED, published_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ BENCHMARK_OF = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_preset_trains_on_what_the_row_says(name):
-    data = PRESETS[name]().data
+    data = find_preset(name).data
     of = next(part for part in name.removesuffix("_google").split("_") if part in BENCHMARK_OF)
     assert data.name == BENCHMARK_OF[of]
     if of == "a2d":
@@ -37,8 +37,8 @@ def test_the_preset_trains_on_what_the_row_says(name):
 
 
 def test_every_preset_of_full_size_has_a_row():
-    benchmarks = {name for name in PRESETS if PRESETS[name]().data.name in set(BENCHMARKS) - {"refshapes"} | {"a2d"}}
-    assert benchmarks == set(PUBLISHED)
+    benchmarks = {name for name in PRESETS if PRESETS[name].data.name in set(BENCHMARKS) - {"refshapes"} | {"a2d"}}
+    assert benchmarks <= set(PUBLISHED)
 
 
 def test_nothing_is_said_to_be_ours_before_it_is_run():
@@ -55,7 +55,7 @@ def test_a_figure_has_its_source():
 
 @pytest.mark.parametrize("form", ["cmsa", "cmsa_release", "magnet", "alignformer"])
 def test_benchmarks_of_one_method_differ_in_the_data_alone(form):
-    first, *others = [PRESETS[name]() for name in PUBLISHED if re.fullmatch(rf"{form}_ref\w*\+?(_google)?", name)]
+    first, *others = [find_preset(name) for name in PUBLISHED if re.fullmatch(rf"{form}_ref\w*\+?(_google)?", name)]
     assert len(others) >= 3
     for other in others:
         assert other.model == first.model and other.optim == first.optim and other.objective == first.objective
@@ -65,7 +65,7 @@ def test_benchmarks_of_one_method_differ_in_the_data_alone(form):
 
 def test_the_honest_default_knows_no_picture_of_coco():
     for name in PUBLISHED:
-        backbone = PRESETS[name]().model.backbone
+        backbone = find_preset(name).model.backbone
         if name.startswith("cmsa_ref") or name.startswith("cmsa_release_ref"):
             assert backbone.weights == "IMAGENET1K_V2" and not backbone.frozen
 

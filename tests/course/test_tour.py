@@ -10,7 +10,7 @@ import pytest
 import refseg_course.tour as module
 from refseg.errors import RefsegError
 from refseg.training.loop import read_log
-from refseg.training.presets import cmsa_refshapes
+from refseg.training.presets import PRESETS
 from refseg_course.tour import COLUMNS, plan, run_tour
 
 pytestmark = pytest.mark.usefixtures("no_accelerate_state")
@@ -125,8 +125,8 @@ def test_the_plan_fits_the_time(tmp_path, monkeypatch):
     at_speed(monkeypatch, 0.1)
     optim = plan(tmp_path / "new", 2.0).optim
     assert (optim.steps, optim.eval_every, optim.save_every) == (1200, 300, 300)
-    assert 0 < optim.warmup_steps < optim.short_steps < optim.steps  # all expressions are seen before the end
-    assert optim.learning_rate == cmsa_refshapes().optim.learning_rate
+    assert 0 < optim.warmup_steps < optim.curriculum_steps < optim.steps  # all expressions are seen before the end
+    assert optim.learning_rate == PRESETS["cmsa_refshapes"].optim.learning_rate
 
 
 def test_a_slow_machine_trains_a_little_all_the_same(tmp_path, monkeypatch):

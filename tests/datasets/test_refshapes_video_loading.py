@@ -17,7 +17,8 @@ from refseg.datasets.refshapes.video import ensure
 from refseg.errors import RefsegError
 from refseg.models.blocks.cfsa import CFSAConfig
 from refseg.tokenizer import WordVocabulary
-from refseg.training.presets import PRESETS, DataConfig
+from refseg.training.experiment import DataConfig
+from refseg.training.presets import PRESETS
 
 CLIPS = {"train": 6, "val": 2, "test": 2}
 
@@ -148,10 +149,10 @@ def test_train_evaluate_and_predict(tiny_experiment, here, data_dir, tmp_path, r
     experiment = replace(
         tiny_experiment,
         model=replace(tiny_experiment.model, temporal=CFSAConfig(dim=12, heads=6)),
-        data=DataConfig("refshapes_video", image_size=32, val_samples=3, objects=True, num_frames=3, flips=True),
+        data=DataConfig("refshapes_video", image_size=32, val_samples=3, num_frames=3, mirror=True),
         optim=replace(tiny_experiment.optim, steps=2, batch_size=4),
     )
-    monkeypatch.setitem(PRESETS, "tiny_video", lambda: experiment)
+    monkeypatch.setitem(PRESETS, "tiny_video", experiment)
     status, _, _ = refseg("train", "--preset", "tiny_video", "--out", tmp_path / "run", "--device", "cpu")
     best = tmp_path / "run" / "best"
     loaded = load_checkpoint(best)

@@ -225,9 +225,9 @@ def test_training_reads_shards_and_leaves_out_a_corrupt_one(tiny_experiment, sou
     assert rows["files"] == rows["shards"]
 
     spoil(sharded / "pictures-00000.tar", flipped)
-    with pytest.raises(RefsegError, match=r"pictures-00000\.tar is damaged at picture 100.* --broken skip"):
+    with pytest.raises(RefsegError, match=r"pictures-00000\.tar is damaged at picture 100.* --skip-unreadable"):
         train(experiment, tmp_path / "stopped", device="cpu", progress=False)
-    experiment = replace(experiment, data=replace(data, broken="skip"))
+    experiment = replace(experiment, data=replace(data, skip_unreadable=True))
     train(experiment, tmp_path / "stopped", device="cpu", progress=False)
     lines = [row for row in read_log(tmp_path / "stopped" / "log.jsonl") if "broken" in row]
     assert sum(row["broken"] for row in lines) == 8  # two sentences in each of four epochs

@@ -45,7 +45,7 @@ def launched(task, arguments, count, tmp_path):
     """``task`` with ``arguments`` in ``count`` processes of one group; none of them outlives the block."""
     port = free_port()
     shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])
     shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     file = tmp_path / f"task-{port}.pickle"
     file.write_bytes(pickle.dumps((task.__module__, task.__name__, arguments, refshapes.IMAGES)))
@@ -177,7 +177,7 @@ def test_what_is_saved_is_what_was_scored(tiny_experiment, tmp_path):
     """BatchNorm's statistics differ between processes; the checkpoint has those with which all of them scored."""
     experiment = change(tiny_experiment, steps=4, eval_every=4, save_every=4)
     together(task_train, (experiment, tmp_path / "run"), 2, tmp_path)
-    _, val_set, _ = build_data(experiment.data)
+    _, val_set, _ = build_data(experiment)
     loaded = load_checkpoint(tmp_path / "run" / "best")
     again = evaluate(loaded.model, val_set, loaded.tokenizer, progress=False)
     (told,) = [row["val"] for row in logged(tmp_path / "run") if "val" in row]
@@ -213,7 +213,7 @@ def test_other_failures_are_not_taken_for_a_lost_process():
 
 def scores(experiment, batch_size, share=(0, 1)):
     """All that can be scored at once, by an untrained network."""
-    train_set, _, tokenizer = build_data(experiment.data)
+    train_set, _, tokenizer = build_data(experiment)
     torch.manual_seed(0)
     model = build_model(experiment.model, len(tokenizer))
     meters = [Meter(protocol) for protocol in PROTOCOLS.values() if protocol.name != "cmsa-release"]

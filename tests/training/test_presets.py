@@ -1,90 +1,98 @@
-"""Every preset is a whole experiment: it builds, it can be stored, and it is a fresh one each time."""
+"""Every preset is a whole experiment that builds and can be stored; a variant changes only what it names."""
 
 import json
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
 
 from refseg.errors import RefsegError
 from refseg.models import build_model
-from refseg.models.backbones import SwinConfig
 from refseg.models.serialise import config_from_dict
-from refseg.training.loop import describe
-from refseg.training.presets import PRESETS, OptimConfig
+from refseg.training.experiment import OptimConfig, experiment_to_dict, variant
+from refseg.training.presets import OLD_NAMES, PRESETS, find_preset, on_benchmark
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_can_be_stored_and_read_back(name):
-    experiment = PRESETS[name]()
-    plain = json.loads(json.dumps(describe(experiment)))
-    assert plain == describe(experiment)  # else no run could be resumed
-    assert config_from_dict(plain["model"]) == experiment.model
+def test_every_preset_can_be_stored_builds_its_model_and_says_what_it_is():
+    pytest.importorskip("timm")
+    pytest.importorskip("transformers")
+    for name, experiment in PRESETS.items():
+        plain = experiment_to_dict(experiment)
+        assert json.loads(json.dumps(plain)) == plain, name  # else no run could be resumed
+        assert config_from_dict(plain["model"]) == experiment.model, name
+        with torch.device("meta"):
+            model = build_model(experiment.model, 31, fetch_weights=False)
+        assert sum(parameter.numel() for parameter in model.parameters()) > 100_000, name
+        assert experiment.about.endswith("."), name
+    assert len({experiment.about for experiment in PRESETS.values()}) == len(PRESETS)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_builds_its_model(name):
-    config = PRESETS[name]().model
-    if isinstance(config.backbone, SwinConfig):
-        pytest.importorskip("timm")
-        pytest.importorskip("transformers")
-    with torch.device("meta"):
-        model = build_model(config, 31, fetch_weights=False)
-    assert sum(parameter.numel() for parameter in model.parameters()) > 100_000
+def differences(one, other):
+    """The fields of the parts in which two experiments differ, as part.field."""
+    one, other = experiment_to_dict(one), experiment_to_dict(other)
+    return {
+        f"{part}.{field}"
+        for part in ("model", "objective", "data", "optim")
+        for field in one[part]
+        if one[part][field] != other[part].get(field)
+    }
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_is_fresh_each_time(name):
-    first = PRESETS[name]()
-    before = describe(first)
-    first.optim.steps = first.data.image_size = 17
-    first.objective.dice = 17.0
-    assert describe(PRESETS[name]()) == before
+def test_a_control_changes_one_thing_only():
+    controls = {
+        "cmsa_refshapes": {
+            "blank": {"data.hide_expressions"},
+            "no_attention": {"model.cross_modal"},
+            "sentence": {"model.text"},
+            "near_head": {"model.head"},
+        },
+        "magnet_refshapes": {
+            "no_cam": {"model.alignment"},
+            "no_mask_grounding": {"objective.ground"},
+            "no_alignment": {"objective.pixel_to_pixel", "objective.pixel_to_text"},
+        },
+        "alignformer_refshapes": {
+            "words_to_pixels": {"model.vlba"},
+            "no_vlba": {"model.vlba"},
+            "no_contrast": {"objective.contrast"},
+            "contrast_in_picture": {"objective.other_samples"},
+            "pixel_contrast": {"objective.pixel_wise"},
+        },
+    }
+    for base, variants in controls.items():
+        for name, expected in variants.items():
+            assert differences(PRESETS[base], PRESETS[f"{base}_{name}"]) == expected, name
 
 
-@pytest.mark.parametrize(
-    "name, part, changed",
-    [("no_cam", "model", 1), ("no_mask_grounding", "objective", 1), ("no_alignment", "objective", 2)],
-)
-def test_an_ablation_of_magnet_changes_one_thing_only(name, part, changed):
-    whole, control = describe(PRESETS["magnet_refshapes"]()), describe(PRESETS[f"magnet_refshapes_{name}"]())
-    assert [key for key in whole if whole[key] != control[key]] == [part]
-    assert len([key for key in whole[part] if whole[part][key] != control[part][key]]) == changed
-
-
-@pytest.mark.parametrize(
-    "name, part",
-    [
-        ("words_to_pixels", "model"),
-        ("no_vlba", "model"),
-        ("no_contrast", "objective"),
-        ("contrast_in_picture", "objective"),
-        ("pixel_contrast", "objective"),
-    ],
-)
-def test_an_ablation_of_alignformer_changes_one_thing_only(name, part):
-    whole, control = describe(PRESETS["alignformer_refshapes"]()), describe(PRESETS[f"alignformer_refshapes_{name}"]())
-    assert [key for key in whole if whole[key] != control[key]] == [part]
-    assert len([key for key in whole[part] if whole[part][key] != control[part][key]]) == 1
-
-
-@pytest.mark.parametrize("name, part", [("blank", "data"), ("no_attention", "model"), ("sentence", "model")])
-def test_a_control_changes_one_thing_only(name, part):
-    whole, control = describe(PRESETS["cmsa_refshapes"]()), describe(PRESETS[f"cmsa_refshapes_{name}"]())
-    assert [key for key in whole if whole[key] != control[key]] == [part]
-    assert len([key for key in whole[part] if whole[part][key] != control[part][key]]) == 1
-
-
-def test_a_misspelt_field_is_a_type_error():
+def test_a_variant_leaves_the_original_as_it_was():
+    base = PRESETS["cmsa_refshapes"]
+    other = variant(base, "Mine.", optim={"steps": 7}, data={"image_size": 48}, init_from="here")
+    assert (other.optim.steps, other.data.image_size, other.init_from, other.about) == (7, 48, "here", "Mine.")
+    assert other.optim.learning_rate == base.optim.learning_rate and base.optim.steps == 6000
+    with pytest.raises(FrozenInstanceError):
+        base.optim.steps = 1
     with pytest.raises(TypeError):
-        OptimConfig(learning_rte=1.0)
+        variant(base, optim={"learning_rte": 1.0})
 
 
-@pytest.mark.parametrize("field", ["steps", "batch_size", "expressions_per_image", "save_every", "eval_every"])
-def test_counts_below_one_are_refused(field):
-    with pytest.raises(RefsegError, match=f"{field} is 0: give a whole number of at least 1"):
-        OptimConfig(**{field: 0})
+def test_another_benchmark_changes_the_data_only():
+    base = PRESETS["cmsa_refcoco"]
+    assert differences(base, on_benchmark(base, "refcocog", "umd")) == {"data.name", "data.split_by"}
+    assert on_benchmark(base, "referit").data.train_split == "trainval"
 
 
-def test_an_unknown_precision_is_refused():
-    with pytest.raises(RefsegError, match="mixed_precision is 'fp16': choose no or bf16"):
-        OptimConfig(mixed_precision="fp16")
+def test_the_old_names_of_benchmarks_still_work_and_warn(capsys):
+    for name in OLD_NAMES:
+        experiment = find_preset(name)
+        (warning,) = capsys.readouterr().err.splitlines()
+        assert f"--preset {name.split('_ref')[0]}_refcoco --data {experiment.data.name}" in warning
+    assert find_preset("magnet_refcocog_google").data.split_by == find_preset("cmsa_refcocog").data.split_by == "google"
+    assert find_preset("cmsa_refcoco") is PRESETS["cmsa_refcoco"]
+    with pytest.raises(RefsegError, match="There is no preset 'cmsa': choose one of cmsa_refshapes, "):
+        find_preset("cmsa")
+
+
+def test_counts_below_one_are_refused():
+    for field in ("steps", "batch_size", "expressions_per_image", "save_every", "eval_every"):
+        with pytest.raises(RefsegError, match=f"{field} is 0: give a whole number of at least 1"):
+            OptimConfig(**{field: 0})

@@ -89,7 +89,7 @@ def test_divided_weights_train_like_whole_ones(cmsa, runs):
     for name, tensor in best.model.state_dict().items():
         assert torch.allclose(tensor, averaged[name], atol=1e-4)
     assert not torch.equal(averaged["head.logits.weight"], one["head.logits.weight"])
-    _, val_set, _ = build_data(cmsa.data)
+    _, val_set, _ = build_data(cmsa)
     (told,) = [row["val"] for row in logged(divided) if "val" in row]
     again = evaluate(best.model, val_set, best.tokenizer, progress=False)  # in one process, every sample once
     assert told == {name: value for name, value in again.items() if name != "seconds"} and told["N"] == 5
@@ -105,7 +105,7 @@ def test_an_objective_with_weights_is_divided_too(tiny_experiment, runs, name):
     }[name]
     backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
     experiment = replace(tiny_experiment, model=replace(model, backbone=backbone), objective=objective)
-    experiment = change(experiment, recompute=True, steps=3, save_every=3, eval_every=3)
+    experiment = change(experiment, gradient_checkpointing=True, steps=3, save_every=3, eval_every=3)
     whole, divided = both_ways(experiment, runs / name)
     assert_same_run(whole, divided)
     assert any(name.startswith("objective.") for name in weights(divided)[1])
@@ -208,9 +208,9 @@ def test_blocks_are_members_of_lists_that_are_large_enough():
 @pytest.mark.parametrize(
     "optim, data, sentence",
     [
-        ({"compile": "inductor"}, {}, "Compiled stages are not tried with --use_fsdp"),
+        ({"compile": True}, {}, "Compiled stages are not tried with --use_fsdp"),
         ({"channels_last": True}, {}, "no channels_last with --use_fsdp"),
-        ({}, {"keep_features": True}, "keep_features lets each process look at pictures by itself"),
+        ({}, {"cache_features": True}, "cache_features lets each process look at pictures by itself"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tiny_experiment, optim, data, sentence):

@@ -30,18 +30,17 @@ from refseg.models.magnet import MagNetConfig
 from refseg.models.text import TransformerWordsConfig
 from refseg.objectives import AlignmentConfig, MaskGroundingConfig, build_objective
 from refseg.tokenizer import WordVocabulary
+from refseg.training.experiment import OptimConfig, experiment_to_dict, variant
 from refseg.training.loop import (
     ShuffledBatches,
     build_data,
     build_optimizer,
-    describe,
     learning_rate,
     read_log,
     seconds_per_step,
     train,
     train_step,
 )
-from refseg.training.presets import OptimConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -94,7 +93,7 @@ def whole(tiny_experiment, whole_run, tmp_path):
 
 
 def test_a_batch_can_be_learned_by_heart(tiny_experiment):
-    train_set, _, tokenizer = build_data(tiny_experiment.data)
+    train_set, _, tokenizer = build_data(tiny_experiment)
     model = build_model(tiny_experiment.model, len(tokenizer))
     objective = build_objective(tiny_experiment.objective)
     config = OptimConfig(steps=60, learning_rate=0.02, warmup_steps=5)
@@ -116,7 +115,7 @@ def test_a_run_leaves_log_last_and_best(tiny_experiment, whole):
     scores = {row["step"]: row["val"]["mIoU"] for row in rows if "val" in row}
     assert best["progress"]["best"] == best["results"]["mIoU"] == max(scores.values())
     assert best["progress"]["step"] == next(step for step, score in scores.items() if score == max(scores.values()))
-    assert best["results"]["N"] == 5 and best["experiment"] == describe(tiny_experiment)
+    assert best["results"]["N"] == 5 and best["experiment"] == experiment_to_dict(tiny_experiment)
     assert load_checkpoint(whole / "best").training is None
     assert load_checkpoint(whole / "last").config["record"]["progress"]["step"] == 13
 
@@ -146,16 +145,16 @@ def test_worker_processes_change_nothing(tiny_experiment, whole, tmp_path):
 
 
 def test_validation_is_spread_over_the_split(tiny_experiment):
-    train_set, val_set, tokenizer = build_data(tiny_experiment.data)
+    train_set, val_set, tokenizer = build_data(tiny_experiment)
     assert isinstance(val_set, Subset) and len(val_set.dataset) == 28
     assert val_set.indices == [0, 5, 11, 16, 22]
     assert not any(tokenizer.unknown(expression) for expression in train_set.expressions)
 
 
 def test_the_blank_control_hides_every_expression_and_keeps_the_vocabulary(tiny_experiment, tmp_path):
-    _, _, words = build_data(tiny_experiment.data)
-    blank = replace(tiny_experiment, data=replace(tiny_experiment.data, control="blank"))
-    train_set, val_set, tokenizer = build_data(blank.data)
+    _, _, words = build_data(tiny_experiment)
+    blank = replace(tiny_experiment, data=replace(tiny_experiment.data, hide_expressions=True))
+    train_set, val_set, tokenizer = build_data(blank)
     assert set(train_set.expressions) == set(val_set.expressions) and len(set(train_set.expressions)) == 1
     assert len(val_set) == 5 and tokenizer.words == words.words
     fit(change(blank, steps=2), tmp_path / "blank")
@@ -163,11 +162,11 @@ def test_the_blank_control_hides_every_expression_and_keeps_the_vocabulary(tiny_
 
 
 def test_seconds_per_step_times_whole_steps(tiny_experiment):
-    assert 0 < seconds_per_step(change(tiny_experiment, short_steps=800, log_every=1), steps=3) < 5
+    assert 0 < seconds_per_step(change(tiny_experiment, curriculum_steps=800, log_every=1), steps=3) < 5
 
 
 def test_half_precision_learns_about_the_same_and_keeps_full_weights(tiny_experiment, whole, tmp_path):
-    fit(change(tiny_experiment, mixed_precision="bf16"), tmp_path / "half")
+    fit(change(tiny_experiment, mixed_precision=True), tmp_path / "half")
     full, half = ([row["loss"] for row in logged(f) if "loss" in row] for f in (whole, tmp_path / "half"))
     assert full != half and half == pytest.approx(full, rel=0.05)
     assert {tensor.dtype for name, tensor in weights(tmp_path / "half")[0].items() if "num" not in name} == {
@@ -208,7 +207,7 @@ def test_wherever_it_stops_it_goes_on_to_the_same_end(tiny_experiment, whole, tm
 
 
 def test_two_kills_and_short_expressions_first(tiny_experiment, tmp_path, monkeypatch):
-    experiment = change(tiny_experiment, short_steps=6, short_words=5)
+    experiment = change(tiny_experiment, curriculum_steps=6, curriculum_words=5)
     fit(experiment, tmp_path / "whole")
     for calls in (6, 4):
         interrupted(experiment, tmp_path / "cut", monkeypatch, calls)
@@ -218,27 +217,27 @@ def test_two_kills_and_short_expressions_first(tiny_experiment, tmp_path, monkey
 
 
 def test_flips_go_on_as_they_would_have_been(tiny_experiment, whole, tmp_path, monkeypatch):
-    experiment = replace(tiny_experiment, data=replace(tiny_experiment.data, flips=True))
+    experiment = replace(tiny_experiment, data=replace(tiny_experiment.data, mirror=True))
     fit(experiment, tmp_path / "flipped")
     interrupted(experiment, tmp_path / "cut", monkeypatch, 7)
     fit(experiment, tmp_path / "cut")
     assert_same_end(tmp_path / "flipped", tmp_path / "cut")
     assert logged(tmp_path / "cut") == logged(tmp_path / "flipped")
     assert logged(whole)[0]["loss"] != logged(tmp_path / "flipped")[0]["loss"]
-    with pytest.raises(RefsegError, match="data.flips was True, now False"):
+    with pytest.raises(RefsegError, match="data.mirror was True, now False"):
         fit(tiny_experiment, tmp_path / "cut")
 
 
 def with_kept_features(experiment, **data):
     frozen = replace(experiment.model.backbone, frozen=True)
-    kept = replace(experiment.data, keep_features=True, **data)
+    kept = replace(experiment.data, cache_features=True, **data)
     return replace(experiment, model=replace(experiment.model, backbone=frozen), data=kept)
 
 
 def test_kept_features_train_like_the_pixels_and_leave_the_backbone(tiny_experiment, tmp_path):
     experiment = with_kept_features(tiny_experiment)
     fit(experiment, tmp_path / "kept")
-    fit(replace(experiment, data=replace(experiment.data, keep_features=False)), tmp_path / "looked")
+    fit(replace(experiment, data=replace(experiment.data, cache_features=False)), tmp_path / "looked")
     kept, looked = ([row["loss"] for row in logged(tmp_path / name) if "loss" in row] for name in ("kept", "looked"))
     assert kept == pytest.approx(looked, rel=2e-3)  # half precision
     untrained = weights(tmp_path / "looked")[0]
@@ -248,7 +247,7 @@ def test_kept_features_train_like_the_pixels_and_leave_the_backbone(tiny_experim
 
 
 def test_kept_features_go_on_as_they_would_have_been(tiny_experiment, tmp_path, monkeypatch):
-    experiment = with_kept_features(tiny_experiment, flips=True)
+    experiment = with_kept_features(tiny_experiment, mirror=True)
     interrupted(experiment, tmp_path / "killed", monkeypatch, 7)
     fit(experiment, tmp_path / "killed")
     fit(experiment, tmp_path / "whole")
@@ -256,7 +255,7 @@ def test_kept_features_go_on_as_they_would_have_been(tiny_experiment, tmp_path, 
 
 
 def test_features_of_a_backbone_that_learns_are_not_kept(tiny_experiment, tmp_path):
-    experiment = replace(tiny_experiment, data=replace(tiny_experiment.data, keep_features=True))
+    experiment = replace(tiny_experiment, data=replace(tiny_experiment.data, cache_features=True))
     with pytest.raises(RefsegError, match="needs a backbone that does not change: set frozen in its config"):
         fit(experiment, tmp_path)
     with pytest.raises(RefsegError, match="set workers to 0"):
@@ -266,25 +265,25 @@ def test_features_of_a_backbone_that_learns_are_not_kept(tiny_experiment, tmp_pa
 def test_a_run_from_before_there_were_flips_and_clips_goes_on(tiny_experiment, whole, tmp_path):
     path = whole / "last" / "config.json"
     config = json.loads(path.read_text())
-    for field in ("flips", "num_frames", "frame_stride"):
+    for field in ("mirror", "num_frames", "frame_stride"):
         del config["record"]["experiment"]["data"][field]
     path.write_text(json.dumps(config))
     assert fit(tiny_experiment, whole) == whole / "best"
-    with pytest.raises(RefsegError, match="data.flips was False, now True"):
-        fit(replace(tiny_experiment, data=replace(tiny_experiment.data, flips=True)), whole)
+    with pytest.raises(RefsegError, match="data.mirror was False, now True"):
+        fit(replace(tiny_experiment, data=replace(tiny_experiment.data, mirror=True)), whole)
     with pytest.raises(RefsegError, match="data.num_frames was 1, now 3"):
         fit(replace(tiny_experiment, data=replace(tiny_experiment.data, num_frames=3)), whole)
 
 
 def test_a_run_from_before_contrast_had_a_choice_goes_on(tiny_experiment):
-    recipe = describe(replace(tiny_experiment, objective=AlignmentConfig()))
+    recipe = experiment_to_dict(replace(tiny_experiment, objective=AlignmentConfig()))
     older = {name: value for name, value in recipe["objective"].items() if name != "other_samples"}
-    assert module._with_new_fields(recipe | {"objective": older}) == recipe
+    assert module.migrated(recipe | {"objective": older}) == recipe
 
 
 def test_mirror_images_stand_behind_the_samples(tiny_experiment):
-    data = replace(tiny_experiment.data, flips=True, objects=True)
-    train_set, val_set, tokenizer = build_data(data)
+    experiment = variant(tiny_experiment, data={"mirror": True}, objective={"semantics": 1.0})
+    train_set, val_set, tokenizer = build_data(experiment)
     both, count = Mirrored(train_set), len(train_set)
     index = next(i for i, text in enumerate(train_set.expressions) if "left" in text.split())
     sample, mirrored = both[index], both[count + index]
@@ -299,12 +298,14 @@ def test_mirror_images_stand_behind_the_samples(tiny_experiment):
 
 
 def test_the_vocabulary_knows_the_words_of_the_mirror_images(tiny_experiment, monkeypatch):
-    plain = replace(tiny_experiment.data, min_word_count=1)
     real = WordVocabulary.build
     monkeypatch.setattr(
         module.WordVocabulary, "build", lambda texts, *args: real([t for t in texts if "rightmost" not in t], *args)
     )
-    (_, _, words), (_, _, more) = build_data(plain), build_data(replace(plain, flips=True))
+    (_, _, words), (_, _, more) = (
+        build_data(tiny_experiment),
+        build_data(variant(tiny_experiment, data={"mirror": True})),
+    )
     assert "leftmost" in words.ids and "rightmost" not in words.ids
     assert more.words == [*words.words, "rightmost"]
 
@@ -548,10 +549,10 @@ def test_the_order_is_a_function_of_seed_and_step():
 
 
 @pytest.mark.parametrize("flips", [False, True])
-@pytest.mark.parametrize("short_steps", [0, 7, 23, 800])
+@pytest.mark.parametrize("curriculum_steps", [0, 7, 23, 800])
 @pytest.mark.parametrize("first_step", [0, 1, 5, 7, 8, 22, 23])
-def test_a_resumed_order_is_the_tail(first_step, short_steps, flips):
-    options = {"short_steps": short_steps, "flips": flips}
+def test_a_resumed_order_is_the_tail(first_step, curriculum_steps, flips):
+    options = {"curriculum_steps": curriculum_steps, "flips": flips}
     assert batches(first_step, **options) == batches(**options)[first_step:]
 
 
@@ -573,7 +574,7 @@ def test_flips_mirror_half_of_the_pictures_of_an_epoch_and_keep_the_order():
 
 def test_short_expressions_come_first():
     short = {index for index, length in enumerate(LENGTHS) if length <= 4}
-    found = batches(short_steps=7)
+    found = batches(curriculum_steps=7)
     assert len(found) == 23 and 5 < len(short) < 31
     first, rest = sum(found[:7], []), sum(found[7:], [])
     assert set(first) == short and sorted(first[: len(short)]) == sorted(short)
@@ -581,17 +582,17 @@ def test_short_expressions_come_first():
 
 
 def test_short_steps_never_lengthen_a_run():
-    assert len(batches(steps=5, short_steps=800)) == 5
+    assert len(batches(steps=5, curriculum_steps=800)) == 5
 
 
 def test_no_short_expression_means_no_short_steps():
-    assert batches(short_steps=7, short_words=0) == batches()
+    assert batches(curriculum_steps=7, curriculum_words=0) == batches()
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_share_every_batch(world):
-    shares = [batches(rank=rank, world=world, short_steps=3) for rank in range(world)]
-    for whole, *parts in zip(batches(short_steps=3), *shares):
+    shares = [batches(rank=rank, world=world, curriculum_steps=3) for rank in range(world)]
+    for whole, *parts in zip(batches(curriculum_steps=3), *shares):
         assert sum(parts, []) == whole and {len(part) for part in parts} == {6 // world}
 
 
@@ -659,5 +660,5 @@ def test_a_share_of_the_pictures(tiny_experiment):
     assert seen == {0, 1, 2}
     seen = {index for batch in ShuffledBatches(images, lengths, config, flips=True, share=0.5) for index in batch}
     assert seen == {0, 1, 2, 7, 8, 9}
-    with pytest.raises(RefsegError, match="train_share is 0.0"):
-        replace(tiny_experiment.data, train_share=0.0)
+    with pytest.raises(RefsegError, match="train_fraction is 0.0"):
+        replace(tiny_experiment.data, train_fraction=0.0)

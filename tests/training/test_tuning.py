@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_accelerate_state")
 
 def network(experiment):
     """A fresh network with its gradients after one batch, and the batch."""
-    train_set, _, tokenizer = build_data(experiment.data)
+    train_set, _, tokenizer = build_data(experiment)
     torch.manual_seed(0)
     model = build_model(experiment.model, len(tokenizer))
     return model, Collate(tokenizer)([train_set[i] for i in range(4)])
@@ -45,7 +45,7 @@ def of_either(request, tiny_experiment):
 
 def test_what_is_computed_twice_is_the_same(of_either):
     (plain, batch), (twice, _) = network(of_either), network(of_either)
-    fit_to_machine(twice, recompute=True)
+    fit_to_machine(twice, gradient_checkpointing=True)
     counted = []
     for model in (plain, twice):
         calls = []
@@ -101,8 +101,8 @@ def test_a_compiled_backbone_trains_alike(tiny_experiment):
 
 
 def test_both_at_once_are_refused(tiny_experiment):
-    with pytest.raises(RefsegError, match="set compile or recompute, not both"):
-        change(tiny_experiment, compile="inductor", recompute=True)
+    with pytest.raises(RefsegError, match="set compile or gradient_checkpointing"):
+        change(tiny_experiment, compile=True, gradient_checkpointing=True)
 
 
 # ---- the average of weights ----------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_the_average_is_kept_as_best_and_resumes(tiny_experiment, tmp_path, monk
     averaged = best.model.state_dict()
     assert not any(torch.equal(averaged[name], last[name]) for name in last if name.endswith("conv.weight"))
     assert all(torch.equal(averaged[name], training[f"average.module.{name}"]) for name in averaged)
-    _, val_set, _ = build_data(experiment.data)
+    _, val_set, _ = build_data(experiment)
     (told,) = [row["val"] for row in logged(tmp_path / "whole") if "val" in row]
     assert evaluate(best.model, val_set, best.tokenizer, progress=False)["mIoU"] == told["mIoU"]
 

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from refseg.datasets.wrappers import other_expressions
+from refseg.training.experiment import OptimConfig
 from refseg.training.loop import learning_rate
-from refseg.training.presets import OptimConfig
 from refseg_course.exercises import ExerciseError
 from refseg_course.exercises import lesson_08 as check
 
