@@ -130,7 +130,7 @@ def lessons_below(path: Path) -> list[Path]:
     asked = {
         number for cell in code_cells(path) for group in BUILDS_ON.findall(cell.source) for number in group.split(",")
     }
-    direct = {lesson_path(number.strip()) for number in asked if number.strip()}
+    direct = {lesson_path(number.strip()) for number in asked if number.strip()} - {path}
     return sorted(direct.union(*(lessons_below(other) for other in direct)))
 
 

@@ -219,7 +219,7 @@ _TEMPLATE = """<!doctype html>
 <h1>A tour of referring segmentation</h1>
 <p>Given a picture and a sentence, find the pixels it means. The network below (CMSA with gated multi-level fusion,
 {parameters} parameters) was trained on this machine in {minutes} minutes, validations included, on RefShapes, the
-benchmark that the kit draws itself. Beside it stands the shipped checkpoint: the same network, trained longer.</p>
+benchmark that the kit draws itself. The shipped checkpoint next to it is the same network, trained longer.</p>
 
 <h2>How good is it?</h2>
 <p>Every expression is one sample, scored at the original size. <b>IoU</b> is the overlap of predicted and true mask

@@ -1,4 +1,4 @@
-"""Checks of the course's exercises: quick, offline, and a wrong answer is told which mistake it looks like.
+"""Checks of the course's exercises: quick, offline, and a wrong answer is answered with the mistake it looks like.
 
 The module of a lesson holds one :class:`Exercise` per exercise, and the notebook calls it with the student's answer::
 
@@ -17,7 +17,7 @@ import importlib
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,12 +63,12 @@ class Exercise:
     Args:
         title: a few words, as the notebook's heading has them.
         difficulty, importance: 1 to 5.
-        minutes: what it takes to solve.
-        right: a right answer.
+        minutes: how long it takes to solve.
+        right: a right answer. It is kept where a student's autocompletion does not show it.
         cases: makes the arguments to try answers on, a list of tuples; the same ones every time.
         mistakes: (wrong answer, sentence) pairs, at least three. The sentence says what the mistake is and where to
             look, without the solution.
-        verified: what the check has shown when it passes, printed behind "OK".
+        verified: what the check has shown when it passes, printed after "OK".
         probe: (answer, *case) -> what is compared; an exercise on a module builds it here and copies weights into it.
             Tensors, numbers, strings, lists, tuples and dicts of them can be compared.
         tolerance: absolute and relative.
@@ -81,14 +81,15 @@ class Exercise:
     difficulty: int
     importance: int
     minutes: int
-    right: Any
+    right: InitVar[Any]
     cases: Callable[[], Sequence[tuple]]
     mistakes: Sequence[tuple[Any, str]]
     verified: str
     probe: Callable[..., Any] = call
     tolerance: float = 1e-5
 
-    def __post_init__(self):
+    def __post_init__(self, right: Any):
+        object.__setattr__(self, "_right", right)
         if not {self.difficulty, self.importance} <= {1, 2, 3, 4, 5} or self.minutes < 1:
             raise ValueError(f"{self.title}: difficulty and importance go from 1 to 5, minutes from 1.")
         if len(self.mistakes) < LEAST_MISTAKES:
@@ -110,7 +111,7 @@ class Exercise:
             raise ExerciseError(f"{self.title}: give the check the function itself, not what it returns.")
         cases = list(self.cases())
         got = [self._outcome(answer, case, strict=True) for case in cases]
-        problem = self._first_difference(got, [self._outcome(self.right, case) for case in cases])
+        problem = self._first_difference(got, [self._outcome(self._right, case) for case in cases])
         if problem is None:
             print(f"OK  {self.title}: {self.verified}")
             return
@@ -189,7 +190,7 @@ def begin(written_for: str) -> None:
     """The first call of every notebook: one thread and seed 0, so that its numbers are the same on every machine.
 
     Args:
-        written_for: the version of refseg that the notebook goes with; another one is told, not refused.
+        written_for: the version of refseg that the notebook goes with; another one is reported, not refused.
     """
     torch.set_num_threads(1)
     torch.manual_seed(0)

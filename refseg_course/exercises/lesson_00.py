@@ -18,7 +18,7 @@ def masks() -> list[tuple]:
     return [(bar,), (ring,), (point,)]
 
 
-def right_share(mask: Tensor) -> float:
+def _right_share(mask: Tensor) -> float:
     """Share of the picture that the mask covers."""
     return mask.float().mean().item()
 
@@ -28,22 +28,22 @@ share = Exercise(
     difficulty=1,
     importance=3,
     minutes=3,
-    right=right_share,
+    right=_right_share,
     cases=masks,
     mistakes=[
         (
             lambda mask: mask.sum().item(),
             "It is the number of pixels. A share is between 0 and 1: divide by all pixels.",
         ),
-        (lambda mask: 100 * right_share(mask), "It is a percentage. A share is between 0 and 1."),
-        (lambda mask: 1 - right_share(mask), "It is the share of what the mask does not cover."),
+        (lambda mask: 100 * _right_share(mask), "It is a percentage. A share is between 0 and 1."),
+        (lambda mask: 1 - _right_share(mask), "It is the share of what the mask does not cover."),
         (
             lambda mask: mask.sum().item() / mask.shape[0] ** 2,
-            "It is right for square pictures only: the number of all pixels is not the height times itself.",
+            "It is right for square images only: the number of all pixels is not the height times itself.",
         ),
         (
             lambda mask: mask.sum().item() / mask.shape[1] ** 2,
-            "It is right for square pictures only: the number of all pixels is not the width times itself.",
+            "It is right for square images only: the number of all pixels is not the width times itself.",
         ),
         (lambda mask: mask.float().mean(1), "There is one number per row: the mean runs over the columns only."),
         (lambda mask: mask.float().mean(0), "There is one number per column: the mean runs over the rows only."),
@@ -52,23 +52,23 @@ share = Exercise(
 )
 
 
-def right_box(mask: Tensor) -> tuple[int, int, int, int]:
+def _right_box(mask: Tensor) -> tuple[int, int, int, int]:
     """x_min, y_min, x_max, y_max of the pixels of the mask, both ends counted in."""
     rows, columns = mask.nonzero().unbind(1)
     return int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
 
 
 def _swapped(mask: Tensor) -> tuple[int, int, int, int]:
-    return right_box(mask.T)
+    return _right_box(mask.T)
 
 
 def _one_too_far(mask: Tensor) -> tuple[int, int, int, int]:
-    x_min, y_min, x_max, y_max = right_box(mask)
+    x_min, y_min, x_max, y_max = _right_box(mask)
     return x_min, y_min, x_max + 1, y_max + 1
 
 
 def _width_and_height(mask: Tensor) -> tuple[int, int, int, int]:
-    x_min, y_min, x_max, y_max = right_box(mask)
+    x_min, y_min, x_max, y_max = _right_box(mask)
     return x_min, y_min, x_max - x_min + 1, y_max - y_min + 1
 
 
@@ -82,7 +82,7 @@ def _of_the_picture(mask: Tensor) -> tuple[int, int, int, int]:
 
 
 def _x_then_y(mask: Tensor) -> tuple[int, int, int, int]:
-    x_min, y_min, x_max, y_max = right_box(mask)
+    x_min, y_min, x_max, y_max = _right_box(mask)
     return x_min, x_max, y_min, y_max
 
 
@@ -91,19 +91,22 @@ box = Exercise(
     difficulty=2,
     importance=3,
     minutes=7,
-    right=right_box,
+    right=_right_box,
     cases=masks,
     mistakes=[
         (_swapped, "Rows and columns are exchanged: a tensor is indexed [y, x], the box begins with x."),
-        (_one_too_far, "The right and the lower end are one pixel too far: the last pixel of the mask counts in."),
-        (_width_and_height, "It ends with width and height, as COCO's boxes do. Wanted is the last x and the last y."),
+        (_one_too_far, "The right and the lower end are one pixel too far: the last pixel of the mask is included."),
+        (
+            _width_and_height,
+            "It ends with width and height, as COCO's boxes do. It should end with the last x and the last y.",
+        ),
         (
             _first_and_last_pixel,
             "It looks only at the first and the last pixel in reading order. The first one is in the top row, but need "
             "not be the leftmost.",
         ),
-        (_of_the_picture, "It is the box of the whole picture: the values of the mask play no part."),
-        (_x_then_y, "The order is another one: wanted is x_min, y_min, x_max, y_max."),
+        (_of_the_picture, "It is the box of the whole image: the values of the mask play no part."),
+        (_x_then_y, "The order is different: it should be x_min, y_min, x_max, y_max."),
     ],
-    verified="a slanted bar, a ring and a single pixel, both ends counted in",
+    verified="a slanted bar, a ring and a single pixel, both ends included",
 )

@@ -25,7 +25,7 @@ def pieces_cases() -> list[tuple]:
     return [(overlapping,), (apart,), (apart[:1],)]
 
 
-def right_union(pieces: Tensor) -> Tensor:
+def _right_union(pieces: Tensor) -> Tensor:
     """[P,H,W] -> [H,W] bool."""
     return pieces.bool().any(0)
 
@@ -63,7 +63,7 @@ union_mask = Exercise(
     difficulty=1,
     importance=5,
     minutes=5,
-    right=right_union,
+    right=_right_union,
     cases=pieces_cases,
     mistakes=[
         (
@@ -91,7 +91,7 @@ def runs_cases() -> list[tuple]:
     return [([4, 3, 2, 1, 5], 3, 5), ([0, 2, 3, 1, 9], 5, 3), ([0, 21], 3, 7)]
 
 
-def right_decode(counts: list[int], height: int, width: int) -> Tensor:
+def _right_decode(counts: list[int], height: int, width: int) -> Tensor:
     """[height,width] bool; runs go down the columns and the first is background."""
     return _pixels(counts).view(width, height).T
 
@@ -118,7 +118,7 @@ def _not_turned(counts, height, width):
 
 
 def _empty_runs_skipped(counts, height, width):
-    return right_decode([count for count in counts if count], height, width)
+    return _right_decode([count for count in counts if count], height, width)
 
 
 def _start_and_length(counts, height, width):
@@ -129,7 +129,7 @@ def _start_and_length(counts, height, width):
 
 
 def _numbers_for_bool(counts, height, width):
-    return right_decode(counts, height, width).long()
+    return _right_decode(counts, height, width).long()
 
 
 run_lengths = Exercise(
@@ -137,7 +137,7 @@ run_lengths = Exercise(
     difficulty=2,
     importance=3,
     minutes=10,
-    right=right_decode,
+    right=_right_decode,
     cases=runs_cases,
     mistakes=[
         (_along_rows, "It looks as if the runs go along the rows. COCO's go down the columns."),
@@ -190,7 +190,7 @@ def form_cases() -> list[tuple]:
     return [(form, scene()) for form in forms]
 
 
-def right_meant(form: Form, things: list[Thing]) -> set[int]:
+def _right_meant(form: Form, things: list[Thing]) -> set[int]:
     """The package's own, for the forms of this exercise."""
     return referents(form, things)
 
@@ -254,7 +254,7 @@ def _with_anchor(relation, candidates, anchor, things):
 
 
 def _listed(form, things):
-    return sorted(right_meant(form, things))
+    return sorted(_right_meant(form, things))
 
 
 referent_of_form = Exercise(
@@ -262,33 +262,33 @@ referent_of_form = Exercise(
     difficulty=3,
     importance=4,
     minutes=15,
-    right=right_meant,
+    right=_right_meant,
     cases=form_cases,
     mistakes=[
         (
             partial(assembled, most=partial(_most, axes=_UPSIDE_DOWN), related=partial(_related, axes=_UPSIDE_DOWN)),
-            "Top and bottom are exchanged. In a picture y grows downwards.",
+            "Top and bottom are exchanged. In an image y grows downwards.",
         ),
         (
             partial(assembled, filtered=partial(_filter, every=any)),
-            "The filter keeps a thing that has one of the attributes. How many of them must it have?",
+            "The filter keeps anything that has one of the attributes. How many of them must it have?",
         ),
         (partial(assembled, most=_most_of_all), 'The farthest of all things is taken, whatever "of" says.'),
         (
             partial(assembled, most=_place_in_the_list),
-            "The index is the place among the candidates. Wanted is the place among all things.",
+            "The index is the place among the candidates. It should be the place among all things.",
         ),
-        (partial(assembled, related=_related_of_all), 'A relation keeps things that "of" leaves out.'),
+        (partial(assembled, related=_related_of_all), 'A relation keeps things that "of" excludes.'),
         (partial(assembled, related=_reversed), "The relations look reversed: which of the two lies left of which?"),
         (
             partial(assembled, related=_farthest),
-            "A relation gives the one that lies farthest at that side. It means all that lie beyond the anchor.",
+            "A relation gives the thing farthest to that side. It means all things beyond the anchor.",
         ),
         (
             partial(assembled, related=_with_anchor),
-            "A thing is in a relation to itself: the anchor is among the answers.",
+            "A thing has the relation to itself: the anchor is among the answers.",
         ),
-        (_listed, "The right things, but as a list. Wanted is a set: they have no order."),
+        (_listed, "The right things, but as a list. It should be a set: they have no order."),
     ],
     verified="filters, superlatives and relations, one within the other",
 )
@@ -298,7 +298,7 @@ referent_of_form = Exercise(
 
 
 def small_refs() -> list[dict]:
-    """Five refs of four pictures; one sentence stands twice in its ref, and one ref has a single sentence."""
+    """Five refs of four pictures; one expression occurs twice in its ref, and one ref has a single expression."""
     rows = [
         (0, 7, "train", ["red car", "the car left", "red car"]),
         (1, 7, "train", ["dog"]),
@@ -317,7 +317,7 @@ def refs_cases() -> list[tuple]:
     return [(small_refs(),), (small_refs()[:2],)]
 
 
-def right_counts(refs: list[dict]) -> dict[str, int]:
+def _right_counts(refs: list[dict]) -> dict[str, int]:
     """Samples by split: one per sentence."""
     return _counted(refs, lambda found: sum(len(ref["sentences"]) for ref in found))
 
@@ -349,21 +349,21 @@ samples_by_split = Exercise(
     difficulty=1,
     importance=5,
     minutes=5,
-    right=right_counts,
+    right=_right_counts,
     cases=refs_cases,
     mistakes=[
-        (partial(_counted, count=len), "The refs are counted. A ref is one object with all of its sentences."),
+        (partial(_counted, count=len), "The refs are counted. A ref is one object with all of its expressions."),
         (
             partial(_counted, count=lambda found: len({ref["image_id"] for ref in found})),
-            "The pictures are counted. One picture can hold several refs.",
+            "The images are counted. One image can hold several refs.",
         ),
         (
             partial(_counted, count=_different_sentences),
-            "A sentence that stands twice in a ref is counted once. Two people wrote it, and both count.",
+            "An expression that occurs twice in a ref is counted once. Two people wrote it, and both count.",
         ),
-        (partial(_counted, count=_words), "The words are counted. A sample has a whole sentence."),
+        (partial(_counted, count=_words), "The words are counted. A sample has a whole expression."),
         (_last_ref_only, "Of each split only the last ref is counted: the number looks overwritten, not added to."),
         (_all_splits_alike, "Every split has the number of all of them together."),
     ],
-    verified="one sample per sentence, repeated ones too",
+    verified="one sample per expression, repeated ones too",
 )

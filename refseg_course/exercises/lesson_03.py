@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refseg.models.blocks.attention import l2_normalize
-from refseg.models.blocks.attention import spatial_coordinates as right_coordinates
+from refseg.models.blocks.attention import spatial_coordinates as _right_coordinates
 from refseg_course.exercises import Exercise, numbers
 
 # ------------------------------------------------------------------------------------------- the size of the grid
@@ -20,8 +20,8 @@ def grid_cases() -> list[tuple]:
     return [(96, [2, 2, 2]), (103, [2, 2, 2]), (107, [2, 2, 2, 1, 1]), (97, [2]), (33, [1])]
 
 
-def right_grid(side: int, strides: list[int]) -> int:
-    """Regions along a side behind 3x3 convolutions that pad one pixel all around."""
+def _right_grid(side: int, strides: list[int]) -> int:
+    """Regions along a side after 3x3 convolutions that pad one pixel all around."""
     for stride in strides:
         side = (side + 2 - 3) // stride + 1
     return side
@@ -58,11 +58,11 @@ def _always_one_more(side, strides):
 
 
 def _last_stride(side, strides):
-    return right_grid(side, strides[-1:])
+    return _right_grid(side, strides[-1:])
 
 
 def _first_stride(side, strides):
-    return right_grid(side, strides[:1])
+    return _right_grid(side, strides[:1])
 
 
 grid_size = Exercise(
@@ -70,17 +70,17 @@ grid_size = Exercise(
     difficulty=1,
     importance=4,
     minutes=8,
-    right=right_grid,
+    right=_right_grid,
     cases=grid_cases,
     mistakes=[
         (
             _rounded_down,
-            "A side that the stride does not divide gives one region too few: it looks rounded down. What does the "
-            "window see that stands on the last pixel?",
+            "A side that the stride does not divide gives one region too few: it looks rounded down. What does "
+            "the window on the last pixel see?",
         ),
-        (_nearest, "It looks rounded to the nearest number. A rest of one pixel is a region too."),
-        (_divided, "There are parts of regions: it looks divided and not rounded at all."),
-        (_strides_added, "The strides look added. A stage thins out what the one before has left."),
+        (_nearest, "It looks rounded to the nearest number. One left-over pixel is a region too."),
+        (_divided, "There are fractions of regions: it looks divided and not rounded at all."),
+        (_strides_added, "The strides look added. Each stage thins out what the one before it left."),
         (_the_stride, "That is the stride of the whole backbone, not the number of regions."),
         (_no_padding, "The padding looks forgotten: each convolution loses its border."),
         (_always_one_more, "There is one region too many where the stride divides the side."),
@@ -104,8 +104,8 @@ def layers_cases() -> list[tuple]:
     ]
 
 
-def right_field(layers: list[tuple[int, int, int]]) -> int:
-    """Side of the square of pixels that one value behind the layers depends on."""
+def _right_field(layers: list[tuple[int, int, int]]) -> int:
+    """Side of the square of pixels that one value after the layers depends on."""
     field = jump = 1
     for kernel, stride, dilation in layers:
         field += (kernel - 1) * dilation * jump
@@ -114,15 +114,15 @@ def right_field(layers: list[tuple[int, int, int]]) -> int:
 
 
 def _strides_ignored(layers):
-    return right_field([(kernel, 1, dilation) for kernel, _, dilation in layers])
+    return _right_field([(kernel, 1, dilation) for kernel, _, dilation in layers])
 
 
 def _dilations_ignored(layers):
-    return right_field([(kernel, stride, 1) for kernel, stride, _ in layers])
+    return _right_field([(kernel, stride, 1) for kernel, stride, _ in layers])
 
 
 def _only_kernels(layers):
-    return right_field([(kernel, 1, 1) for kernel, _, _ in layers])
+    return _right_field([(kernel, 1, 1) for kernel, _, _ in layers])
 
 
 def _kernels_added(layers):
@@ -142,11 +142,11 @@ def _own_stride(layers):
 
 
 def _begins_at_zero(layers):
-    return right_field(layers) - 1
+    return _right_field(layers) - 1
 
 
 def _last_layer(layers):
-    return right_field(layers[-1:])
+    return _right_field(layers[-1:])
 
 
 receptive_field = Exercise(
@@ -154,16 +154,16 @@ receptive_field = Exercise(
     difficulty=3,
     importance=3,
     minutes=12,
-    right=right_field,
+    right=_right_field,
     cases=layers_cases,
     mistakes=[
-        (_strides_ignored, "Strides look ignored. Behind a stride of 2 a step on the grid is two pixels."),
+        (_strides_ignored, "Strides look ignored. After a stride of 2, a step on the grid is two pixels."),
         (_dilations_ignored, "Dilations look ignored. A kernel with holes reaches farther."),
         (_only_kernels, "Strides and dilations look ignored: only the kernels are counted."),
-        (_kernels_added, "The kernels look added. Two windows of 3 that overlap in their middle do not see 6 pixels."),
+        (_kernels_added, "The kernels look added. Two windows of 3 that overlap do not see 6 pixels."),
         (_kernels_multiplied, "The kernels look multiplied. Each layer adds to what the ones before see."),
         (_own_stride, "A layer's own stride widens its own window. It should widen only those that come after."),
-        (_begins_at_zero, "One pixel is missing: without any layer a value sees itself."),
+        (_begins_at_zero, "One pixel is missing: with no layer at all, a value sees itself."),
         (_last_layer, "Only the last layer is counted."),
     ],
     verified="kernels, strides and dilations, in any order",
@@ -179,34 +179,34 @@ def coordinates_cases() -> list[tuple]:
 
 
 def _from_zero(h, w):
-    s = right_coordinates(h, w)
+    s = _right_coordinates(h, w)
     return torch.cat([(s[:6] + 1) / 2, s[6:]])
 
 
 def _x_and_y_exchanged(h, w):
-    return right_coordinates(h, w)[[1, 0, 3, 2, 5, 4, 6, 7]]
+    return _right_coordinates(h, w)[[1, 0, 3, 2, 5, 4, 6, 7]]
 
 
 def _sizes_exchanged(h, w):
-    return right_coordinates(h, w)[[0, 1, 2, 3, 4, 5, 7, 6]]
+    return _right_coordinates(h, w)[[0, 1, 2, 3, 4, 5, 7, 6]]
 
 
 def _centres_first(h, w):
-    return right_coordinates(h, w)[[4, 5, 0, 1, 2, 3, 6, 7]]
+    return _right_coordinates(h, w)[[4, 5, 0, 1, 2, 3, 6, 7]]
 
 
 def _x_before_y(h, w):
-    return right_coordinates(h, w)[[0, 2, 1, 3, 4, 5, 6, 7]]
+    return _right_coordinates(h, w)[[0, 2, 1, 3, 4, 5, 6, 7]]
 
 
 def _upwards(h, w):
-    s = right_coordinates(h, w).clone()
+    s = _right_coordinates(h, w).clone()
     s[[1, 3, 5]] = -s[[3, 1, 5]]
     return s
 
 
 def _widths_of_two(h, w):
-    s = right_coordinates(h, w)
+    s = _right_coordinates(h, w)
     return torch.cat([s[:6], 2 * s[6:]])
 
 
@@ -225,7 +225,7 @@ def _in_regions(h, w):
 
 
 def _channels_last(h, w):
-    return right_coordinates(h, w).movedim(0, -1)
+    return _right_coordinates(h, w).movedim(0, -1)
 
 
 _ORDER = "The numbers are right, but their order is not. Look at the list again."
@@ -235,30 +235,31 @@ spatial_coordinates = Exercise(
     difficulty=2,
     importance=4,
     minutes=12,
-    right=right_coordinates,
+    right=_right_coordinates,
     cases=coordinates_cases,
     mistakes=[
         (
             _from_zero,
-            "The picture goes from 0 to 1. Wanted is -1 at the left and the top and 1 at the right and bottom.",
+            "The coordinates go from 0 to 1. They should go from -1 at the left and the top to 1 at the right and"
+            " the bottom.",
         ),
         (_x_and_y_exchanged, "It looks as if x and y are exchanged. Along which dimension of [h,w] does x change?"),
-        (_sizes_exchanged, "The places are right, but the last two are exchanged: 1/w stands before 1/h."),
+        (_sizes_exchanged, "The places are right, but the last two are exchanged: 1/w comes before 1/h."),
         (_centres_first, _ORDER),
         (_x_before_y, _ORDER),
-        (_upwards, "Upwards y grows here. In a picture the first row is the top."),
+        (_upwards, "Here y grows upwards. In an image the first row is the top."),
         (
             _widths_of_two,
-            "The places are right. The last two are the widths on a scale of two; wanted are 1/w and 1/h.",
+            "The places are right. The last two are the widths on a scale of two; they should be 1/w and 1/h.",
         ),
         (
             _corners_on_the_border,
-            "The outer centres lie on the border of the picture: it looks as if w points were spread from -1 to 1. "
-            "How many edges have w regions in a row?",
+            "The outer centres lie on the border of the image: it looks as if w points were spread from -1 to 1. "
+            "How many edges do w regions in a row have?",
         ),
         (_in_regions, "The places are counted in regions. Then the numbers depend on how fine the grid is."),
-        (_channels_last, "The eight stand last. Wanted is [8,h,w]."),
-        (lambda h, w: right_coordinates(w, h), "The grid lies on its side: height and width look exchanged."),
+        (_channels_last, "The eight come last. The shape should be [8,h,w]."),
+        (lambda h, w: _right_coordinates(w, h), "The grid lies on its side: height and width look exchanged."),
     ],
     verified="grids of 2x3, 5x3 and 1x1",
 )
@@ -275,7 +276,7 @@ def regions_cases() -> list[tuple]:
     return [(regions,), (empty,), (0.01 * regions,)]
 
 
-def right_unit(regions: Tensor) -> Tensor:
+def _right_unit(regions: Tensor) -> Tensor:
     """[B,R,C], zero stays zero."""
     return l2_normalize(regions)
 
@@ -325,23 +326,23 @@ unit_regions = Exercise(
     difficulty=2,
     importance=4,
     minutes=8,
-    right=right_unit,
+    right=_right_unit,
     cases=regions_cases,
     mistakes=[
         (
             _over_places,
-            "The lengths run over the regions: each channel has length one, not each region. Look at which dimension "
-            "your function takes when it is told none.",
+            "The lengths run over the regions: each channel has length one, not each region. Which dimension does"
+            " your function take if you name none?",
         ),
         (_divided_by_zero, "A region that is zero everywhere gives NaN: it is divided by its own length."),
         (_sums_to_one, "The values of a region add up to one. Its length is something else."),
         (_no_root, "It looks as if the root is missing: a region is divided by the square of its length."),
-        (_as_a_whole, "One length for the whole batch: then a bright picture makes the others faint."),
-        (_of_each_picture, "One length for each picture. Every region has one of its own."),
-        (_one_added, "The regions come out too short: what keeps zero from dividing is far too large."),
-        (_at_least_one, "Short regions stay short: what keeps zero from dividing is far too large."),
-        (_standardised, "The mean is taken away: that is a standardisation, and it turns the direction of a vector."),
-        (_softmax, "That is a softmax. Wanted is the same direction at another length."),
+        (_as_a_whole, "One length for the whole batch: then a bright image makes the others faint."),
+        (_of_each_picture, "One length for each image. Every region has its own."),
+        (_one_added, "The regions come out too short: the number that prevents a division by zero is far too large."),
+        (_at_least_one, "Short regions stay short: the number that prevents a division by zero is far too large."),
+        (_standardised, "The mean is subtracted: that is a standardisation, and it changes the direction of a vector."),
+        (_softmax, "That is a softmax. The vector should keep its direction and change its length."),
     ],
     verified="long, short and empty regions",
 )

@@ -1,6 +1,6 @@
 """Lesson 04, cross-modal self-attention as the equations write it (Ye et al., CVPR 2019, Eq. 1-4).
 
-Who solves the four has the whole block for all word-region pairs at once. The second sample of every batch has a
+The four together make the whole block for all word-region pairs at once. The second sample of every batch has a
 padded word, and its features are not zero.
 """
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.models.blocks.attention import l2_normalize, masked_mean, spatial_coordinates
-from refseg.models.blocks.attention import masked_softmax as right_softmax
+from refseg.models.blocks.attention import masked_softmax as _right_softmax
 from refseg.models.blocks.cmsa import CMSAConfig, CrossModalSelfAttention
 from refseg_course.exercises import Exercise, numbers
 
@@ -49,7 +49,7 @@ def features_cases() -> list[tuple]:
     return [(pixels, words, token_valid), (empty, words * token_valid[..., None], token_valid)]
 
 
-def right_features(pixels: Tensor, words: Tensor, token_valid: Tensor) -> tuple[Tensor, Tensor]:
+def _right_features(pixels: Tensor, words: Tensor, token_valid: Tensor) -> tuple[Tensor, Tensor]:
     """f [B,L,R,Cv+Cl+8] and pair_valid [B,L,R]."""
     return joined(l2_normalize(flat(pixels)), l2_normalize(words), coords(pixels)), pair_valid_of(token_valid)
 
@@ -93,7 +93,7 @@ def _only_reshaped(pixels, words, token_valid):
 
 
 def _regions_first(pixels, words, token_valid):
-    f, pair_valid = right_features(pixels, words, token_valid)
+    f, pair_valid = _right_features(pixels, words, token_valid)
     return f.transpose(1, 2), pair_valid.mT
 
 
@@ -107,17 +107,17 @@ def _divided_by_zero(pixels, words, token_valid):
 
 
 def _every_pair_real(pixels, words, token_valid):
-    f, pair_valid = right_features(pixels, words, token_valid)
+    f, pair_valid = _right_features(pixels, words, token_valid)
     return f, torch.ones_like(pair_valid)
 
 
 def _padding_called_real(pixels, words, token_valid):
-    f, pair_valid = right_features(pixels, words, token_valid)
+    f, pair_valid = _right_features(pixels, words, token_valid)
     return f, ~pair_valid
 
 
 def _valid_mixed_up(pixels, words, token_valid):
-    return right_features(pixels, words, token_valid)[0], token_valid.repeat(1, R).view(B, L, R)
+    return _right_features(pixels, words, token_valid)[0], token_valid.repeat(1, R).view(B, L, R)
 
 
 multimodal_features = Exercise(
@@ -125,33 +125,36 @@ multimodal_features = Exercise(
     difficulty=2,
     importance=4,
     minutes=10,
-    right=right_features,
+    right=_right_features,
     cases=features_cases,
     mistakes=[
-        (_raw, "The features stand in f as they came: nothing has length one."),
+        (_raw, "The features are in f as they came: nothing has length one."),
         (
             _normalised_jointly,
-            "It looks as if the whole vector f was brought to length one. Then a long word feature makes the "
-            "picture's part short. Which parts of Eq. 1 stand under a length of their own?",
+            "It looks as if the whole vector f was normalised to length one. Then a long word feature makes the "
+            "image's part short. Which parts of Eq. 1 are divided by a length of their own?",
         ),
         (
             _normalised_over_places,
-            "It looks as if the lengths run along the wrong dimension, over all regions and all words. Look at which "
-            "dimension your normalisation takes when it is told none.",
+            "It looks as if the lengths run along the wrong dimension, over all regions and all words. Which "
+            "dimension does your normalisation take if you name none?",
         ),
         (
             _only_reshaped,
-            "The picture's part mixes channels and places: it looks as if the pixels were only reshaped. The channels "
-            "of one region do not lie side by side in memory.",
+            "The image's part mixes channels and places: it looks as if the pixels were only reshaped. The "
+            "channels of one region do not lie side by side in memory.",
         ),
-        (_regions_first, "The region index stands before the word index. Wanted is [B,L,R,C], words first."),
+        (_regions_first, "The region index comes before the word index. The shape should be [B,L,R,C], words first."),
         (_grid_turned, "The coordinates belong to another grid: height and width look exchanged."),
         (
             _divided_by_zero,
             "A region or a word that is zero everywhere gives NaN: it looks as if it was divided by its own length.",
         ),
-        (_every_pair_real, "Padding is counted: pair_valid calls every pair real, and the second sample has padding."),
-        (_padding_called_real, "The pairs of padding are called real and the others not. True stands for real."),
+        (
+            _every_pair_real,
+            "Padding is counted: pair_valid marks every pair as real, and the second sample has padding.",
+        ),
+        (_padding_called_real, "The pairs of padding are marked as real and the others are not. True means real."),
         (_valid_mixed_up, "The wrong pairs are real: it looks as if the words run along the regions of pair_valid."),
     ],
     verified="two words or three, padding, regions and words that are zero",
@@ -170,7 +173,7 @@ def softmax_cases() -> list[tuple]:
 
 def softmax_of_keys(scores: Tensor, pair_valid: Tensor) -> Tensor:
     """Weights [B,N,N]: each row sums to one over the real pairs, or is zero where there is none."""
-    return right_softmax(scores, pair_valid[:, None])
+    return _right_softmax(scores, pair_valid[:, None])
 
 
 def _padding_has_weight(scores, pair_valid):
@@ -182,7 +185,7 @@ def _wrong_axis(scores, pair_valid):
 
 
 def _wrong_axis_and_hidden(scores, pair_valid):
-    return right_softmax(scores, pair_valid[:, None], dim=1)
+    return _right_softmax(scores, pair_valid[:, None], dim=1)
 
 
 def _wrong_axis_with_infinity(scores, pair_valid):
@@ -206,7 +209,7 @@ def _queries_hidden(scores, pair_valid):
 
 
 def _real_hidden(scores, pair_valid):
-    return right_softmax(scores, ~pair_valid[:, None])
+    return _right_softmax(scores, ~pair_valid[:, None])
 
 
 def _real_hidden_with_infinity(scores, pair_valid):
@@ -236,8 +239,8 @@ _AXIS = (
     "queries come first, then the keys."
 )
 _OVERFLOW = (
-    "With scores in the thousands the weights are NaN: an exponential overflows. What can be taken from all scores of "
-    "a query and leave its weights as they are?"
+    "With scores in the thousands the weights are NaN: an exponential overflows. What can you subtract from all "
+    "scores of a query without changing its weights?"
 )
 _INVERTED = "The padded pairs get the weight and the real ones none: the mask looks inverted."
 
@@ -256,8 +259,8 @@ masked_softmax = Exercise(
         (_wrong_axis_with_zeros, _AXIS),
         (
             _hidden_afterwards,
-            "Padding weighs nothing, but the other weights no longer sum to one: it looks as if it was taken out "
-            "after the softmax.",
+            "Padding has no weight, but the other weights no longer sum to one: it looks as if padding was "
+            "removed after the softmax.",
         ),
         (_scores_of_zero, "Padding has scores of zero before the softmax. Zero is a score like any other: exp(0) = 1."),
         (_queries_hidden, "The rows of padded queries are hidden, and the real queries still look at padding."),
@@ -267,12 +270,12 @@ masked_softmax = Exercise(
         (_overflowing_but_for_nothing, _OVERFLOW),
         (
             _with_infinity,
-            "A sample without any real pair gives NaN: a row of nothing but minus infinity has no softmax. Wanted are "
-            "zeros there.",
+            "A sample without any real pair gives NaN: a row of nothing but minus infinity has no softmax. It "
+            "should give zeros there.",
         ),
         (
             _shared_among_padding,
-            "In a sample without any real pair the padding gets the weight. Wanted are zeros there.",
+            "In a sample without any real pair, the padding gets the weight. It should be zeros there.",
         ),
     ],
     verified="every row sums to one over the real pairs, at scores in the thousands too",
@@ -285,12 +288,12 @@ masked_softmax = Exercise(
 def fused_cases() -> list[tuple]:
     """weights [B,N,N], value [B,N,d], f [B,L,R,C], the map W_o, token_valid [B,L]."""
     pixels, words, token_valid = batch()
-    f, pair_valid = right_features(pixels, words, token_valid)
-    weights = right_softmax(numbers(B, N, N, seed=4), pair_valid.flatten(1)[:, None])
+    f, pair_valid = _right_features(pixels, words, token_valid)
+    weights = _right_softmax(numbers(B, N, N, seed=4), pair_valid.flatten(1)[:, None])
     return [(weights, numbers(B, N, DIM, seed=5), f, lent_block().out, token_valid)]
 
 
-def right_fused(weights: Tensor, value: Tensor, f: Tensor, out: nn.Linear, token_valid: Tensor) -> Tensor:
+def _right_fused(weights: Tensor, value: Tensor, f: Tensor, out: nn.Linear, token_valid: Tensor) -> Tensor:
     """Eq. 2 and Eq. 4: fused [B,R,C]."""
     multimodal = out(weights @ value).unflatten(1, f.shape[1:3]) + f
     return masked_mean(multimodal, token_valid[:, :, None, None], dim=1)
@@ -310,11 +313,11 @@ def _summed(weights, value, f, out, token_valid):
 
 
 def _without_f(weights, value, f, out, token_valid):
-    return right_fused(weights, value, torch.zeros_like(f), out, token_valid)
+    return _right_fused(weights, value, torch.zeros_like(f), out, token_valid)
 
 
 def _gathered_by_keys(weights, value, f, out, token_valid):
-    return right_fused(weights.mT, value, f, out, token_valid)
+    return _right_fused(weights.mT, value, f, out, token_valid)
 
 
 def _pairs_mixed_up(weights, value, f, out, token_valid):
@@ -331,21 +334,21 @@ fused_feature = Exercise(
     difficulty=2,
     importance=4,
     minutes=10,
-    right=right_fused,
+    right=_right_fused,
     cases=fused_cases,
     mistakes=[
         (_mean_counts_padding, "Padding is counted: the padded word is one of the words whose mean is taken."),
         (
             _divided_by_all_words,
-            "The sum leaves the padded word out, but the sample with padding is too small. By what is it divided?",
+            "The sum omits the padded word, but the sample with padding is too small. What is it divided by?",
         ),
-        (_summed, "The words look summed. Eq. 4 takes another road over the words."),
+        (_summed, "The words look summed. Eq. 4 combines the words differently."),
         (_without_f, "The attended part is right, but something that Eq. 4 adds to it is missing."),
         (
             _gathered_by_keys,
             "The weights look transposed: a row belongs to one query and says what it takes from every key.",
         ),
-        (_pairs_mixed_up, "Words and regions are mixed up where N is laid out again: N counts the words first."),
+        (_pairs_mixed_up, "Words and regions are mixed up where N is unfolded again: N counts the words first."),
         (_mean_over_regions, "It looks as if the mean runs over the regions: what is left is one feature per word."),
     ],
     verified="gathered per query, f added, the mean over the real words",
@@ -360,12 +363,12 @@ def block_cases() -> list[tuple]:
     return [(lent_block(), *batch())]
 
 
-def right_literal(block: CrossModalSelfAttention, pixels: Tensor, words: Tensor, token_valid: Tensor) -> Tensor:
+def _right_literal(block: CrossModalSelfAttention, pixels: Tensor, words: Tensor, token_valid: Tensor) -> Tensor:
     """Eq. 1-4: fused [B,C,h,w]."""
     return block.literal(pixels, words, token_valid)
 
 
-def assembled(block, pixels, words, token_valid, features=right_features, softmax=softmax_of_keys, fused=right_fused):
+def assembled(block, pixels, words, token_valid, features=_right_features, softmax=softmax_of_keys, fused=_right_fused):
     """The same out of the parts of the three exercises before; mistakes exchange a part."""
     f, pair_valid = features(pixels, words, token_valid)
     query, key, value = (linear(f).flatten(1, 2) for linear in (block.query, block.key, block.value))
@@ -382,35 +385,35 @@ def _exchanged(scores, pair_valid):
 
 
 def _no_word_padded(block, pixels, words, token_valid):
-    return right_literal(block, pixels, words, torch.ones_like(token_valid))
+    return _right_literal(block, pixels, words, torch.ones_like(token_valid))
 
 
 def _channels_reshaped(block, pixels, words, token_valid):
-    fused = right_literal(block, pixels, words, token_valid)
+    fused = _right_literal(block, pixels, words, token_valid)
     return fused.flatten(2).mT.reshape(fused.shape)
 
 
 def _channels_last(block, pixels, words, token_valid):
-    return right_literal(block, pixels, words, token_valid).movedim(1, -1)
+    return _right_literal(block, pixels, words, token_valid).movedim(1, -1)
 
 
 def _not_a_grid(block, pixels, words, token_valid):
-    return right_literal(block, pixels, words, token_valid).flatten(2).mT
+    return _right_literal(block, pixels, words, token_valid).flatten(2).mT
 
 
-_GRID = "The numbers are right, but they do not lie on the grid. Wanted is [B,C,h,w]."
+_GRID = "The numbers are right, but they do not lie on the grid. The shape should be [B,C,h,w]."
 
 literal_cmsa = Exercise(
     title="CMSA as it is written",
     difficulty=3,
     importance=5,
     minutes=15,
-    right=right_literal,
+    right=_right_literal,
     cases=block_cases,
     mistakes=[
         (
             partial(assembled, softmax=_divided_by_the_root),
-            "The scores look divided by the root of their width. Much attention does so, Eq. 3 does not.",
+            "The scores look divided by the square root of their width. Attention usually does that, Eq. 3 does not.",
         ),
         (
             partial(assembled, softmax=_exchanged),
@@ -426,7 +429,7 @@ literal_cmsa = Exercise(
         (partial(assembled, fused=_without_f), "The attended part is right, but f is not added."),
         (
             partial(assembled, features=_normalised_jointly),
-            "It looks as if the whole vector f was brought to length one, not its parts.",
+            "It looks as if the whole vector f was normalised to length one, not its parts.",
         ),
         (
             _channels_reshaped,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from refseg.models.blocks.attention import masked_mean
-from refseg.models.blocks.attention import masked_softmax as right_softmax
+from refseg.models.blocks.attention import masked_softmax as _right_softmax
 from refseg.models.blocks.cmsa import (
     CMSAConfig,
     CrossModalSelfAttention,
@@ -40,17 +40,17 @@ def parts_cases() -> list[tuple]:
     return [(*(numbers(B, n, DIM, seed=seed) for seed, n in enumerate((R, L, R, L))), TOKEN_VALID)]
 
 
-def right_alpha_beta(
+def _right_alpha_beta(
     query_p: Tensor, query_n: Tensor, key_p: Tensor, key_n: Tensor, token_valid: Tensor
 ) -> tuple[Tensor, Tensor]:
     """alpha [B,L,R,R] and beta [B,L,R,L]: query word, query region, key."""
     query = query_n[:, :, None] + query_p[:, None]
     alpha = (query @ key_p.mT[:, None]).softmax(-1)
-    return alpha, right_softmax(query @ key_n.mT[:, None], token_valid[:, None, None])
+    return alpha, _right_softmax(query @ key_n.mT[:, None], token_valid[:, None, None])
 
 
 def _padding_in_beta(query_p, query_n, key_p, key_n, token_valid):
-    return right_alpha_beta(query_p, query_n, key_p, key_n, torch.ones_like(token_valid))
+    return _right_alpha_beta(query_p, query_n, key_p, key_n, torch.ones_like(token_valid))
 
 
 def _beta_hidden_afterwards(query_p, query_n, key_p, key_n, token_valid):
@@ -60,7 +60,7 @@ def _beta_hidden_afterwards(query_p, query_n, key_p, key_n, token_valid):
 
 def _over_queries(query_p, query_n, key_p, key_n, token_valid):
     query = query_n[:, :, None] + query_p[:, None]
-    beta = right_softmax(query @ key_n.mT[:, None], token_valid[:, None, None])
+    beta = _right_softmax(query @ key_n.mT[:, None], token_valid[:, None, None])
     return (query @ key_p.mT[:, None]).softmax(-2), beta
 
 
@@ -71,21 +71,21 @@ def _both_over_queries(query_p, query_n, key_p, key_n, token_valid):
 
 
 def _without_query_word(query_p, query_n, key_p, key_n, token_valid):
-    return right_alpha_beta(query_p, torch.zeros_like(query_n), key_p, key_n, token_valid)
+    return _right_alpha_beta(query_p, torch.zeros_like(query_n), key_p, key_n, token_valid)
 
 
 def _own_kind_only(query_p, query_n, key_p, key_n, token_valid):
     alpha, _ = _without_query_word(query_p, query_n, key_p, key_n, token_valid)
-    _, beta = right_alpha_beta(torch.zeros_like(query_p), query_n, key_p, key_n, token_valid)
+    _, beta = _right_alpha_beta(torch.zeros_like(query_p), query_n, key_p, key_n, token_valid)
     return alpha, beta
 
 
 def _key_asks(query_p, query_n, key_p, key_n, token_valid):
-    return right_alpha_beta(key_p, key_n, query_p, query_n, token_valid)
+    return _right_alpha_beta(key_p, key_n, query_p, query_n, token_valid)
 
 
 def _region_before_word(query_p, query_n, key_p, key_n, token_valid):
-    return tuple(x.transpose(1, 2) for x in right_alpha_beta(query_p, query_n, key_p, key_n, token_valid))
+    return tuple(x.transpose(1, 2) for x in _right_alpha_beta(query_p, query_n, key_p, key_n, token_valid))
 
 
 alpha_beta = Exercise(
@@ -93,11 +93,14 @@ alpha_beta = Exercise(
     difficulty=2,
     importance=4,
     minutes=10,
-    right=right_alpha_beta,
+    right=_right_alpha_beta,
     cases=parts_cases,
     mistakes=[
         (_padding_in_beta, "Padding is counted: beta gives weight to the padded word of the second sample."),
-        (_beta_hidden_afterwards, "Beta does not sum to one where there is padding: it left after the softmax."),
+        (
+            _beta_hidden_afterwards,
+            "Beta does not sum to one where there is padding: the padding was removed after the softmax.",
+        ),
         (_over_queries, "The rows of alpha do not sum to one: it looks as if the softmax runs over the query regions."),
         (
             _both_over_queries,
@@ -106,12 +109,16 @@ alpha_beta = Exercise(
         (_without_query_word, "All query words look at the same places: the word's part of the query is missing."),
         (
             _own_kind_only,
-            "Regions ask regions only and words ask words only. Who asks is a pair: both parts of it meet every key.",
+            "Regions ask only regions, and words ask only words. The query is a pair: both of its parts meet "
+            "every key.",
         ),
         (_key_asks, "Query and key look exchanged: the rows belong to the queries."),
-        (_region_before_word, "The query region stands before the query word. Wanted is [B,L,R,...], words first."),
+        (
+            _region_before_word,
+            "The query region comes before the query word. The shape should be [B,L,R,...], words first.",
+        ),
     ],
-    verified="every row sums to one, and no weight lies on padding",
+    verified="every row sums to one, and padding has no weight",
 )
 
 # ------------------------------------------------------------------------------------ the mean over the query words
@@ -161,7 +168,7 @@ def _softmax_over_queries(scores, word_scores, token_valid):
 
 
 def _softmax_over_words(scores, word_scores, token_valid):
-    weights = right_softmax(scores[:, None] + word_scores[:, :, None], token_valid[:, :, None, None], dim=1)
+    weights = _right_softmax(scores[:, None] + word_scores[:, :, None], token_valid[:, :, None, None], dim=1)
     return masked_mean(weights, token_valid[:, :, None, None], dim=1)
 
 
@@ -173,9 +180,11 @@ def _softmaxes_added(scores, word_scores, token_valid):
     return (scores.softmax(-1) + masked_mean(word_scores.softmax(-1), token_valid[..., None], dim=1)[:, None]) / 2
 
 
-_MEAN_FIRST = "It looks as if the mean comes before the softmax. The softmax of a mean is no mean of softmaxes."
+_MEAN_FIRST = (
+    "It looks as if the mean comes before the softmax. The softmax of a mean is not the mean of the softmaxes."
+)
 _PADDING = "Padding is counted: the padded word is one of the query words whose mean is taken."
-_ALL_WORDS = "The rows of the sample with padding sum to less than one. By what is the sum over the words divided?"
+_ALL_WORDS = "The rows of the sample with padding sum to less than one. What is the sum over the words divided by?"
 
 word_averaged = Exercise(
     title="Weights averaged over the query words",
@@ -193,7 +202,10 @@ word_averaged = Exercise(
         (_softmax_over_queries, "It looks as if the softmax runs over the query regions, not over the keys."),
         (_softmax_over_words, "It looks as if the softmax runs over the query words, not over the keys."),
         (_softmaxes_multiplied, "Two softmaxes are multiplied. Their product is right only after one more division."),
-        (_softmaxes_added, "Two softmaxes are averaged. What is added is scores, and there is one softmax per word."),
+        (
+            _softmaxes_added,
+            "Two softmaxes are averaged. It is the scores that are added, and there is one softmax per word.",
+        ),
     ],
     verified="one softmax per word, the mean over the real words",
 )
@@ -279,11 +291,12 @@ product_weights = Exercise(
     mistakes=[
         (
             _without_maximum,
-            "Large scores give NaN: it looks as if the exponentials are taken of the scores as they are.",
+            "Large scores give NaN: it looks as if the exponential is taken of the scores as they are.",
         ),
         (
             _one_maximum,
-            "Where the rows lie far apart the weights are NaN: one maximum for all leaves some rows nothing but zeros.",
+            "Where the rows are far apart the weights are NaN: one maximum for all of them leaves some rows with "
+            "zeros only.",
         ),
         (
             _maximum_of_columns,
@@ -295,13 +308,13 @@ product_weights = Exercise(
         (_product_divided_by_all_words, _ALL_WORDS),
         (
             _normalised_at_the_end,
-            "The rows sum to one, but every word has to be divided by a sum of its own before the words are averaged.",
+            "The rows sum to one, but every word has to be divided by its own sum before the words are averaged.",
         ),
-        (_never_normalised, "The rows do not sum to one: no sum of exponentials is divided by."),
+        (_never_normalised, "The rows do not sum to one: the division by the sum of exponentials is missing."),
         (
             word_by_word,
-            "The numbers are right, but exponentials are taken for every query word anew. How many does it take if "
-            "those of a sum are written as a product?",
+            "The numbers are right, but the exponentials are computed again for every query word. How many are "
+            "needed if the exponential of a sum is written as a product?",
         ),
     ],
     verified="the mean of the softmaxes, with one exponential per score",
@@ -468,8 +481,8 @@ cmsa = Exercise(
         ),
         (
             _Clamped,
-            "With scores in the thousands the numbers are finite and wrong. A bound on the sum of exponentials hides "
-            "the zero and keeps the error.",
+            "With scores in the thousands the numbers are finite and wrong. A lower bound on the sum of "
+            "exponentials hides the zero and keeps the error.",
         ),
         (_MeanFirst, _MEAN_FIRST),
         (_DividedByAllWords, _ALL_WORDS),
@@ -477,11 +490,14 @@ cmsa = Exercise(
         (_NoPadding, "Padding is counted everywhere, as if every word were real."),
         (_WithoutF, "The attended part is right, but the mean of f is not added."),
         (_Reshaped, "Channels and regions are mixed: it looks as if [B,R,C] was only reshaped to [B,C,h,w]."),
-        (_Scaled, "The scores look divided by the root of their width. Much attention does so, Eq. 3 does not."),
+        (
+            _Scaled,
+            "The scores look divided by the square root of their width. Attention usually does that, Eq. 3 does not.",
+        ),
         (_Exchanged, "Query and key look exchanged: a row of the scores belongs to one query."),
         (
             _Detached,
-            "The values are right, but the gradients are not: it looks as if the weights were cut off from it.",
+            "The values are right, but the gradients are not: it looks as if the weights were detached.",
         ),
     ],
     verified="values and every gradient of the equation as written, at scores in the thousands too, without its matrix",

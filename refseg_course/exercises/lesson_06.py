@@ -1,6 +1,6 @@
 """Lesson 06, gated multi-level fusion (Ye et al., CVPR 2019, Eq. 5-6).
 
-Who solves the first two has the whole block: gates out of one convolution, and the gated sum of any number of levels.
+The first two together make the whole block: gates from one convolution, and the gated sum of any number of levels.
 The third is a search: four fusions, three of them broken, and the gates set by hand are the instrument.
 The fourth puts all lessons together: three levels of CMSA and their fusion, held to what our own tests ask of ours.
 """
@@ -41,7 +41,7 @@ def gate_cases() -> list[tuple]:
     return [(numbers(B, C, H, W, seed=2), lent_convolution())]
 
 
-def right_gates(x: Tensor, layer: nn.Module) -> tuple[Tensor, Tensor]:
+def _right_gates(x: Tensor, layer: nn.Module) -> tuple[Tensor, Tensor]:
     """memory_gate and reset_gate, [B,1,h,w] each."""
     return layer(x).sigmoid().split(1, dim=1)
 
@@ -63,7 +63,7 @@ def _tanh_gates(x, layer):
 
 
 def _gates_exchanged(x, layer):
-    memory_gate, reset_gate = right_gates(x, layer)
+    memory_gate, reset_gate = _right_gates(x, layer)
     return reset_gate, memory_gate
 
 
@@ -86,26 +86,26 @@ gates = Exercise(
     difficulty=1,
     importance=4,
     minutes=5,
-    right=right_gates,
+    right=_right_gates,
     cases=gate_cases,
     mistakes=[
         (_without_sigmoid, "Some values lie outside (0, 1): it looks as if the convolution's numbers are the gates."),
         (
             _softmax_of_both,
-            "The two gates of a region sum to one, as after a softmax. They are two questions, and both may be "
-            "answered with yes.",
+            "The two gates of a region sum to one, as after a softmax. They are two questions, and the answer to "
+            "both may be yes.",
         ),
         (
             _softmax_over_regions,
             "The values of a map sum to one, as after a softmax over the regions. A gate may be open everywhere.",
         ),
         (_tanh_gates, "Some values are negative: it looks as if the gates went through a tanh."),
-        (_gates_exchanged, "The two maps are right and stand in the other order: memory gate first."),
+        (_gates_exchanged, "The two maps are right, but in the wrong order: memory gate first."),
         (
             _without_channel,
-            "The values are right, but the maps are [B,h,w]. With [B,1,h,w] they multiply X as they are.",
+            "The values are right, but the maps are [B,h,w]. With [B,1,h,w] they can be multiplied with X directly.",
         ),
-        (_one_number, "There is one number for the whole picture. A gate is a map, it decides region by region."),
+        (_one_number, "There is one number for the whole image. A gate is a map: it decides region by region."),
         (_split_by_sample, "It looks as if the batch was split, not the channels: which dimension holds the two maps?"),
     ],
     verified="two maps per sample, every value between 0 and 1, memory gate first",
@@ -129,7 +129,7 @@ def _levels(names: tuple[str, ...]) -> tuple[dict[str, Tensor], Gates, dict[str,
     return x, opened, {name: 0.3 + 0.4 * n for n, name in enumerate(names)}
 
 
-def right_fuse(x: dict[str, Tensor], opened: Gates, gamma: dict[str, float]) -> Tensor:
+def _right_fuse(x: dict[str, Tensor], opened: Gates, gamma: dict[str, float]) -> Tensor:
     """Eq. 5 at every level, then the sum of Eq. 6: [B,C,h,w]."""
     return _fused(x, opened, gamma)
 
@@ -225,31 +225,32 @@ def _replaced_on_the_way(x, opened, gamma):
     return sum(x.values())
 
 
-_TANH = "It looks as if tanh stands too far out. In Eq. 5 it belongs to one factor of one of the two terms."
+_TANH = "It looks as if tanh is applied too far out. In Eq. 5 it belongs to one factor of one of the two terms."
 
 fuse = Exercise(
     title="Fuse the levels",
     difficulty=3,
     importance=5,
     minutes=15,
-    right=right_fuse,
+    right=_right_fuse,
     cases=fusion_cases,
     mistakes=[
         (
             _with_mixture(_own_counted),
-            "The own level is included in the sum of what is received: a level gets its own offer back.",
+            "The level itself is included in the sum of what it receives: it gets its own offer back.",
         ),
         (
             _with_mixture(_memory_inverted),
-            "The memory gate looks inverted: what it should let through stays, and the rest is given away.",
+            "The memory gate looks inverted: what it should give away stays, and the rest is given away.",
         ),
         (
             _with_mixture(_own_not_inverted),
-            "A level keeps of itself just the share that it gives away. Eq. 5 says something else about the own X.",
+            "A level keeps exactly the share of itself that it gives away. Eq. 5 says something else about the "
+            "level's own X.",
         ),
         (
             _with_mixture(_gate_of_the_receiver),
-            "It looks as if the gate of the level that receives weighs what it gets. Look at the index of m.",
+            "It looks as if what a level receives is weighted by its own gate. Look at the index of m.",
         ),
         (
             _with_mixture(_gamma_of_the_receiver),
@@ -264,7 +265,7 @@ fuse = Exercise(
         (_with_reset(_tanh_outside_of_the_product), _TANH),
         (
             _with_reset(_without_tanh),
-            "A wide open reset gate should give values in (-1, 1) only: tanh seems to be missing.",
+            "A fully open reset gate should give values in (-1, 1) only: tanh seems to be missing.",
         ),
         (
             _with_reset(_reset_inverted),
@@ -272,18 +273,18 @@ fuse = Exercise(
         ),
         (
             _with_reset(_always_added),
-            "The mixture is added to the level, which stays whole. The reset gate should take away as well.",
+            "The mixture is added to the level, which is kept in full. The reset gate should also take away from it.",
         ),
         (_mean_of_levels, "The levels look averaged. Eq. 6 does something else with them."),
-        (_beside_each_other, "The fused levels stand beside each other as more channels. Eq. 6 does something else."),
+        (_beside_each_other, "The fused levels are concatenated as more channels. Eq. 6 does something else."),
         (_only_the_mixtures, "These are the mixtures G. The second half of Eq. 5, with the reset gate, is missing."),
         (
             _replaced_on_the_way,
-            "A level that was fused already is read by the next one: it looks as if x is changed on the way. Every G "
-            "is made of the levels as they came.",
+            "A level that was fused already is read by the next one: it looks as if x is changed on the way. "
+            "Every G is made from the levels as they came in.",
         ),
     ],
-    verified="two levels and three, own level left out, gates of the givers, tanh on the mixture alone",
+    verified="two levels and three, without the level itself, gates of the giving level, tanh on the mixture only",
 )
 
 
@@ -295,7 +296,7 @@ def suspects() -> dict[str, Fusion]:
     return {
         "A": _with_reset(_reset_inverted),
         "B": _with_mixture(_own_counted),
-        "C": right_fuse,
+        "C": _right_fuse,
         "D": _with_mixture(_memory_inverted),
     }
 
@@ -308,12 +309,12 @@ def _answer(*letters: str) -> dict[str, str]:
 
 
 _RESET_FIRST = (
-    "The two with an inverted gate are exchanged. A shut reset gate makes the memory gate idle: which suspect then no "
-    "longer gives the plain sum?"
+    "The two with an inverted gate are exchanged. A closed reset gate makes the memory gate irrelevant: which "
+    "suspect then no longer gives the plain sum?"
 )
 _OWN = (
-    "Two of the four are exchanged, and the right one is among them. Let one level alone be other than zero and open "
-    "its memory gate: what should be left of it?"
+    "Two of the four are exchanged, and the right one is among them. Let only one level differ from zero and open"
+    " its memory gate: what should be left of it?"
 )
 
 find_faults = Exercise(
@@ -331,16 +332,15 @@ find_faults = Exercise(
         (_answer("A", "D", "C", "B"), _OWN),
         (
             _answer("C", "B", "A", "D"),
-            "The reset gate is found. Of the other two: with every memory gate at 0 and every reset gate at 1, one of "
-            "them still gives what Eq. 5 gives.",
+            "The inverted reset gate is found. Of the other two, one still gives what Eq. 5 gives with every "
+            "memory gate at 0 and every reset gate at 1.",
         ),
         (
             _answer("C", "D", "B", "A"),
-            "The memory gate is found. Of the other two: set every reset gate to 0, and one of them gives the plain "
-            "sum.",
+            "The inverted memory gate is found. Of the other two, one gives the plain sum when every reset gate is 0.",
         ),
     ],
-    verified="each of the four, told by what it does when gates are 0 or 1",
+    verified="each of the four, recognised by what it does when gates are 0 or 1",
 )
 
 
@@ -422,9 +422,9 @@ class RightWhole(nn.Module):
 
     def opened(self, level: str, x: Tensor) -> tuple[Tensor, Tensor]:
         """The gates of one level."""
-        return right_gates(x, self.gate[level])
+        return _right_gates(x, self.gate[level])
 
-    fuse = staticmethod(right_fuse)
+    fuse = staticmethod(_right_fuse)
 
 
 def _whole_with_fusion(faulty: Fusion) -> type[RightWhole]:
@@ -494,8 +494,8 @@ class _AttentionCutOff(RightWhole):
         return super().attend(level, pixels, words, token_valid).detach()
 
 
-_ONE_ATTENTION = "All levels look with the attention of one level. Each has an attention of its own."
-_ONE_GATE = "The gates of all levels come out of one level's layer. Each level has a layer of its own."
+_ONE_ATTENTION = "All levels use the attention of one level. Each level has its own."
+_ONE_GATE = "The gates of all levels come from one level's layer. Each level has its own."
 
 whole = Exercise(
     title="All of it, your own",
@@ -506,15 +506,18 @@ whole = Exercise(
     cases=whole_cases,
     probe=whole_trial,
     mistakes=[
-        (_NoWordPadded, "Padding is counted: the attention does not hear which words are real."),
-        (_PaddingOfTheFirst, "The padding of the first sentence is taken for that of all: a sample depends on others."),
-        (_PaddingInTheMeanOfF, "Padding is counted in one place: the mean of the word vectors that f brings along."),
+        (_NoWordPadded, "Padding is counted: the attention is not given which words are real."),
+        (_PaddingOfTheFirst, "The padding of the first expression is used for all: a sample depends on others."),
+        (_PaddingInTheMeanOfF, "Padding is counted in one place: the mean of the word vectors in f."),
         (_WholeWithoutF, "The attended part is right, but f is not added to it."),
         (_CoordinatesTurned, "It looks as if x and y are exchanged in the coordinates."),
-        (_DividedByTheRoot, "The scores look divided by the root of their width. Much attention does so, Eq. 3 not."),
+        (
+            _DividedByTheRoot,
+            "The scores look divided by the square root of their width. Attention usually does that, Eq. 3 does not.",
+        ),
         (_whole_with_attention_of("c3"), _ONE_ATTENTION),
         (_whole_with_attention_of("c5"), _ONE_ATTENTION),
-        (_LevelsReversed, "The levels stand in reverse order: c5 is looked at with what belongs to c3."),
+        (_LevelsReversed, "The levels are in reverse order: c5 is processed with what belongs to c3."),
         (_whole_with_gates_of("c3"), _ONE_GATE),
         (_whole_with_gates_of("c5"), _ONE_GATE),
         (_GatesExchanged, "Memory gate and reset gate are exchanged on the way from the gates to the fusion."),
@@ -524,13 +527,13 @@ whole = Exercise(
             _whole_with_fusion(_with_mixture(_without_gamma)),
             "What a level receives is too large or too small: gamma seems to be missing.",
         ),
-        (_whole_with_fusion(_with_mixture(_own_counted)), "A level gets its own offer back: leave it out of the sum."),
+        (_whole_with_fusion(_with_mixture(_own_counted)), "A level gets its own offer back: exclude it from the sum."),
         (
             _whole_with_fusion(_with_mixture(_memory_inverted)),
-            "The memory gate looks inverted: what it should let through stays, and the rest is given away.",
+            "The memory gate looks inverted: what it should give away stays, and the rest is given away.",
         ),
         (_whole_with_fusion(_with_reset(_reset_inverted)), "The reset gate looks inverted."),
-        (_AttentionCutOff, "The values are right, but no gradient reaches the attention: it looks cut off."),
+        (_AttentionCutOff, "The values are right, but no gradient reaches the attention: it looks detached."),
     ],
     verified="Eq. 1 to 6 in values and every gradient; padding and neighbours change nothing; every weight learns",
     tolerance=1e-7,

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from refseg.objectives.losses import binary_cross_entropy as right_bce
+from refseg.objectives.losses import binary_cross_entropy as _right_bce
 from refseg.objectives.losses import dice_loss
 from refseg_course.exercises import Exercise, numbers
 
@@ -45,20 +45,20 @@ def _bce_clamped(mask_logits, mask, pixel_valid):
 
 
 def _bce_with_padding(mask_logits, mask, pixel_valid):
-    return right_bce(mask_logits, mask, torch.ones_like(pixel_valid))
+    return _right_bce(mask_logits, mask, torch.ones_like(pixel_valid))
 
 
 def _bce_divided_by_all(mask_logits, mask, pixel_valid):
-    return right_bce(mask_logits, mask, pixel_valid) * pixel_valid.sum() / pixel_valid.numel()
+    return _right_bce(mask_logits, mask, pixel_valid) * pixel_valid.sum() / pixel_valid.numel()
 
 
 def _bce_summed(mask_logits, mask, pixel_valid):
-    return right_bce(mask_logits, mask, pixel_valid) * pixel_valid.sum()
+    return _right_bce(mask_logits, mask, pixel_valid) * pixel_valid.sum()
 
 
 def _bce_per_sample(mask_logits, mask, pixel_valid):
     samples = zip(mask_logits, mask, pixel_valid)
-    return torch.stack([right_bce(*sample) for sample in samples]).mean()
+    return torch.stack([_right_bce(*sample) for sample in samples]).mean()
 
 
 def _bce_foreground_only(mask_logits, mask, pixel_valid):
@@ -70,15 +70,15 @@ def _bce_background_only(mask_logits, mask, pixel_valid):
 
 
 def _part_of_bce(mask_logits, mask, pixel_valid, part):
-    return right_bce(mask_logits, mask, pixel_valid & part) * (pixel_valid & part).sum() / pixel_valid.sum()
+    return _right_bce(mask_logits, mask, pixel_valid & part) * (pixel_valid & part).sum() / pixel_valid.sum()
 
 
 def _bce_wrong_sign(mask_logits, mask, pixel_valid):
-    return -right_bce(mask_logits, mask, pixel_valid)
+    return -_right_bce(mask_logits, mask, pixel_valid)
 
 
 def _bce_inverted(mask_logits, mask, pixel_valid):
-    return right_bce(mask_logits, ~mask, pixel_valid)
+    return _right_bce(mask_logits, ~mask, pixel_valid)
 
 
 _ONE_TERM = "One of the two kinds of pixel costs nothing: both the referent's pixels and the others have a term."
@@ -88,25 +88,27 @@ cross_entropy = Exercise(
     difficulty=2,
     importance=4,
     minutes=10,
-    right=right_bce,
+    right=_right_bce,
     cases=loss_cases,
     mistakes=[
-        (_bce_overflowing, "With logits of 200 it is infinite or NaN: the logarithm of a probability that became 0."),
+        (
+            _bce_overflowing,
+            "With logits of 200 it is infinite or NaN: it takes the logarithm of a probability that became 0.",
+        ),
         (
             _bce_clamped,
-            "With logits of 200 the loss stops growing: it looks as if the logarithm was kept from minus infinity by a "
-            "bound, and a pixel beyond the bound has no gradient. Which function gives log(sigmoid(z)) from z?",
+            "With logits of 200 the loss stops growing: it looks as if a bound keeps the logarithm from minus "
+            "infinity, and a pixel beyond the bound has no gradient. Which function gives log(sigmoid(z)) from z?",
         ),
         (_bce_with_padding, "Padding is counted: pixels that are not real have a loss."),
         (
             _bce_divided_by_all,
-            "Padding costs nothing, but the mean is too small. By how many pixels is the sum divided?",
+            "Padding costs nothing, but the mean is too small. How many pixels is the sum divided by?",
         ),
-        (_bce_summed, "This is a sum; a mean does not grow with the picture."),
+        (_bce_summed, "This is a sum; a mean does not grow with the image."),
         (
             _bce_per_sample,
-            "It looks as if each sample has its own mean, and then the samples have one. Wanted is one mean over all "
-            "real pixels of the batch.",
+            "It looks like a mean over the samples' means. It should be one mean over all real pixels of the batch.",
         ),
         (_bce_foreground_only, _ONE_TERM),
         (_bce_background_only, _ONE_TERM),
@@ -205,14 +207,17 @@ dice = Exercise(
         ),
         (
             _dice_smooth_below,
-            "An empty mask predicted as empty costs 1. Smooth keeps that at 0 only if it stands in two places.",
+            "An empty mask predicted as empty costs 1. Smooth keeps that at 0 only if it is added in two places.",
         ),
         (_dice_smooth_of_one, "The argument smooth changes nothing: it looks as if a fixed 1 is used."),
-        (_dice_factor, "A perfect prediction would cost about one half: a factor seems to be missing above."),
-        (_dice_squares, "The probabilities look squared below, as in V-Net. Here they are not."),
+        (
+            _dice_factor,
+            "A perfect prediction would cost about one half: a factor seems to be missing in the numerator.",
+        ),
+        (_dice_squares, "The probabilities look squared in the denominator, as in V-Net. Here they are not."),
         (
             _dice_of_batch,
-            "It looks as if one Dice was taken of the whole batch: the largest referent then decides. Over which "
+            "It looks like one Dice for the whole batch: the largest referent then dominates. Over which "
             "dimensions do you sum?",
         ),
         (_dice_summed, "The samples look summed: the loss would grow with the batch."),
@@ -224,12 +229,13 @@ dice = Exercise(
         (_dice_of_logits, "It looks as if the logits were not turned into probabilities."),
         (
             _dice_hard,
-            "It looks as if the prediction was cut at 0.5 first. A step has no gradient: nothing could be learned.",
+            "It looks as if the prediction was thresholded at 0.5 first. A step has no gradient: nothing could be"
+            " learned.",
         ),
         (_dice_coefficient, "The better the prediction, the larger the value: this is the coefficient, not the loss."),
-        (_dice_iou, "This is the soft IoU: what stands below is a union. Dice has the sum of both sizes there."),
+        (_dice_iou, "This is the soft IoU: its denominator is a union. Dice has the sum of both sizes there."),
     ],
-    verified="one Dice per sample, padding left out, smooth above and below, empty masks free",
+    verified="one Dice per sample, without padding, smooth in numerator and denominator, empty masks cost nothing",
 )
 
 
@@ -259,7 +265,7 @@ def _counts(pred_masks: Masks, masks: Masks) -> list[tuple[int, int, int, int, i
     ]
 
 
-def right_scores(pred_masks: Masks, masks: Masks) -> tuple[float, float]:
+def _right_scores(pred_masks: Masks, masks: Masks) -> tuple[float, float]:
     """oIoU and mIoU."""
     counts = _counts(pred_masks, masks)
     return sum(c[0] for c in counts) / sum(c[1] for c in counts), _mean([c[0] / c[1] for c in counts])
@@ -270,19 +276,19 @@ def _mean(values: list[float]) -> float:
 
 
 def _exchanged(pred_masks, masks):
-    return right_scores(pred_masks, masks)[::-1]
+    return _right_scores(pred_masks, masks)[::-1]
 
 
 def _mean_twice(pred_masks, masks):
-    return (right_scores(pred_masks, masks)[1],) * 2
+    return (_right_scores(pred_masks, masks)[1],) * 2
 
 
 def _overall_twice(pred_masks, masks):
-    return (right_scores(pred_masks, masks)[0],) * 2
+    return (_right_scores(pred_masks, masks)[0],) * 2
 
 
 def _ious_summed(pred_masks, masks):
-    mean = right_scores(pred_masks, masks)[1]
+    mean = _right_scores(pred_masks, masks)[1]
     return mean * len(masks), mean
 
 
@@ -308,29 +314,29 @@ def _agreement(pred_masks, masks):
 
 def _weighted_by_pixels(pred_masks, masks):
     counts = _counts(pred_masks, masks)
-    return right_scores(pred_masks, masks)[0], sum(c[0] / c[1] * c[4] for c in counts) / sum(c[4] for c in counts)
+    return _right_scores(pred_masks, masks)[0], sum(c[0] / c[1] * c[4] for c in counts) / sum(c[4] for c in counts)
 
 
 def _missed_left_out(pred_masks, masks):
     kept = [pair for pair in zip(pred_masks, masks) if pair[0].any()]
-    return right_scores(*zip(*kept))
+    return _right_scores(*zip(*kept))
 
 
 def _missed_left_out_of_mean(pred_masks, masks):
-    return right_scores(pred_masks, masks)[0], _missed_left_out(pred_masks, masks)[1]
+    return _right_scores(pred_masks, masks)[0], _missed_left_out(pred_masks, masks)[1]
 
 
-_TWICE = "Both numbers are the same one. Which of the two divides once, and which divides once per sample?"
+_TWICE = "Both numbers are the same. Which of the two divides once, and which divides once per sample?"
 
 overall_and_mean = Exercise(
     title="oIoU and mIoU",
     difficulty=2,
     importance=5,
     minutes=10,
-    right=right_scores,
+    right=_right_scores,
     cases=mask_cases,
     mistakes=[
-        (_exchanged, "Both numbers are there, in the other order: oIoU first."),
+        (_exchanged, "Both numbers are there, but in the wrong order: oIoU first."),
         (_mean_twice, _TWICE),
         (_overall_twice, _TWICE),
         (
@@ -343,7 +349,7 @@ overall_and_mean = Exercise(
         ),
         (
             _dice_scores,
-            "These are Dice coefficients: twice the intersection over the sum of sizes. IoU has a union below.",
+            "These are Dice coefficients: twice the intersection over the sum of sizes. IoU divides by the union.",
         ),
         (
             _over_the_mask,
@@ -355,15 +361,15 @@ overall_and_mean = Exercise(
         ),
         (
             _weighted_by_pixels,
-            "oIoU is right. In the mean the samples look weighted by their pixels: every expression counts alike.",
+            "oIoU is right. In the mean, the samples look weighted by their pixels: every expression counts the same.",
         ),
         (
             _missed_left_out,
-            "The sample without any prediction is left out. It is a miss, and it counts in both numbers.",
+            "The sample without any prediction is missing. It is a miss, and it counts in both numbers.",
         ),
         (
             _missed_left_out_of_mean,
-            "oIoU is right. In the mean the sample without any prediction is missing: its IoU is 0.",
+            "oIoU is right. In the mean, the sample without any prediction is missing: its IoU is 0.",
         ),
     ],
     verified="three samples of different size, one of them missed",
@@ -377,7 +383,7 @@ def precision_cases() -> list[tuple]:
     return [(intersections, unions, tenths) for tenths in (5, 6, 7, 8, 9)]
 
 
-def right_precision(intersections: list[int], unions: list[int], tenths: int) -> float:
+def _right_precision(intersections: list[int], unions: list[int], tenths: int) -> float:
     """The share of samples whose IoU reaches tenths / 10."""
     return _mean([10 * i >= tenths * u for i, u in zip(intersections, unions)])
 
@@ -396,7 +402,7 @@ def _float32(intersections, unions, tenths):
 
 
 def _counted(intersections, unions, tenths):
-    return right_precision(intersections, unions, tenths) * len(unions)
+    return _right_precision(intersections, unions, tenths) * len(unions)
 
 
 def _mean_of_those(intersections, unions, tenths):
@@ -409,7 +415,7 @@ def _sum_of_those(intersections, unions, tenths):
 
 
 def _below(intersections, unions, tenths):
-    return 1 - right_precision(intersections, unions, tenths)
+    return 1 - _right_precision(intersections, unions, tenths)
 
 
 def _over_pixels(intersections, unions, tenths):
@@ -419,7 +425,7 @@ def _over_pixels(intersections, unions, tenths):
 
 def _misses_left_out(intersections, unions, tenths):
     hits = [pair for pair in zip(intersections, unions) if pair[0]]
-    return right_precision(*zip(*hits), tenths)
+    return _right_precision(*zip(*hits), tenths)
 
 
 precision = Exercise(
@@ -427,7 +433,7 @@ precision = Exercise(
     difficulty=2,
     importance=4,
     minutes=10,
-    right=right_precision,
+    right=_right_precision,
     cases=precision_cases,
     mistakes=[
         (
@@ -441,18 +447,24 @@ precision = Exercise(
         ),
         (
             _float32,
-            "Some samples exactly at the threshold are lost: float32 thresholds from torch.arange lie a little beside "
-            "the tenths. Whole numbers can be compared without a division.",
+            "Some samples exactly at the threshold are lost: float32 thresholds from torch.arange are slightly "
+            "off the tenths. Whole numbers can be compared without a division.",
         ),
-        (_counted, "This is a number of samples. Wanted is their share."),
+        (_counted, "This is a number of samples. It should be their share."),
         (_mean_of_those, "This is the mean IoU of the samples that reach the threshold. P@K only counts them."),
-        (_sum_of_those, "The samples that reach the threshold count with their IoU. In P@K each of them counts alike."),
+        (
+            _sum_of_those,
+            "The samples that reach the threshold count with their IoU. In P@K each of them counts the same.",
+        ),
         (_below, "This is the share of the samples that do not reach the threshold."),
         (
             _over_pixels,
-            "The samples look weighted by their pixels. P@K is a mean over samples: each expression counts alike.",
+            "The samples look weighted by their pixels. P@K is a mean over samples: each expression counts the same.",
         ),
-        (_misses_left_out, "Samples with an empty intersection are left out. They are misses, and they count below."),
+        (
+            _misses_left_out,
+            "Samples with an empty intersection are missing. They are misses, and they count in the denominator.",
+        ),
     ],
     verified="exact ties at 0.5, 0.6, 0.7, 0.8 and 0.9 count",
     tolerance=1e-9,

@@ -17,7 +17,7 @@ def schedule_cases() -> list[tuple]:
     return [*((step, PEAK, WARMUP, STEPS) for step in range(STEPS)), (0, 0.5, 0, 8), (7, 0.5, 0, 8)]
 
 
-def right_rate(step: int, peak: float, warmup: int, steps: int) -> float:
+def _right_rate(step: int, peak: float, warmup: int, steps: int) -> float:
     """Linear warm-up, then half a cosine."""
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -25,47 +25,47 @@ def right_rate(step: int, peak: float, warmup: int, steps: int) -> float:
 
 
 def _from_zero(step, peak, warmup, steps):
-    return peak * step / warmup if step < warmup else right_rate(step, peak, warmup, steps)
+    return peak * step / warmup if step < warmup else _right_rate(step, peak, warmup, steps)
 
 
 def _cosine_from_the_start(step, peak, warmup, steps):
-    return right_rate(step, peak, warmup, steps) if step < warmup else right_rate(step, peak, 0, steps)
+    return _right_rate(step, peak, warmup, steps) if step < warmup else _right_rate(step, peak, 0, steps)
 
 
 def _whole_cosine(step, peak, warmup, steps):
     if step < warmup:
-        return right_rate(step, peak, warmup, steps)
+        return _right_rate(step, peak, warmup, steps)
     return peak * 0.5 * (1 + math.cos(2 * math.pi * (step - warmup) / (steps - warmup)))
 
 
 def _quarter_cosine(step, peak, warmup, steps):
     if step < warmup:
-        return right_rate(step, peak, warmup, steps)
+        return _right_rate(step, peak, warmup, steps)
     return peak * math.cos(math.pi / 2 * (step - warmup) / (steps - warmup))
 
 
 def _twice(step, peak, warmup, steps):
-    return right_rate(step, peak, warmup, steps) * (1 if step < warmup else 2)
+    return _right_rate(step, peak, warmup, steps) * (1 if step < warmup else 2)
 
 
 def _bare_cosine(step, peak, warmup, steps):
     if step < warmup:
-        return right_rate(step, peak, warmup, steps)
+        return _right_rate(step, peak, warmup, steps)
     return peak * math.cos(math.pi * (step - warmup) / (steps - warmup))
 
 
 def _no_warmup(step, peak, warmup, steps):
-    return right_rate(step, peak, 0, steps)
+    return _right_rate(step, peak, 0, steps)
 
 
 def _line(step, peak, warmup, steps):
     if step < warmup:
-        return right_rate(step, peak, warmup, steps)
+        return _right_rate(step, peak, warmup, steps)
     return peak * (1 - (step - warmup) / (steps - warmup))
 
 
 def _zero_at_the_last(step, peak, warmup, steps):
-    return right_rate(step, peak, warmup, steps if step < warmup else steps - 1)
+    return _right_rate(step, peak, warmup, steps if step < warmup else steps - 1)
 
 
 learning_rate = Exercise(
@@ -73,14 +73,14 @@ learning_rate = Exercise(
     difficulty=2,
     importance=3,
     minutes=10,
-    right=right_rate,
+    right=_right_rate,
     cases=schedule_cases,
     mistakes=[
         (_from_zero, "The first step has the rate zero: a step that does nothing. Steps are counted from 0 here."),
         (_no_warmup, "The first steps have nearly the full rate: is there a warm-up?"),
         (
             _cosine_from_the_start,
-            "The rate drops where the warm-up ends. Which share of the time behind the warm-up has passed then?",
+            "The rate drops where the warm-up ends. Which share of the time after the warm-up has passed then?",
         ),
         (_whole_cosine, "The rate comes up again towards the end: how much of a cosine's period is wanted?"),
         (_bare_cosine, "Half of the rates are negative: the cosine goes from 1 to -1, the rate should go from 1 to 0."),
@@ -88,11 +88,11 @@ learning_rate = Exercise(
             _quarter_cosine,
             "It starts at the peak and ends at zero, and falls too late in between: this is a quarter of a period.",
         ),
-        (_twice, "Behind the warm-up the rate is twice as high as the peak: from where to where does 1 + cos go?"),
-        (_line, "Behind the warm-up the rate falls on a straight line."),
+        (_twice, "After the warm-up the rate is twice as high as the peak: from where to where does 1 + cos go?"),
+        (_line, "After the warm-up the rate falls along a straight line."),
         (
             _zero_at_the_last,
-            "The last step has the rate zero. The cosine should reach zero one step behind the last.",
+            "The last step has the rate zero. The cosine should reach zero one step after the last.",
         ),
     ],
     verified=f"every step of {STEPS}, and a run without a warm-up",
@@ -119,7 +119,7 @@ def expressions_cases() -> list[tuple]:
     return [(several,), (same,)]
 
 
-def right_others(samples: Expressions) -> list[str | None]:
+def _right_others(samples: Expressions) -> list[str | None]:
     """The first following expression, round the list, of the same picture and another object, unless it is the same."""
     chosen: list[str | None] = []
     for i, (image, thing, text) in enumerate(samples):
@@ -154,7 +154,7 @@ def _the_same_words(samples):
     return _choose(samples, lambda own, other: own[0] == other[0] and own[1] != other[1])
 
 
-def _only_behind(samples):
+def _only_after(samples):
     return _choose(samples, _fits, rest=lambda samples, i: samples[i + 1 :])
 
 
@@ -167,7 +167,7 @@ def _own_if_none(samples):
 
 
 def _left_out(samples):
-    return [text for text in right_others(samples) if text is not None]
+    return [text for text in _right_others(samples) if text is not None]
 
 
 def _next(samples):
@@ -179,26 +179,26 @@ other_expression = Exercise(
     difficulty=3,
     importance=4,
     minutes=15,
-    right=right_others,
+    right=_right_others,
     cases=expressions_cases,
     mistakes=[
-        (_next, "Every sample gets the expression behind it, whatever it speaks of. Look at picture and object."),
+        (_next, "Every sample gets the next expression, whatever it refers to. Look at image and object."),
         (
             _any_expression_of_the_picture,
             "Some samples get a second expression of their own object: the network would be right to find it.",
         ),
-        (_any_picture, "Some samples get an expression of another picture: what it means may not be there at all."),
+        (_any_picture, "Some samples get an expression from another image: what it means may not be there at all."),
         (
             _the_same_words,
-            "Two objects can be called the same. A sample then gets its own expression, and nothing is exchanged.",
+            "Two objects can have the same expression. A sample then gets its own, and nothing is exchanged.",
         ),
-        (_only_behind, "The last samples of a picture get None though there are others before them in the list."),
-        (_from_the_front, "It searches from the front of the list, not from the sample onwards and round."),
+        (_only_after, "The last samples of an image get None though there are others before them in the list."),
+        (_from_the_front, "It searches from the start of the list, not from the sample onwards and then around."),
         (
             _own_if_none,
             "A sample that has no other keeps its own expression: it would count as a sample of the control.",
         ),
-        (_left_out, "The list is shorter than the samples: say None where there is no other, so that places agree."),
+        (_left_out, "The list is shorter than the samples: put None where there is no other, so that places agree."),
     ],
-    verified="objects with several expressions, pictures with one object, and objects that are called the same",
+    verified="objects with several expressions, images with one object, and objects with the same expression",
 )

@@ -42,7 +42,7 @@ def map_cases() -> list[tuple]:
     ]
 
 
-def right_hit(word_map: Tensor, true_pixels: Tensor) -> bool:
+def _right_hit(word_map: Tensor, true_pixels: Tensor) -> bool:
     """Whether the maximum of the enlarged map lies on the object."""
     return bool(true_pixels.flatten()[enlarged(word_map, true_pixels).argmax()])
 
@@ -89,7 +89,7 @@ pointing_hit = Exercise(
     difficulty=2,
     importance=4,
     minutes=10,
-    right=right_hit,
+    right=_right_hit,
     cases=map_cases,
     mistakes=[
         (
@@ -125,7 +125,7 @@ def chance_cases() -> list[tuple]:
     ]
 
 
-def right_chance(true_pixels: Tensor, object_pixels: Tensor, pixel_valid: Tensor) -> tuple[float, float]:
+def _right_chance(true_pixels: Tensor, object_pixels: Tensor, pixel_valid: Tensor) -> tuple[float, float]:
     """Of all real pixels and of those of objects, the share that is right."""
     true, things = true_pixels & pixel_valid, object_pixels & pixel_valid
     return float(true.sum() / pixel_valid.sum()), float(true.sum() / things.sum())
@@ -145,22 +145,22 @@ def _padded_objects(true_pixels, object_pixels, pixel_valid):
 
 
 def _exchanged(true_pixels, object_pixels, pixel_valid):
-    return right_chance(true_pixels, object_pixels, pixel_valid)[::-1]
+    return _right_chance(true_pixels, object_pixels, pixel_valid)[::-1]
 
 
 def _upside_down(true_pixels, object_pixels, pixel_valid):
-    of_picture, of_objects = right_chance(true_pixels, object_pixels, pixel_valid)
+    of_picture, of_objects = _right_chance(true_pixels, object_pixels, pixel_valid)
     return 1 / of_picture, 1 / of_objects
 
 
 def _any_object(true_pixels, object_pixels, pixel_valid):
     things = object_pixels & pixel_valid
-    of_picture, of_objects = right_chance(true_pixels, object_pixels, pixel_valid)
+    of_picture, of_objects = _right_chance(true_pixels, object_pixels, pixel_valid)
     return float(things.sum() / pixel_valid.sum()), of_objects
 
 
 def _percent(true_pixels, object_pixels, pixel_valid):
-    of_picture, of_objects = right_chance(true_pixels, object_pixels, pixel_valid)
+    of_picture, of_objects = _right_chance(true_pixels, object_pixels, pixel_valid)
     return 100 * of_picture, 100 * of_objects
 
 
@@ -169,18 +169,21 @@ chance_levels = Exercise(
     difficulty=1,
     importance=5,
     minutes=5,
-    right=right_chance,
+    right=_right_chance,
     cases=chance_cases,
     mistakes=[
         (_exchanged, "The two numbers are exchanged: first the blind guess, then the one that sees objects."),
         (_upside_down, "Both numbers are above one: a share is a part divided by the whole."),
         (_percent, "Both numbers look like percentages: give shares between 0 and 1."),
-        (_any_object, "The first number is the chance to hit any object: it should be that of the right ones."),
-        (_padding_everywhere, "Where the picture is padded the numbers are off: padding is no part of the picture."),
-        (_padding_in_the_count, "The first number divides by all pixels: padded ones were never on offer."),
+        (
+            _any_object,
+            "The first number is the chance of hitting any object: it should be that of hitting a right one.",
+        ),
+        (_padding_everywhere, "Where the image is padded the numbers are off: padding is not part of the image."),
+        (_padding_in_the_count, "The first number divides by all pixels: padded ones could never be chosen."),
         (_padded_objects, "Pixels of objects that lie in the padding are counted."),
     ],
-    verified="pictures with and without padding, and objects partly in it",
+    verified="images with and without padding, and objects partly in it",
 )
 
 # ---------------------------------------------------------------------------------------------------- word ablation
@@ -192,7 +195,7 @@ def sentence_cases() -> list[tuple]:
     return [(text.split(),) for text in texts]
 
 
-def right_strikes(words: Sequence[str]) -> list[str]:
+def _right_strikes(words: Sequence[str]) -> list[str]:
     """One expression per word, without that word."""
     return [" ".join([*words[:n], *words[n + 1 :]]) for n in range(len(words))]
 
@@ -235,19 +238,19 @@ strike_out = Exercise(
     difficulty=1,
     importance=4,
     minutes=5,
-    right=right_strikes,
+    right=_right_strikes,
     cases=sentence_cases,
     mistakes=[
-        (_every_equal_word, "A word that stands twice is struck out twice. Strike out a place, not a word."),
+        (_every_equal_word, "A word that occurs twice is struck out twice. Strike out a place, not a word."),
         (
             _the_first_equal_word,
-            "Of a word that stands twice always the first one goes. Strike out a place, not a word.",
+            "Of a word that occurs twice, it is always the first that goes. Strike out a place, not a word.",
         ),
         (_as_text, "Parts of other words go too: left is part of leftmost. Work on the list, not on the text."),
-        (_hole, "Where the word was there are two spaces: nothing should be left of it."),
-        (_only_the_rest, "All words before the struck one are lost too: each expression lacks one word only."),
-        (_only_before, "All words behind the struck one are lost too."),
-        (_only_the_word, "The words themselves come back: give what is left of the expression without each of them."),
+        (_hole, "Where the word was, there are two spaces: nothing should be left of it."),
+        (_only_the_rest, "All words before the struck one are lost too: each expression should lack one word only."),
+        (_only_before, "All words after the struck one are lost too."),
+        (_only_the_word, "The words themselves come back: return what is left of the expression without each of them."),
     ],
-    verified="sentences with a word twice and with a word inside another",
+    verified="expressions with a word twice and with a word inside another",
 )

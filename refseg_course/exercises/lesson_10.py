@@ -29,7 +29,7 @@ def scores_of(query: Tensor, key: Tensor) -> Tensor:
     return torch.einsum("brd,btsd->brts", query, key) / math.sqrt(query.shape[-1])
 
 
-def right_attention(query: Tensor, key: Tensor, frame_valid: Tensor) -> Tensor:
+def _right_attention(query: Tensor, key: Tensor, frame_valid: Tensor) -> Tensor:
     """Weights [B,R,T,R], each query's sum to one over the real frames and all their regions."""
     return _softmax(_hidden(scores_of(query, key), frame_valid))
 
@@ -89,16 +89,16 @@ def _other_keys_hidden(query, key, frame_valid):
 
 
 def _regions_before_frames(query, key, frame_valid):
-    weights = right_attention(query, key, frame_valid)
+    weights = _right_attention(query, key, frame_valid)
     return weights.flatten(2).unflatten(2, (key.shape[2], key.shape[1])).mT
 
 
 def _frames_first(query, key, frame_valid):
-    return right_attention(query, key, frame_valid).transpose(1, 2)
+    return _right_attention(query, key, frame_valid).transpose(1, 2)
 
 
 def _flat(query, key, frame_valid):
-    return right_attention(query, key, frame_valid).flatten(2)
+    return _right_attention(query, key, frame_valid).flatten(2)
 
 
 target_attention = Exercise(
@@ -106,7 +106,7 @@ target_attention = Exercise(
     difficulty=2,
     importance=5,
     minutes=10,
-    right=right_attention,
+    right=_right_attention,
     cases=clip_cases,
     mistakes=[
         (
@@ -118,7 +118,7 @@ target_attention = Exercise(
             "The weights of every frame sum to one by themselves, those of padded frames too: one softmax, over all "
             "real frames.",
         ),
-        (_over_frames_only, "The softmax runs over the frames alone: regions of one frame do not compete."),
+        (_over_frames_only, "The softmax runs over the frames only: regions of one frame do not compete."),
         (_over_queries, "The softmax runs over the regions that ask, not over what they look at."),
         (_padding_counted, "Padded frames get weight: frame_valid plays no part."),
         (
@@ -127,8 +127,8 @@ target_attention = Exercise(
         ),
         (_zero_scores, "The scores of padded frames are set to zero, and the exponential of zero is one."),
         (_inverted, "Real frames are hidden and padded ones kept: True means real."),
-        (_not_divided, "The scores are not divided by the root of their width d."),
-        (_divided_by_the_width, "The scores are divided by the width d, not by its root."),
+        (_not_divided, "The scores are not divided by the square root of their width d."),
+        (_divided_by_the_width, "The scores are divided by the width d, not by its square root."),
         (
             _other_keys_hidden,
             "As many keys are hidden as should be, but not those of the padded frames: all regions of the first frame "
@@ -139,8 +139,11 @@ target_attention = Exercise(
             "The weights are right, but frames and regions of the keys are mixed: all regions of the first frame come "
             "first.",
         ),
-        (_frames_first, "The frame stands before the region that asks. Wanted is [B,R,T,R]: who asks comes first."),
-        (_flat, "The weights are right, but frames and regions lie in one dimension. Wanted is [B,R,T,R]."),
+        (
+            _frames_first,
+            "The frame comes before the region that asks. The shape should be [B,R,T,R]: the query comes first.",
+        ),
+        (_flat, "The weights are right, but frames and regions share one dimension. The shape should be [B,R,T,R]."),
     ],
     verified="each region's weights sum to one over the real frames, at large scores too",
 )
@@ -193,7 +196,7 @@ def called(y: float, x: float) -> str:
     return "down" if y > 0 else "up"
 
 
-def right_direction(weights: Tensor, row: int, column: int, target: int) -> str:
+def _right_direction(weights: Tensor, row: int, column: int, target: int) -> str:
     """Where the thing moves, seen from where the head found it, and when."""
     y, x, time = mean_offset(weights, row, column, target)
     return called(y / time, x / time)
@@ -246,27 +249,27 @@ direction = Exercise(
     difficulty=3,
     importance=4,
     minutes=15,
-    right=right_direction,
+    right=_right_direction,
     cases=look_cases,
     mistakes=[
         (
             _no_time,
-            "Looking back and looking ahead count alike, as if frames were numbered from the first one. A thing that "
-            "lay to the right before and one that will lie to the right move in opposite directions.",
+            "Looking back and looking ahead count the same, as if frames were numbered from the first one. An "
+            "object that was to the right before and one that will be to the right move in opposite directions.",
         ),
-        (_always_back, "Every head is taken for one that looks back. Some look ahead: the mean time tells."),
+        (_always_back, "Every head is treated as one that looks back. Some look ahead: the mean time shows which."),
         (_time_reversed, "Every answer is the opposite of the right one: before and after look exchanged."),
         (_exchanged, "Rows and columns look exchanged."),
         (_rows_upwards, "Up and down look exchanged: rows are counted from the top."),
         (
             _absolute_place,
-            "The place looked at is measured from the corner of the picture, not from the region that asks.",
+            "The place looked at is measured from the corner of the image, not from the region that asks.",
         ),
         (
             _peak,
-            "Only the largest weight seems to count. The block hands on the mean over all that the head looked at.",
+            "Only the largest weight seems to count. The block passes on the mean over all that the head looked at.",
         ),
-        (_columns_only, "Only columns seem to count: things move up and down as well."),
+        (_columns_only, "Only columns seem to count: objects move up and down as well."),
     ],
     verified="heads that look back and ahead, sharp and broad weights, the target frame first, in the middle and last",
 )
@@ -345,7 +348,7 @@ mirrored_words = Exercise(
             "Both words end up as the same one: what the first replacement wrote, the second takes back.",
         ),
         (_parts_of_words, "Parts of other words are exchanged too: there is a right in bright."),
-        (_beginnings_of_words, "Words that only begin alike are changed: leftover has nothing to do with a side."),
+        (_beginnings_of_words, "Words that only begin the same are changed: leftover has nothing to do with a side."),
         (_by_words({"left": "right", **_MOST}), "Left becomes right, but right does not become left."),
         (_by_words(_BOTH), "Leftmost and rightmost stay as they are, and both depend on the side."),
         (
@@ -353,7 +356,7 @@ mirrored_words = Exercise(
             "Up and down change too: this mirror hangs upright.",
         ),
         (_first_only, "Only the first of two words is exchanged."),
-        (_order_reversed, "The words stand in reverse order: the picture is mirrored, not the line of text."),
+        (_order_reversed, "The words are in reverse order: the image is mirrored, not the line of text."),
     ],
-    verified="left and right, once and twice in a sentence, leftmost, and words that only contain them",
+    verified="left and right, once and twice in an expression, leftmost, and words that only contain them",
 )

@@ -42,7 +42,7 @@ def overlap(a: Tensor, b: Tensor) -> float:
     return int((a & b).sum()) / union if union else 1.0
 
 
-def right_move(mask: Tensor, without: Sequence[Tensor]) -> int:
+def _right_move(mask: Tensor, without: Sequence[Tensor]) -> int:
     """The position of the word without which the mask is least like the whole one."""
     overlaps = [overlap(mask, other) for other in without]
     return overlaps.index(min(overlaps))
@@ -74,7 +74,7 @@ def _by_what_is_won(mask, without):
 
 
 def _from_one(mask, without):
-    return right_move(mask, without) + 1
+    return _right_move(mask, without) + 1
 
 
 def _its_overlap(mask, without):
@@ -86,16 +86,16 @@ moves_most = Exercise(
     difficulty=2,
     importance=4,
     minutes=10,
-    right=right_move,
+    right=_right_move,
     cases=mask_cases,
     mistakes=[
         (_most_alike, "The word that changes the mask least comes back: look for the smallest overlap."),
         (_from_one, "The position is one too large: words are counted from 0."),
         (_its_overlap, "The overlap itself comes back: the question is at which word it is smallest."),
         (_by_size, "Only the sizes of the masks are compared: a mask can jump elsewhere and keep its size."),
-        (_by_pixels, "Changed pixels are counted: lost and won ones weigh differently in the IoU."),
-        (_by_what_is_lost, "Only the pixels that the mask loses are counted, not those that it wins."),
-        (_by_what_is_won, "Only the pixels that the mask wins are counted, not those that it loses."),
+        (_by_pixels, "Changed pixels are counted: lost and gained ones weigh differently in the IoU."),
+        (_by_what_is_lost, "Only the pixels that the mask loses are counted, not those that it gains."),
+        (_by_what_is_won, "Only the pixels that the mask gains are counted, not those that it loses."),
     ],
     verified="masks that jump, grow, shrink and vanish, and empty ones",
 )
@@ -111,7 +111,7 @@ def map_cases() -> list[tuple]:
     return [(plain,), (scores.flatten(1).softmax(-1).view(4, 3, 3),), (torch.full((2, 2, 2), 0.25),)]
 
 
-def right_shares(maps: Tensor) -> Tensor:
+def _right_shares(maps: Tensor) -> Tensor:
     """At every position, each word's part of what all words put there."""
     return maps / maps.sum(0)
 
@@ -145,15 +145,15 @@ word_shares = Exercise(
     difficulty=1,
     importance=4,
     minutes=5,
-    right=right_shares,
+    right=_right_shares,
     cases=map_cases,
     mistakes=[
         (_over_positions, "Each word's weights are shared out over the positions: that is the other normalisation."),
         (_by_the_mean, "At a position the shares sum to the number of words: divide by the sum, not by the mean."),
         (_by_the_largest, "The largest word gets a one at every position: divide by the sum of all words."),
         (_softmax_over_words, "A softmax is taken of weights that are weights already: only divide."),
-        (_over_rows, "The sum runs along the rows of the picture: it should run over the words."),
-        (_over_everything, "Everything together sums to one: each position should, for itself."),
+        (_over_rows, "The sum runs along the rows of the image: it should run over the words."),
+        (_over_everything, "Everything together sums to one: each position should, by itself."),
     ],
     verified="shares that sum to one at every position, with and without a sink",
 )
@@ -171,7 +171,7 @@ def finding_cases() -> list[tuple]:
     ]
 
 
-def right_findings(records: Sequence[tuple[list[bool | None], float | None]]) -> list[int]:
+def _right_findings(records: Sequence[tuple[list[bool | None], float | None]]) -> list[int]:
     """Where at least half of the scored words point right and the IoU is below one half."""
     found = []
     for n, (hits, iou) in enumerate(records):
@@ -235,16 +235,16 @@ right_map_wrong_mask = Exercise(
     difficulty=2,
     importance=4,
     minutes=10,
-    right=right_findings,
+    right=_right_findings,
     cases=finding_cases,
     mistakes=[
-        (_none_is_a_miss, "Words that are true of nothing count as misses: leave them out before you count."),
+        (_none_is_a_miss, "Words that are true of nothing count as misses: exclude them before you count."),
         (_any_word, "One word that points right is enough: at least half of the scored ones have to."),
         (_more_than_half, "Exactly half of the words is not enough: at least half means half as well."),
-        (_right_masks, "The masks are right ones: look for an IoU below one half."),
+        (_right_masks, "These masks are right: look for an IoU below one half."),
         (_unknown_is_wrong, "An unknown truth counts as a wrong mask: None is not zero."),
         (_nothing_scored, "An expression without any scored word is among them: nothing in it points at all."),
-        (_up_to_half, "An IoU of exactly one half counts as wrong: below one half was asked."),
+        (_up_to_half, "An IoU of exactly one half counts as wrong: only below one half is wrong."),
     ],
     verified="words that are true of nothing, unknown truths, and exactly one half",
 )

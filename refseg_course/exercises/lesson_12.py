@@ -1,4 +1,4 @@
-"""Lesson 12, MagNet: hiding words, what the mask encoder is told, and the loss over hidden words."""
+"""Lesson 12, MagNet: hiding words, what the mask encoder is given, and the loss over hidden words."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def hiding_cases() -> list[tuple]:
     return [(may_hide, draws, 0.15), (may_hide, draws, 0.305), (may_hide[:2], draws[:2], 0.0)]
 
 
-def right_hiding(may_hide: Tensor, draws: Tensor, share: float) -> Tensor:
+def _right_hiding(may_hide: Tensor, draws: Tensor, share: float) -> Tensor:
     """Which words are hidden, [B,L] bool: the drawn ones, and one where none was drawn and some may."""
     draws = draws.masked_fill(~may_hide, 2.0)
     lowest = F.one_hot(draws.argmin(1), draws.shape[1]).bool()
@@ -46,7 +46,7 @@ def _drawn_only(may_hide, draws, share):
 
 
 def _everything_may(may_hide, draws, share):
-    return right_hiding(torch.ones_like(may_hide), draws, share)
+    return _right_hiding(torch.ones_like(may_hide), draws, share)
 
 
 def _lowest_of_all(may_hide, draws, share):
@@ -92,13 +92,13 @@ hide = Exercise(
     difficulty=2,
     importance=4,
     minutes=10,
-    right=right_hiding,
+    right=_right_hiding,
     cases=hiding_cases,
     mistakes=[
         (
             _drawn_only,
-            "In a sentence in which no word was drawn nothing is hidden. With four words and a share of 0.15 that is "
-            "every second sentence.",
+            "In an expression in which no word was drawn, nothing is hidden. With four words and a share of 0.15 "
+            "that is every second expression.",
         ),
         (_everything_may, "Padding and words like 'the' are hidden too: may_hide plays no part."),
         (
@@ -106,17 +106,17 @@ hide = Exercise(
             "Where nothing was drawn, the word of the lowest draw is hidden even if it may not be: may_hide first.",
         ),
         (_always_one_more, "One word more is hidden even where some were drawn."),
-        (_one_only, "Exactly one word is hidden in every sentence: the share plays no part."),
-        (_highest, "Where nothing was drawn, the word with the highest draw goes. Wanted is the lowest."),
-        (_all_where_none, "Where nothing was drawn, all words go that may be hidden. One is enough."),
+        (_one_only, "Exactly one word is hidden in every expression: the share plays no part."),
+        (_highest, "Where nothing was drawn, the word with the highest draw is hidden. It should be the lowest."),
+        (_all_where_none, "Where nothing was drawn, all words that may be hidden are hidden. One is enough."),
         (
             _nothing_to_hide,
-            "A sentence in which nothing may be hidden loses a word all the same. Which index has the minimum of a row "
-            "of equal numbers?",
+            "An expression in which nothing may be hidden loses a word all the same. Which index does the minimum"
+            " of a row of equal numbers have?",
         ),
-        (_above, "Words with a draw of share or more are hidden. Below it they should be: a share of 0 draws none."),
+        (_above, "Words with a draw of share or more are hidden. Those below it should be: a share of 0 draws none."),
     ],
-    verified="drawn words, the lowest draw where none was drawn, no padding, and sentences with nothing to hide",
+    verified="drawn words, the lowest draw where none was drawn, no padding, and expressions with nothing to hide",
 )
 
 # ------------------------------------------------------------------------------------------------ the mask's centre
@@ -132,7 +132,7 @@ def centre_cases() -> list[tuple]:
     return [(mask,), (mask[:2],)]
 
 
-def right_centre(mask: Tensor) -> Tensor:
+def _right_centre(mask: Tensor) -> Tensor:
     """Mean place of the pixels' middles, [B,2], x and y from 0 to 1; an empty mask gives zeros."""
     return mask_centre(mask[:, None])[0]
 
@@ -184,39 +184,39 @@ def _box(mask):
 
 
 def _not_a_number(mask):
-    centre = right_centre(mask)
+    centre = _right_centre(mask)
     return centre / mask.any(2).any(1).float()[:, None]
 
 
 def _over_the_picture(mask):
     H, W = mask.shape[-2:]
-    return right_centre(mask) * (mask.sum((1, 2)) / (H * W))[:, None]
+    return _right_centre(mask) * (mask.sum((1, 2)) / (H * W))[:, None]
 
 
 def _empty_in_the_middle(mask):
-    return torch.where(mask.any(2).any(1)[:, None], right_centre(mask), 0.5)
+    return torch.where(mask.any(2).any(1)[:, None], _right_centre(mask), 0.5)
 
 
 centre = Exercise(
-    title="What the mask encoder is told",
+    title="What the mask encoder is given",
     difficulty=2,
     importance=3,
     minutes=10,
-    right=right_centre,
+    right=_right_centre,
     cases=centre_cases,
     mistakes=[
         (_exchanged, "Rows and columns look exchanged: x first, which counts columns."),
         (_edges, "The places are those of the pixels' left and upper edges. A pixel lies where its middle is."),
         (_far_edges, "The places are those of the pixels' right and lower edges. A pixel lies where its middle is."),
-        (_in_pixels, "The centre is counted in pixels. Wanted are parts of the picture, from 0 to 1."),
+        (_in_pixels, "The centre is counted in pixels. It should be a fraction of the image, from 0 to 1."),
         (_one_side_for_both, "Both coordinates are divided by the width, but y runs over the height."),
         (_other_side_for_both, "Both coordinates are divided by the height, but x runs over the width."),
-        (_box, "It looks like the middle of the bounding box. Wanted is the mean over the mask's pixels."),
+        (_box, "It looks like the middle of the bounding box. It should be the mean over the mask's pixels."),
         (_not_a_number, "An empty mask gives NaN: its sum is divided by its area, which is zero."),
         (_over_the_picture, "The sums are divided by the number of all pixels, not by those of the mask."),
-        (_empty_in_the_middle, "An empty mask is put into the middle of the picture. Wanted are zeros there."),
+        (_empty_in_the_middle, "An empty mask is put into the middle of the image. It should give zeros."),
     ],
-    verified="lopsided, full and empty masks in pictures that are wider than high",
+    verified="lopsided, full and empty masks in images that are wider than high",
 )
 
 # ------------------------------------------------------------------------------------------ the loss of hidden words
@@ -232,7 +232,7 @@ def loss_cases() -> list[tuple]:
     return [(logits, ids, hidden), (logits[1:2], ids[1:2], hidden[1:2]), (30 * logits, ids, hidden)]
 
 
-def right_loss(logits: Tensor, ids: Tensor, hidden: Tensor) -> Tensor:
+def _right_loss(logits: Tensor, ids: Tensor, hidden: Tensor) -> Tensor:
     """Mean cross-entropy over the hidden words of all sentences; zero for none."""
     return loss_of_rows(logits[hidden], ids[hidden])
 
@@ -279,7 +279,7 @@ def _log_of_softmax(logits, ids, hidden):
 
 
 def _sign(logits, ids, hidden):
-    return -right_loss(logits, ids, hidden)
+    return -_right_loss(logits, ids, hidden)
 
 
 loss = Exercise(
@@ -287,27 +287,27 @@ loss = Exercise(
     difficulty=2,
     importance=5,
     minutes=10,
-    right=right_loss,
+    right=_right_loss,
     cases=loss_cases,
     mistakes=[
-        (_all_words, "Every word is asked for, padding too. A word that can be read is no question."),
-        (_real_words, "Every word is asked for, hidden or not. A word that can be read is no question."),
+        (_all_words, "Every word is asked for, padding too. A word that can be read needs no guess."),
+        (_real_words, "Every word is asked for, hidden or not. A word that can be read needs no guess."),
         (_visible_words, "The words that can be read are asked for, and the hidden ones are not."),
         (_spread_over_all, "The sum is divided by the number of all words, not by that of the hidden ones."),
-        (_summed, "The terms are summed: a batch with more hidden words would count more. Wanted is their mean."),
+        (_summed, "The terms are summed: a batch with more hidden words would count more. It should be their mean."),
         (
             _by_sentence,
-            "Each sentence counts the same, however many words it hides, and one that hides none counts as zero. "
-            "Wanted is the mean over all hidden words of the batch.",
+            "Each expression counts the same, however many words it hides, and one that hides none counts as "
+            "zero. It should be the mean over all hidden words of the batch.",
         ),
-        (_undefined, "With no hidden word at all it gives NaN, the mean over nothing. Wanted is zero."),
-        (_softmax_twice, "It looks as if a softmax goes into the cross-entropy, which does one itself."),
+        (_undefined, "With no hidden word at all it gives NaN, the mean over nothing. It should give zero."),
+        (_softmax_twice, "It looks as if a softmax goes into the cross-entropy, which applies one itself."),
         (
             _log_of_softmax,
-            "With large logits it gives infinity: the share of a word becomes zero before its logarithm is taken. "
-            "Take both in one step.",
+            "With large logits it gives infinity: the probability of a word becomes zero before its logarithm is "
+            "taken. Take both in one step.",
         ),
         (_sign, "The sign is wrong: the loss is minus the logarithm."),
     ],
-    verified="several hidden words in a sentence, none in a batch, and large logits",
+    verified="several hidden words in an expression, none in a batch, and large logits",
 )

@@ -26,7 +26,7 @@ def directions_cases() -> list[tuple]:
     return [(scores, token_valid, region_valid), (scores[:1], token_valid[:1], region_valid[:1])]
 
 
-def right_directions(scores: Tensor, token_valid: Tensor, region_valid: Tensor) -> tuple[Tensor, Tensor]:
+def _right_directions(scores: Tensor, token_valid: Tensor, region_valid: Tensor) -> tuple[Tensor, Tensor]:
     """What each region reads of the words [B,R,L], and where each word looks [B,L,R]."""
     scores = scores[:, None]  # one head
     return words_of_regions(scores, token_valid)[:, 0], regions_of_words(scores, region_valid)[:, 0]
@@ -42,39 +42,39 @@ def of_what_is_real(answer: Callable, scores: Tensor, token_valid: Tensor, regio
 
 
 def _exchanged(scores, token_valid, region_valid):
-    return tuple(reversed(right_directions(scores, token_valid, region_valid)))
+    return tuple(reversed(_right_directions(scores, token_valid, region_valid)))
 
 
 def _along_the_words_twice(scores, token_valid, region_valid):
-    reads, _ = right_directions(scores, token_valid, region_valid)
+    reads, _ = _right_directions(scores, token_valid, region_valid)
     return reads, reads.mT
 
 
 def _along_the_regions_twice(scores, token_valid, region_valid):
-    _, looks = right_directions(scores, token_valid, region_valid)
+    _, looks = _right_directions(scores, token_valid, region_valid)
     return looks.mT, looks
 
 
 def _axes_exchanged(scores, token_valid, region_valid):
-    reads, looks = right_directions(scores, token_valid, region_valid)
+    reads, looks = _right_directions(scores, token_valid, region_valid)
     return looks.mT, reads.mT
 
 
 def _not_transposed(scores, token_valid, region_valid):
-    reads, looks = right_directions(scores, token_valid, region_valid)
+    reads, looks = _right_directions(scores, token_valid, region_valid)
     return reads, looks.mT
 
 
 def _padding_counted(scores, token_valid, region_valid):
-    return right_directions(scores, torch.ones_like(token_valid), torch.ones_like(region_valid))
+    return _right_directions(scores, torch.ones_like(token_valid), torch.ones_like(region_valid))
 
 
 def _padded_words_counted(scores, token_valid, region_valid):
-    return right_directions(scores, torch.ones_like(token_valid), region_valid)
+    return _right_directions(scores, torch.ones_like(token_valid), region_valid)
 
 
 def _padded_regions_counted(scores, token_valid, region_valid):
-    return right_directions(scores, token_valid, torch.ones_like(region_valid))
+    return _right_directions(scores, token_valid, torch.ones_like(region_valid))
 
 
 def _padding_afterwards(scores, token_valid, region_valid):
@@ -83,7 +83,7 @@ def _padding_afterwards(scores, token_valid, region_valid):
 
 
 def _made_of_the_first(scores, token_valid, region_valid):
-    reads, _ = right_directions(scores, token_valid, region_valid)
+    reads, _ = _right_directions(scores, token_valid, region_valid)
     of_word = reads.mT * region_valid[:, None]
     return reads, of_word / of_word.sum(-1, keepdim=True).clamp(min=1e-9)
 
@@ -99,37 +99,37 @@ directions = Exercise(
     difficulty=2,
     importance=5,
     minutes=10,
-    right=right_directions,
+    right=_right_directions,
     cases=directions_cases,
     probe=of_what_is_real,
     mistakes=[
-        (_exchanged, "Both are there, in the other order: what regions read comes first."),
+        (_exchanged, "Both are there, but in the wrong order: what regions read comes first."),
         (
             _along_the_words_twice,
-            "The second is the first, transposed: it sums to one over the words. A word that looks shares itself out "
-            "over the regions.",
+            "The second is the first, transposed: it sums to one over the words. A word that looks distributes "
+            "its weight over the regions.",
         ),
         (
             _along_the_regions_twice,
-            "The first is the second, transposed: it sums to one over the regions. A region that reads shares itself "
-            "out over the words.",
+            "The first is the second, transposed: it sums to one over the regions. A region that reads "
+            "distributes its weight over the words.",
         ),
-        (_axes_exchanged, "Both softmaxes run along the wrong axis. Print the sums: of which should they be one?"),
+        (_axes_exchanged, "Both softmaxes run along the wrong axis. Print the sums: which of them should be one?"),
         (_not_transposed, "The second has the shape of the scores, [B,R,L]. Its rows should be words: [B,L,R]."),
         (_padding_counted, "Padding gets weight, words and regions alike."),
         (_padded_words_counted, "Regions read padded words."),
         (_padded_regions_counted, "Words look at padded regions."),
         (
             _padding_afterwards,
-            "Padding weighs nothing, but what is left does not sum to one: it looks as if it was taken out after the "
-            "softmax.",
+            "Padding has no weight, but what is left does not sum to one: it looks as if padding was removed "
+            "after the softmax.",
         ),
         (
             _made_of_the_first,
-            "The second looks like the first, divided by its sums over the regions. What each region shared out is "
-            "then in it. Begin with the scores again.",
+            "The second looks like the first, divided by its sums over the regions. It then contains how each "
+            "region distributed its weight. Start from the scores again.",
         ),
-        (_one_softmax, "One softmax runs over all pairs. Wanted are two, each over one side only."),
+        (_one_softmax, "One softmax runs over all pairs. There should be two, each over one side only."),
     ],
     verified="both shapes, both sums, and padding of words and of regions",
 )
@@ -153,7 +153,7 @@ def _rows(logits: Tensor) -> Tensor:
     return contrastive_loss(logits, own, all_of, torch.ones(len(logits), dtype=torch.bool))
 
 
-def right_contrast(centres: Tensor, referents: Tensor, temperature: float) -> Tensor:
+def _right_contrast(centres: Tensor, referents: Tensor, temperature: float) -> Tensor:
     """Which referent does a centre mean, and which centre a referent: the mean of both cross-entropies."""
     logits = _logits(centres, referents, temperature)
     return (_rows(logits) + _rows(logits.T)) / 2
@@ -168,11 +168,11 @@ def _referents_only(centres, referents, temperature):
 
 
 def _summed(centres, referents, temperature):
-    return 2 * right_contrast(centres, referents, temperature)
+    return 2 * _right_contrast(centres, referents, temperature)
 
 
 def _summed_over_samples(centres, referents, temperature):
-    return len(centres) * right_contrast(centres, referents, temperature)
+    return len(centres) * _right_contrast(centres, referents, temperature)
 
 
 def _raw(centres, referents, temperature):
@@ -186,11 +186,11 @@ def _wrong_dimension(centres, referents, temperature):
 
 
 def _times_the_temperature(centres, referents, temperature):
-    return right_contrast(centres, referents, 1 / temperature)
+    return _right_contrast(centres, referents, 1 / temperature)
 
 
 def _no_temperature(centres, referents, temperature):
-    return right_contrast(centres, referents, 1.0)
+    return _right_contrast(centres, referents, 1.0)
 
 
 def _others_only(centres, referents, temperature):
@@ -217,7 +217,7 @@ def _one_softmax_over_pairs(centres, referents, temperature):
 
 
 def _minus(centres, referents, temperature):
-    return -right_contrast(centres, referents, temperature)
+    return -_right_contrast(centres, referents, temperature)
 
 
 contrast = Exercise(
@@ -225,7 +225,7 @@ contrast = Exercise(
     difficulty=3,
     importance=5,
     minutes=15,
-    right=right_contrast,
+    right=_right_contrast,
     cases=contrast_cases,
     mistakes=[
         (
@@ -233,24 +233,27 @@ contrast = Exercise(
             "Only the centres are asked for their referents. The referents are asked for their centres too.",
         ),
         (_referents_only, "Only the referents are asked for their centres. The centres are asked too."),
-        (_summed, "It is twice as large as it should be: wanted is the mean of both questions, not their sum."),
-        (_summed_over_samples, "The samples' terms are summed. Wanted is their mean."),
-        (_raw, "The products are not cosines: long vectors win. Bring both sides to length one first."),
+        (_summed, "It is twice as large as it should be: take the mean of both questions, not their sum."),
+        (_summed_over_samples, "The samples' terms are summed. It should be their mean."),
+        (_raw, "The products are not cosines: long vectors win. Normalise both sides to length one first."),
         (_wrong_dimension, "Lengths are taken over the samples, not over the channels. Which dimension is a vector?"),
         (
             _times_the_temperature,
-            "The cosines are multiplied with the temperature. The colder it is, the larger they get.",
+            "The cosines are multiplied by the temperature. The colder it is, the larger they should get.",
         ),
         (_no_temperature, "The temperature plays no part."),
         (
             _others_only,
-            "The right one is missing among the candidates. A softmax runs over all of them, the right one too.",
+            "The right one is missing from the candidates. A softmax runs over all of them, the right one too.",
         ),
-        (_log_of_the_mean, "The logarithm is taken of a mean of shares. Wanted is the mean of the logarithms."),
+        (
+            _log_of_the_mean,
+            "The logarithm is taken of a mean of probabilities. It should be the mean of the logarithms.",
+        ),
         (_pairs_only, "The pairs are pulled together, but nothing pushes the others away: there is no softmax."),
         (
             _one_softmax_over_pairs,
-            "One softmax runs over all pairs. Wanted are two, along the rows and along the columns.",
+            "One softmax runs over all pairs. There should be two, along the rows and along the columns.",
         ),
         (_minus, "The sign is wrong: the loss is minus the logarithm."),
     ],
@@ -267,7 +270,7 @@ def area_cases() -> list[tuple]:
     return [(values, positive), (values[:5], positive[:5]), (10 * values - 20, positive)]
 
 
-def right_area(values: Tensor, positive: Tensor) -> float:
+def _right_area(values: Tensor, positive: Tensor) -> float:
     """How often a positive has the higher value than a negative, ties counting half."""
     return area_under_curve(values, positive)
 
@@ -286,7 +289,7 @@ def _ties_won(values, positive):
 
 
 def _other_way_round(values, positive):
-    return 1 - right_area(values, positive)
+    return 1 - _right_area(values, positive)
 
 
 def _above_zero(values, positive):
@@ -298,7 +301,7 @@ def _difference_of_means(values, positive):
 
 
 def _counted(values, positive):
-    return right_area(values, positive) * int(positive.sum()) * int((~positive).sum())
+    return _right_area(values, positive) * int(positive.sum()) * int((~positive).sum())
 
 
 def _over_all_pairs(values, positive):
@@ -317,20 +320,29 @@ area = Exercise(
     difficulty=2,
     importance=4,
     minutes=10,
-    right=right_area,
+    right=_right_area,
     cases=area_cases,
     mistakes=[
-        (_ties_lost, "A tie counts nothing. It counts one half: then values that are all alike give chance."),
-        (_ties_won, "A tie counts as won. It counts one half: then values that are all alike give chance."),
-        (_other_way_round, "It says how often the negative has the higher value. Asked is the other."),
+        (
+            _ties_lost,
+            "A tie counts as nothing. It should count one half: then values that are all equal give chance level.",
+        ),
+        (_ties_won, "A tie counts as won. It should count one half: then values that are all equal give chance level."),
+        (_other_way_round, "It says how often the negative has the higher value. The question is the reverse."),
         (
             _above_zero,
             "Values are compared with zero, one by one. Compare positives with negatives: then no threshold has to be "
             "chosen.",
         ),
-        (_difference_of_means, "It is a difference of means. Stretched values give another number, in the same order."),
-        (_counted, "Pairs are counted. Wanted is their share."),
-        (_over_all_pairs, "The count is divided by too many pairs: two positives are no pair, nor are two negatives."),
+        (
+            _difference_of_means,
+            "It is a difference of means. Stretched values give another number, though their order is the same.",
+        ),
+        (_counted, "Pairs are counted. It should be their share."),
+        (
+            _over_all_pairs,
+            "The count is divided by too many pairs: two positives are not a pair, nor are two negatives.",
+        ),
         (_in_order, "Each positive meets one negative only. Let every one meet every other."),
     ],
     verified="ties, values in any order, and stretched and shifted values",

@@ -1,7 +1,7 @@
 """What a cross-modal attention promises, whatever is inside: our own tests and the students' last checks ask the same.
 
 A block is called as ``block(pixels, words, token_valid, *more)``; every argument and the result have the batch first.
-The functions measure, and who calls them says how much is too much. In float64 a right block is off by some 1e-12.
+The functions measure; the caller sets the tolerance. In float64 a right block is off by about 1e-12.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Block = Callable[..., Tensor]
 
 
 def padding_error(block: Block, pixels: Tensor, words: Tensor, token_valid: Tensor, *more: Tensor | None) -> float:
-    """Largest change of the result when padded words become loud noise and as many words of noise are added behind.
+    """Largest change of the result when padded words become loud noise and as many words of noise are appended.
 
     Args:
         words: [B,L,Cl].

@@ -40,7 +40,7 @@ def stub(source: str) -> str:
     Raises:
         ValueError: there is no such line.
     """
-    kept, indent, blank = [], None, 0  # indent of the block that is being left out, blank lines behind its last one
+    kept, indent, blank = [], None, 0  # indent of the block being cut, blank lines after its last line
     for line in source.splitlines():
         mark = MARK.match(line)
         if mark:

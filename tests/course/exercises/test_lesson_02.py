@@ -37,4 +37,4 @@ def test_the_check_agrees_with_the_vocabulary():
     words = list(check.IDS)[2:]
     for expression, _, max_words in check.encode_cases():
         vocabulary = WordVocabulary(words, max_words)
-        assert vocabulary.encode(expression) == check.right_encode(expression, vocabulary.ids, max_words)
+        assert vocabulary.encode(expression) == check._right_encode(expression, vocabulary.ids, max_words)

@@ -50,14 +50,14 @@ def test_right_scores_are_the_meter_of_the_package():
         for pair in zip(pred_masks, masks):
             meter.update_mask(*pair)
         scores = meter.compute()
-        assert check.right_scores(pred_masks, masks) == pytest.approx((scores["oIoU"], scores["mIoU"]))
+        assert check._right_scores(pred_masks, masks) == pytest.approx((scores["oIoU"], scores["mIoU"]))
         assert 0 < scores["mIoU"] < scores["oIoU"] < 1
 
 
 def test_right_precision_is_that_of_the_package():
     for intersections, unions, tenths in check.precision_cases():
         meter = Meter(samples=[(i, u, None) for i, u in zip(intersections, unions)])
-        assert check.right_precision(intersections, unions, tenths) == meter.compute()[f"P@0.{tenths}"]
+        assert check._right_precision(intersections, unions, tenths) == meter.compute()[f"P@0.{tenths}"]
 
 
 def test_other_wrong_answers_are_described():

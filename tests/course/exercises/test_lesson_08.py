@@ -40,7 +40,7 @@ def test_answers_of_students_pass(capsys):
 def test_the_right_rate_is_the_one_that_training_takes():
     for step, peak, warmup, steps in check.schedule_cases():
         config = OptimConfig(steps=steps, learning_rate=peak, warmup_steps=warmup)
-        assert check.right_rate(step, peak, warmup, steps) == pytest.approx(learning_rate(step, config))
+        assert check._right_rate(step, peak, warmup, steps) == pytest.approx(learning_rate(step, config))
 
 
 class Refs:
@@ -53,7 +53,7 @@ class Refs:
 def test_the_right_exchange_is_the_one_that_evaluation_makes():
     samples = check.expressions_cases()[1][0]
     chosen = other_expressions(Refs(samples))
-    assert [chosen.get(i) for i in range(len(samples))] == check.right_others(samples)
+    assert [chosen.get(i) for i in range(len(samples))] == check._right_others(samples)
 
 
 def test_an_answer_that_is_wrong_in_no_known_way_is_told_where():

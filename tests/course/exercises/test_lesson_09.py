@@ -35,11 +35,11 @@ def test_answers_of_students_pass(capsys):
 def test_the_right_answers_are_the_packages():
     everything = torch.ones(check.H, check.W, dtype=torch.bool)
     for word_map, true_pixels in check.map_cases():
-        assert point(word_map, true_pixels, everything).hit == check.right_hit(word_map, true_pixels)
+        assert point(word_map, true_pixels, everything).hit == check._right_hit(word_map, true_pixels)
     for true_pixels, object_pixels, valid in check.chance_cases():
         score = point(torch.ones(3, 5), true_pixels, object_pixels, valid)
         assert (score.chance, score.object_chance) == pytest.approx(
-            check.right_chance(true_pixels, object_pixels, valid)
+            check._right_chance(true_pixels, object_pixels, valid)
         )
 
 

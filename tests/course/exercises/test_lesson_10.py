@@ -48,7 +48,7 @@ def test_the_right_weights_are_the_packages():
     with torch.no_grad():
         normed = block.norm(x.flatten(3).mT)  # [B,T,R,C]
         query, key = block.query(normed[torch.arange(2), target]), block.key(normed)
-        weights = check.right_attention(query, key, valid)
+        weights = check._right_attention(query, key, valid)
         for region in range(4):
             row = block.attention_row(x, target, valid, region)[:, 0].flatten(2)
             torch.testing.assert_close(weights[:, region], row)
@@ -61,47 +61,44 @@ def test_the_right_direction_is_that_of_a_thing_that_moves():
         for target, frame in ((1, 0), (1, 2), (0, 1), (2, 1)):
             weights = torch.zeros(3, 9, 9)
             weights[frame, 4 + y * (frame - target), 4 + x * (frame - target)] = 1.0
-            assert check.right_direction(weights, 4, 4, target) == name
+            assert check._right_direction(weights, 4, 4, target) == name
 
 
 def test_cases_of_directions_are_clear():
-    """No answer hangs on a rounding: one way is clearly the longest, and the head clearly looked away from now."""
+    """No answer depends on rounding: one way is clearly the longest, and the head clearly looked away from now."""
     answers = set()
     for weights, row, column, target in check.look_cases():
         y, x, time = check.mean_offset(weights, row, column, target)
         assert abs(abs(x) - abs(y)) > 0.2 and abs(time) > 0.2 and math.isclose(float(weights.sum()), 1, rel_tol=1e-5)
-        answers.add(check.right_direction(weights, row, column, target))
+        answers.add(check._right_direction(weights, row, column, target))
     assert answers == {"left", "right", "up", "down"}
 
 
 def test_the_right_words_are_the_packages():
-    assert check.mirrored_words.right is swap_left_right
+    assert check.mirrored_words._right is swap_left_right
     for (expression,) in check.expression_cases():
         assert mirrored(expression) == swap_left_right(expression)
         assert swap_left_right(swap_left_right(expression)) == expression
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda query, key, frame_valid: check.right_attention(key[:, 0], key, frame_valid),
-        lambda query, key, frame_valid: check.right_attention(query, key, frame_valid)[:1],
-    ],
-)
-def test_an_answer_that_is_wrong_in_no_known_way_is_told_where(wrong):
-    with pytest.raises(ExerciseError, match="with a tensor of shape .* (values are not right|it has shape)"):
-        check.target_attention(wrong)
+def test_an_answer_that_is_wrong_in_no_known_way_shows_where():
+    for wrong in (
+        lambda query, key, frame_valid: check._right_attention(key[:, 0], key, frame_valid),
+        lambda query, key, frame_valid: check._right_attention(query, key, frame_valid)[:1],
+    ):
+        with pytest.raises(ExerciseError, match="with a tensor of shape .* (values are not right|it has shape)"):
+            check.target_attention(wrong)
 
 
-def test_a_function_that_changes_its_arguments_is_told_so():
+def test_a_function_that_changes_its_arguments_is_refused():
     def in_place(query, key, frame_valid):
         key[~frame_valid] = 0
-        return check.right_attention(query, key, frame_valid)
+        return check._right_attention(query, key, frame_valid)
 
     with pytest.raises(ExerciseError, match="changes its argument in place"):
         check.target_attention(in_place)
 
 
-def test_a_direction_that_is_always_the_same_is_told_with_its_answer():
+def test_a_direction_that_is_always_the_same_is_shown_with_its_answer():
     with pytest.raises(ExerciseError, match="it gives 'left', which is not right"):
         check.direction(lambda weights, row, column, target: "left")

@@ -44,7 +44,7 @@ def test_the_shares_are_those_that_the_explorer_shows():
         frame = FrameReading(torch.zeros(4, 4, dtype=torch.bool), torch.zeros(2, 2), {"c3": Level((0, 0, 1, 1), maps)})
         reading = Reading("words", [str(n) for n in range(len(maps))], [], 0, [frame])
         shown = torch.stack([reading.map(n, "c3", "words") for n in range(len(maps))])
-        assert torch.allclose(shown, check.right_shares(maps))
+        assert torch.allclose(shown, check._right_shares(maps))
 
 
 def test_an_answer_that_fails_on_empty_masks_is_told():

@@ -48,19 +48,19 @@ def test_answers_of_students_pass(capsys):
 def test_what_is_hidden_is_what_training_hides(monkeypatch):
     for may_hide, draws, share in check.hiding_cases():
         monkeypatch.setattr(torch, "rand", lambda *shape, draws=draws, **options: draws)
-        assert torch.equal(hide_some(may_hide, share), check.right_hiding(may_hide, draws, share))
+        assert torch.equal(hide_some(may_hide, share), check._right_hiding(may_hide, draws, share))
 
 
 def test_the_right_centre_is_the_packages():
     (mask,) = check.centre_cases()[0]
-    assert torch.equal(check.right_centre(mask), mask_centre(mask[:, None])[0])
-    assert torch.allclose(check.right_centre(mask)[0], torch.tensor([0.35, 0.375]))
+    assert torch.equal(check._right_centre(mask), mask_centre(mask[:, None])[0])
+    assert torch.allclose(check._right_centre(mask)[0], torch.tensor([0.35, 0.375]))
 
 
 def test_the_right_loss_is_the_packages():
     logits, ids, hidden = check.loss_cases()[0]
-    assert torch.equal(check.right_loss(logits, ids, hidden), hidden_word_loss(logits[hidden], ids[hidden]))
-    assert torch.allclose(check.right_loss(logits, ids, hidden), loss(logits, ids, hidden))
+    assert torch.equal(check._right_loss(logits, ids, hidden), hidden_word_loss(logits[hidden], ids[hidden]))
+    assert torch.allclose(check._right_loss(logits, ids, hidden), loss(logits, ids, hidden))
 
 
 def test_the_sentence_about_every_second_sentence_is_true():
@@ -68,23 +68,20 @@ def test_the_sentence_about_every_second_sentence_is_true():
     assert 0.85**4 == pytest.approx(0.52, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    "exercise, wrong",
-    [
+def test_an_answer_that_is_wrong_in_no_known_way_shows_where():
+    for exercise, wrong in (
         (check.hide, lambda may_hide, draws, share: may_hide),
-        (check.centre, lambda mask: check.right_centre(mask)[:, :1]),
-        (check.loss, lambda logits, ids, hidden: check.right_loss(logits, ids, hidden) + 1),
-    ],
-)
-def test_an_answer_that_is_wrong_in_no_known_way_is_told_where(exercise, wrong):
-    with pytest.raises(ExerciseError, match="with a tensor of shape"):
-        exercise(wrong)
+        (check.centre, lambda mask: check._right_centre(mask)[:, :1]),
+        (check.loss, lambda logits, ids, hidden: check._right_loss(logits, ids, hidden) + 1),
+    ):
+        with pytest.raises(ExerciseError, match="with a tensor of shape"):
+            exercise(wrong)
 
 
 def test_a_function_that_changes_its_arguments_is_told_so():
     def in_place(may_hide, draws, share):
         draws[~may_hide] = 2.0
-        return check.right_hiding(may_hide, draws, share)
+        return check._right_hiding(may_hide, draws, share)
 
     with pytest.raises(ExerciseError, match="changes its argument in place"):
         check.hide(in_place)

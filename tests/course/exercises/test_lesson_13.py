@@ -51,7 +51,7 @@ def test_the_right_directions_are_the_packages():
     token_valid = torch.tensor([[True, True, True, False]])
     region_valid = torch.tensor([[[True, True, False], [True, True, False]]])
     scores = block.scores(pixels.flatten(2).mT, words, region_valid.flatten(1))[:, 0]
-    reads, looks = check.right_directions(scores, token_valid, region_valid.flatten(1))
+    reads, looks = check._right_directions(scores, token_valid, region_valid.flatten(1))
     assert torch.allclose(reads, block.region_words(pixels, words, token_valid, region_valid))
     maps = block.word_maps(pixels, words, token_valid, region_valid)
     assert torch.allclose(looks * token_valid[..., None], maps.flatten(2))
@@ -59,19 +59,16 @@ def test_the_right_directions_are_the_packages():
 
 def test_the_areas_in_the_cases_by_hand():
     values, positive = check.area_cases()[1]  # 0.9, 0.5, -0.3 against 0.2, 0.5
-    assert check.right_area(values, positive) == pytest.approx((2 + 1.5 + 0) / 6)
-    assert check.right_area(torch.zeros(4), torch.tensor([True, False, False, True])) == 0.5
+    assert check._right_area(values, positive) == pytest.approx((2 + 1.5 + 0) / 6)
+    assert check._right_area(torch.zeros(4), torch.tensor([True, False, False, True])) == 0.5
 
 
-@pytest.mark.parametrize(
-    "exercise, wrong",
-    [
+def test_an_answer_that_is_wrong_in_no_known_way_shows_where():
+    for exercise, wrong in (
         (check.directions, lambda scores, token_valid, region_valid: scores),
         (check.directions, lambda scores, token_valid, region_valid: (scores, scores)),
-        (check.contrast, lambda centres, referents, temperature: check.right_contrast(centres, referents, 0.1)),
+        (check.contrast, lambda centres, referents, temperature: check._right_contrast(centres, referents, 0.1)),
         (check.area, lambda values, positive: 0.7),
-    ],
-)
-def test_an_answer_that_is_wrong_in_no_known_way_is_told_where(exercise, wrong):
-    with pytest.raises(ExerciseError, match="with a tensor of shape"):
-        exercise(wrong)
+    ):
+        with pytest.raises(ExerciseError, match="with a tensor of shape"):
+            exercise(wrong)
