@@ -364,6 +364,6 @@ def _xavier(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def regions_with_pixels(pixel_valid: Tensor, grid: tuple[int, int]) -> Tensor:
+def regions_with_pixels(pixel_valid: Tensor, grid: tuple[int, ...]) -> Tensor:
     """A region is valid if any of its pixels is: [B,1,H,W] bool -> [B,h,w] bool."""
     return F.adaptive_max_pool2d(pixel_valid.float(), grid)[:, 0] > 0

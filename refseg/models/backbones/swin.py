@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ class SwinStage(nn.Module):
     padding is not half a window, as at the last stage of 480 pixels, only the latter keeps the two borders apart.
     """
 
-    def __init__(self, stage: nn.Module):
+    def __init__(self, stage: Any):
         super().__init__()
         self.downsample, self.blocks = stage.downsample, stage.blocks
         for block in self.blocks:
@@ -79,20 +80,20 @@ class SwinStage(nn.Module):
         return self.blocks(self.downsample(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
 
-def padded_first(block: nn.Module, x: Tensor) -> Tensor:
+def padded_first(block: Any, x: Tensor) -> Tensor:
     """What one of timm's blocks computes, [B,h,w,C] to the same, with ``window_attention``."""
     x = x + block.drop_path1(window_attention(block, block.norm1(x)))
     return x + block.drop_path2(block.mlp(block.norm2(x)))
 
 
-def window_attention(block: nn.Module, x: Tensor) -> Tensor:
+def window_attention(block: Any, x: Tensor) -> Tensor:
     """Attention of one block within its (shifted) windows, [B,h,w,C] -> [B,h,w,C]; padded before the shift."""
     (window, _), (h, w) = block.window_size, x.shape[1:3]
     padded = F.pad(x, (0, 0, 0, -w % window, 0, -h % window))
     return block._attn(padded)[:, :h, :w]
 
 
-def _swin(config: SwinConfig) -> nn.Module:
+def _swin(config: SwinConfig) -> Any:
     try:
         import timm
     except ImportError:

@@ -82,13 +82,11 @@ class CrossFrameSelfAttention(nn.Module):
         self.query = nn.Linear(channels, config.dim)
         self.key = nn.Linear(channels, config.dim, bias=False)  # a bias would shift all scores of a query alike
         self.value = nn.Linear(channels, config.dim)
-        self.out = nn.Sequential(
-            nn.Linear(config.dim + 3 * config.heads * config.offsets, config.dim),
-            nn.ReLU(inplace=True),
-            nn.Linear(config.dim, channels),
-        )
-        nn.init.zeros_(self.out[-1].weight)
-        nn.init.zeros_(self.out[-1].bias)
+        last = nn.Linear(config.dim, channels)
+        joined = config.dim + 3 * config.heads * config.offsets
+        self.out = nn.Sequential(nn.Linear(joined, config.dim), nn.ReLU(inplace=True), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         nn.init.zeros_(self.query.bias)
         with torch.no_grad():
             self.key.weight.copy_(self.query.weight)

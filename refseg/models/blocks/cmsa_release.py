@@ -149,7 +149,7 @@ class ReleaseCrossModalSelfAttention(nn.Module):
         """
         query, cells, _ = self.look(pixels, words, token_valid, region_valid)
         shares = (token_valid / token_valid.sum(1, keepdim=True)).to(query.dtype)
-        alpha = beta = 0
+        alpha = beta = query.new_zeros(())
         for n in range(words.shape[1]):
             joint = spread(cell_weights(query[:, n], cells), cells.place_valid).flatten(3)  # [B,R,L,R]
             joint = joint * shares[:, n, None, None, None]
@@ -210,7 +210,7 @@ def check_padding_stands_behind(token_valid: Tensor) -> None:
         raise RefsegError("A padded word stands before a real one: the release form of CMSA wants the padding behind.")
 
 
-def places(token_valid: Tensor, region_valid: Tensor | None, grid: tuple[int, int]) -> Tensor:
+def places(token_valid: Tensor, region_valid: Tensor | None, grid: Sequence[int]) -> Tensor:
     """Which pairs of word and region may be looked at, [B,L,h,w] bool."""
     if region_valid is None:
         return token_valid[:, :, None, None].expand(-1, -1, *grid)

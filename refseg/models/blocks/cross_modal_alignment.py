@@ -10,6 +10,7 @@ answer is multiplied with the pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -137,8 +138,9 @@ class ResidualGate(nn.Module):
 
     def __init__(self, dim: int, activation: nn.Module):
         super().__init__()
-        self.gate = nn.Sequential(nn.Linear(dim, dim, bias=False), activation, nn.Linear(dim, dim, bias=False))
-        for linear in (self.gate[0], self.gate[2]):
+        first, last = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
+        self.gate = nn.Sequential(first, activation, last)
+        for linear in (first, last):
             nn.init.trunc_normal_(linear.weight, std=0.02)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
@@ -179,6 +181,7 @@ class PyramidAlignment(nn.Module):
         self.pyramid = nn.ModuleList(
             PoolingMLP(size, dim, config.expansion * dim, reduced) for size in config.pool_sizes
         )
+        self.pool_sizes = config.pool_sizes
         self.attend_pooled = nn.ModuleList(WordsToPixels(reduced, word_channels) for _ in config.pool_sizes)
         joined = dim + reduced * len(config.pool_sizes)
         self.mixer = nn.Sequential(nn.Linear(joined, dim), nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
@@ -201,9 +204,8 @@ class PyramidAlignment(nn.Module):
 
     def at_scale(self, index: int, pixels: Tensor, words: Tensor, token_valid: Tensor) -> Tensor:
         """One pooled copy with the words in it, enlarged again: [B,R,C/reduction]."""
-        pool = self.pyramid[index]
-        pooled = self.attend_pooled[index](pool(pixels), words, token_valid)
-        return enlargement(pool.size, pixels.shape[-2:], pooled) @ pooled
+        pooled = self.attend_pooled[index](self.pyramid[index](pixels), words, token_valid)
+        return enlargement(self.pool_sizes[index], pixels.shape[-2:], pooled) @ pooled
 
 
 class WordAlignment(nn.Module):
@@ -233,7 +235,7 @@ class WordAlignment(nn.Module):
         return pixels.flatten(2).mT, None if self.attend.released else region_valid.flatten(1)
 
 
-def enlargement(size: int, grid: tuple[int, int], like: Tensor) -> Tensor:
+def enlargement(size: int, grid: Sequence[int], like: Tensor) -> Tensor:
     """Bilinear interpolation from size x size places to a grid, corners on corners, as a matrix [h*w,size*size].
 
     As a product of matrices it takes a fraction of the time of ``interpolate``, backwards above all.
@@ -284,6 +286,6 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def as_map(regions: Tensor, grid: tuple[int, int]) -> Tensor:
+def as_map(regions: Tensor, grid: Sequence[int]) -> Tensor:
     """[B,R,C] -> [B,C,h,w]."""
     return regions.mT.unflatten(2, grid)

@@ -9,6 +9,7 @@ release it goes among all four.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,7 +73,8 @@ class DeformablePixelDecoder(nn.Module):
         """Place and level of every token, [S,D]."""
         rows = []
         for level, x in levels.items():
-            sines = sine_positions(*x.shape[-2:], self.dim, x.device, x.dtype)
+            h, w = x.shape[-2:]
+            sines = sine_positions(h, w, self.dim, x.device, x.dtype)
             rows.append(sines.flatten(1).T + self.level_embedding[level])
         return torch.cat(rows)
 
@@ -109,7 +111,7 @@ class DeformableLayer(nn.Module):
         )
         self.feed_forward_norm = nn.LayerNorm(config.dim)
 
-    def forward(self, tokens: Tensor, places: Tensor, references: Tensor, grids: list[tuple[int, int]]) -> Tensor:
+    def forward(self, tokens: Tensor, places: Tensor, references: Tensor, grids: Sequence[Sequence[int]]) -> Tensor:
         """tokens [B,S,D], places [S,D], references [S,2] -> [B,S,D]."""
         tokens = self.attention_norm(tokens + self.attention(tokens + places, tokens, references, grids))
         return self.feed_forward_norm(tokens + self.feed_forward(tokens))
@@ -136,7 +138,7 @@ class DeformableAttention(nn.Module):
         for parameter in (self.scores.weight, self.scores.bias, self.value.bias, self.out.bias):
             nn.init.zeros_(parameter)
 
-    def forward(self, queries: Tensor, tokens: Tensor, references: Tensor, grids: list[tuple[int, int]]) -> Tensor:
+    def forward(self, queries: Tensor, tokens: Tensor, references: Tensor, grids: Sequence[Sequence[int]]) -> Tensor:
         """queries [B,S,D], tokens [B,S,D], references [S,2] in [0,1] -> [B,S,D]."""
         places, weights = self.samples(queries, references, grids)
         values = self.value(tokens).split([h * w for h, w in grids], dim=1)
@@ -146,7 +148,7 @@ class DeformableAttention(nn.Module):
         ]
         return self.out(sum(read))
 
-    def samples(self, queries: Tensor, references: Tensor, grids: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    def samples(self, queries: Tensor, references: Tensor, grids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Where each query looks and how much each place counts: [B,S,K,M,P,2], x and y in [0,1], and [B,S,K,M,P]."""
         sizes = torch.tensor([(w, h) for h, w in grids], device=queries.device, dtype=queries.dtype)
         offsets = self.offsets(queries).unflatten(2, (*self.shape, 2)) / sizes[:, None]  # in cells of each level
@@ -155,7 +157,7 @@ class DeformableAttention(nn.Module):
         return references[:, None, None, None] + offsets, weights.unflatten(3, (levels, points))
 
 
-def read_places(values: Tensor, grid: tuple[int, int], places: Tensor, weights: Tensor) -> Tensor:
+def read_places(values: Tensor, grid: Sequence[int], places: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of one level's values at fractional places, zero outside of it.
 
     Args:
@@ -174,7 +176,7 @@ def read_places(values: Tensor, grid: tuple[int, int], places: Tensor, weights: 
     return read.unflatten(0, (B, K)).flatten(1, 2).mT
 
 
-def reference_points(grids: list[tuple[int, int]], like: Tensor) -> Tensor:
+def reference_points(grids: Sequence[Sequence[int]], like: Tensor) -> Tensor:
     """The centre of every place of every level, [S,2], x and y from 0 to 1."""
     centres = []
     for h, w in grids:
@@ -195,5 +197,5 @@ def star_of_offsets(heads: int, levels: int, points: int) -> Tensor:
 def _projection(width: int, config: DeformableConfig) -> nn.Module:
     convolution = nn.Conv2d(width, config.dim, 1)
     nn.init.xavier_uniform_(convolution.weight)
-    nn.init.zeros_(convolution.bias)
+    nn.init.zeros_(convolution.get_parameter("bias"))
     return nn.Sequential(convolution, nn.GroupNorm(config.groups, config.dim))

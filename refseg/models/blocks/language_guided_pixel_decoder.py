@@ -48,7 +48,8 @@ class LanguageGuidedPixelDecoder(DeformablePixelDecoder):
         super().__init__(channels, config)
         self.upsampling = upsampling
         self.pixels = nn.Conv2d(config.dim, config.dim * upsampling**2, 1)
-        self.read_words, self.word_positions = None, None
+        self.read_words: nn.ModuleList | None = None
+        self.word_positions: nn.Parameter | None = None
         if words is not None:
             self.word_positions = nn.Parameter(torch.randn(words.max_words, word_channels))
             self.read_words = nn.ModuleList(WordLayer(config.dim, word_channels, words) for _ in self.layers)
@@ -73,19 +74,24 @@ class LanguageGuidedPixelDecoder(DeformablePixelDecoder):
         grids = [x.shape[-2:] for x in levels.values()]
         tokens = torch.cat([x.flatten(2).mT for x in levels.values()], dim=1)  # [B,S,D], S places of all levels
         places, references = self._positions(levels), reference_points(grids, tokens)
-        keys = None if self.read_words is None else words + self._word_positions(words.shape[1])
+        keys = words if self.word_positions is None else words + first_positions(self.word_positions, words.shape[1])
         for number, layer in enumerate(self.layers):
             tokens = layer(tokens, places, references, grids)
-            if keys is not None:
+            if self.read_words is not None:
                 tokens = self.read_words[number](tokens, places, keys, words, token_valid)
         parts = tokens.split([h * w for h, w in grids], dim=1)
         return {level: part.mT.unflatten(2, grid) for level, part, grid in zip(levels, parts, grids, strict=True)}
 
-    def _word_positions(self, L: int) -> Tensor:
-        if L > len(self.word_positions):
-            known = len(self.word_positions)
-            raise RefsegError(f"The batch has {L} words, the pixel decoder knows {known}: cut them in the tokenizer.")
-        return self.word_positions[:L]
+
+def first_positions(table: Tensor, L: int) -> Tensor:
+    """The first ``L`` rows of a table of positions [M,C].
+
+    Raises:
+        RefsegError: the table has fewer.
+    """
+    if len(table) < L:
+        raise RefsegError(f"The batch has {L} words, the pixel decoder knows {len(table)}: cut them in the tokenizer.")
+    return table[:L]
 
 
 class WordLayer(nn.Module):

@@ -75,7 +75,8 @@ class Mask2FormerDecoder(nn.Module):
 
     def _keys(self, level: str, feature: Tensor) -> tuple[Tensor, Tensor]:
         """What the query reads, [B,R,D], and where it stands, [R,D]."""
-        sines = sine_positions(*feature.shape[-2:], feature.shape[1], feature.device, feature.dtype)
+        channels, h, w = feature.shape[1:]
+        sines = sine_positions(h, w, channels, feature.device, feature.dtype)
         return feature.flatten(2).mT + self.level_embedding[level], sines.flatten(1).T
 
 
@@ -103,7 +104,7 @@ class QueryLayer(nn.Module):
 
 
 @torch.no_grad()
-def outside(mask_logits: Tensor, grid: tuple[int, int]) -> Tensor:
+def outside(mask_logits: Tensor, grid: Sequence[int]) -> Tensor:
     """Regions that the next layer does not look at, [B,R]: those off the mask [B,1,H',W'], unless all of them are."""
     off = F.interpolate(mask_logits, grid, mode="bilinear", align_corners=False).flatten(1) < 0
     return off & ~off.all(1, keepdim=True)

@@ -77,7 +77,8 @@ class PrototypeGenerator(nn.Module):
 
     def _regions(self, level: str, feature: Tensor) -> tuple[Tensor, Tensor]:
         """What the state reads, [B,R,D], and where it stands, [R,D]."""
-        sines = sine_positions(*feature.shape[-2:], feature.shape[1], feature.device, feature.dtype)
+        channels, h, w = feature.shape[1:]
+        sines = sine_positions(h, w, channels, feature.device, feature.dtype)
         return feature.flatten(2).mT + self.level_embedding[level], sines.flatten(1).T
 
 

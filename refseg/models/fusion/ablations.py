@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ class SumFusion(nn.Module):
 
     def forward(self, x: dict[str, Tensor]) -> Tensor:
         """{level: X [B,dim,h,w]} -> [B,dim,h,w]."""
-        return sum(x[level] for level in self.levels)
+        return reduce(torch.add, (x[level] for level in self.levels))
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class PPMFusion(nn.Module):
 
     def forward(self, x: dict[str, Tensor]) -> Tensor:
         """{level: X [B,dim,h,w]} -> [B,dim,h,w]."""
-        total = sum(x[level] for level in self.levels)
+        total = reduce(torch.add, (x[level] for level in self.levels))
         pyramid = [total]
         for grid, narrow in zip(self.bins, self.narrow, strict=True):
             coarse = narrow(F.adaptive_avg_pool2d(total, grid)).relu()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -52,12 +53,12 @@ class GatedMultiLevelFusion(nn.Module):
         """{level: X [B,dim,h,w]} -> sum of the fused levels [B,dim,h,w], the input of the last convolution of Eq. 6."""
         gates = self.gates(x)
         offers = {level: self.gamma[level] * gates[level][0] * x[level] for level in gates}
-        total = 0
+        fused = []
         for level, (memory_gate, reset_gate) in gates.items():
             received = sum(offer for other, offer in offers.items() if other != level)
             mixture = (1 - memory_gate) * x[level] + received  # G, Eq. 5
-            total = total + reset_gate * mixture.tanh() + (1 - reset_gate) * x[level]
-        return total
+            fused += [reset_gate * mixture.tanh(), (1 - reset_gate) * x[level]]
+        return reduce(torch.add, fused)
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,12 @@ class ReleaseGatedMultiLevelFusion(nn.Module):
         super().__init__()
         self.channels = config.dim
         self.others = {level: [other for other in reversed(levels) if other != level] for level in levels}
-        self.cell = nn.ModuleDict({level: nn.Conv2d(config.dim, 3 * config.dim, 3, padding=1) for level in levels})
+        cells = {level: nn.Conv2d(config.dim, 3 * config.dim, 3, padding=1) for level in levels}
+        self.cell = nn.ModuleDict(cells)
         self.share = nn.ParameterDict({level: nn.Parameter(torch.tensor(0.5)) for level in levels})
-        for convolution in self.cell.values():
+        for convolution in cells.values():
             nn.init.xavier_uniform_(convolution.weight)
-            nn.init.zeros_(convolution.bias)
+            nn.init.zeros_(convolution.get_parameter("bias"))
 
     def gates(self, x: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """{level: (memory_gate [B,dim,h,w], reset_gate [B,dim,h,w])}, all in (0, 1), one value per channel.
@@ -100,13 +102,13 @@ class ReleaseGatedMultiLevelFusion(nn.Module):
 
     def forward(self, x: dict[str, Tensor]) -> Tensor:
         """{level: X [B,dim,h,w]} -> sum of the fused levels [B,dim,h,w]."""
-        total = 0
+        fused = []
         for level, (a, b) in self.others.items():
             own, memory_gate, reset_gate = self._cell(level, x[level])
             received = self.share[level] * x[a] + (1 - self.share[level]) * x[b]
             mixture = memory_gate * received + (1 - memory_gate) * own
-            total = total + reset_gate * mixture.tanh() + (1 - reset_gate) * x[level]
-        return total
+            fused += [reset_gate * mixture.tanh(), (1 - reset_gate) * x[level]]
+        return reduce(torch.add, fused)
 
     def _cell(self, level: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         own, memory_gate, reset_gate = self.cell[level](x).chunk(3, dim=1)

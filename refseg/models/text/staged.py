@@ -9,6 +9,7 @@ BERT is that of transformers, which is asked for when the network is built (``pi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,10 @@ class StagedText(nn.Module):
     channels: int
     longest: int
     stages: nn.ModuleList
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """ids [B,L] -> [B,L,C], before the first stage."""
+        raise NotImplementedError
 
     def forward(self, token_ids: Tensor, token_valid: Tensor) -> tuple[Tensor, Tensor]:
         """ids [B,L], valid [B,L] -> words [B,L,C], zero where padded, valid [B,L]."""
@@ -163,7 +168,7 @@ class BertWords(StagedText):
 class BertStage(nn.Module):
     """Some of BERT's layers."""
 
-    def __init__(self, layers: nn.ModuleList):
+    def __init__(self, layers: Any):
         super().__init__()
         self.layers = layers
 
@@ -175,14 +180,18 @@ class BertStage(nn.Module):
         return words
 
 
-def _bert(config: BertWordsConfig, vocabulary_size: int) -> nn.Module:
+def _bert(config: BertWordsConfig, vocabulary_size: int) -> Any:
     try:
         from transformers import BertConfig, BertModel
     except ImportError:
         raise RefsegError('BERT needs transformers: pip install "refseg[paper]" brings it.') from None
     if config.weights is None:
-        size = {"vocab_size": vocabulary_size, "hidden_size": config.dim, "intermediate_size": 4 * config.dim}
-        depth = {"num_hidden_layers": config.layers, "num_attention_heads": config.heads}
+        size: dict[str, Any] = {
+            "vocab_size": vocabulary_size,
+            "hidden_size": config.dim,
+            "intermediate_size": 4 * config.dim,
+        }
+        depth: dict[str, Any] = {"num_hidden_layers": config.layers, "num_attention_heads": config.heads}
         bert_config = BertConfig(**size, **depth, max_position_embeddings=config.max_words)
         return BertModel(bert_config, add_pooling_layer=False)
     try:
