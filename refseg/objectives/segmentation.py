@@ -1,101 +1,102 @@
-"""The plain objective: the predicted mask against the referent's mask, BCE plus Dice, and help for a young backbone."""
+"""The terms of every objective: the predicted mask against the referent's, and help for a young backbone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
+from refseg.objectives.base import ObjectiveContext, Term, TermConfig
 from refseg.objectives.losses import binary_cross_entropy, dice_loss
 from refseg.types import Prediction, RefBatch
 
 IGNORED = -100  # what cross-entropy passes over
 
 
-@dataclass
-class SegmentationConfig:
-    """Weights of the terms; CMSA trained with BCE alone."""
+@dataclass(frozen=True)
+class MaskLossConfig(TermConfig):
+    """Weights of binary cross-entropy and Dice; CMSA was trained with the first alone."""
 
     bce: float = 1.0
     dice: float = 0.5
-    semantics: float = 0.0  # more than 0 where the backbone starts from scratch; the data set must know its objects
+    deep_supervision: bool = False  # means over the masks of all steps of a decoder, not the last mask alone
+
+    def build(self, context: ObjectiveContext) -> MaskLoss:
+        return MaskLoss(self)
 
 
-class Segmentation(nn.Module):
-    """(model, batch) -> prediction, {name: loss}. ``weights`` says how the losses add up.
+class MaskLoss(Term):
+    """"bce" and "dice" of the mask, compared at the size of the network's input.
 
-    The logits are compared at the size of the network's input: whatever the stride of its head, two models are
-    trained on the same pixels.
-
-    "semantics" is an auxiliary loss of ours for networks without a pretrained backbone: one 1x1 convolution per level
-    tells for every region which category (shape), colour, ... its centre shows. The papers' backbones know such things
-    from their own training on labelled pictures; without it a network must find out what "star" looks like from masks
-    alone, which took several times as long in our trials. With a temporal part its levels are asked as well, where
-    "motion" may be an attribute. The convolutions belong to the objective and are not part of a trained model.
-
-    Args:
-        config: the weights.
-        model: whose backbone the auxiliary classifiers read; needed for ``semantics`` only.
-        classes: number of classes of each attribute, "no object" not counted; needed for ``semantics`` only.
-
-    Raises:
-        RefsegError: ``semantics`` without a model or classes.
+    So two models are trained on the same pixels, whatever the strides of their heads. With deep supervision the masks
+    of earlier steps, trace["masks/0"], ..., count as much as the last one.
     """
 
-    reads_words = False  # whether the tokenizer is wanted too, see ``build_objective``
+    def __init__(self, config: MaskLossConfig):
+        super().__init__({"bce": config.bce, "dice": config.dice})
+        self.deep_supervision = config.deep_supervision
 
-    def __init__(self, config: SegmentationConfig, model: nn.Module | None = None, classes: Sequence[int] = ()):
-        super().__init__()
-        self.weights = {"bce": config.bce, "dice": config.dice}
-        self.outputs = [count + 1 for count in classes]
-        self.classifiers = nn.ModuleDict()
-        if config.semantics:
-            if model is None or not classes:
-                raise RefsegError("The loss semantics needs a model and a data set with objects: set it to 0 here.")
-            self.weights["semantics"] = config.semantics
-            for name, channels in model.visual_channels.items():
-                self.classifiers[name] = nn.Conv2d(channels, sum(self.outputs), 1)
+    def forward(self, prediction: Prediction, batch: RefBatch, model: nn.Module) -> dict[str, Tensor]:
+        masks = [prediction.mask_logits]
+        if self.deep_supervision:
+            earlier = [logits for name, logits in prediction.trace.items() if name.startswith("masks/")]
+            masks = earlier + masks
+        truth = batch.mask, batch.pixel_valid
+        bce, dice = [], []
+        for mask_logits in masks:
+            logits = F.interpolate(mask_logits.float(), truth[0].shape[-2:], mode="bilinear", align_corners=False)
+            bce.append(binary_cross_entropy(logits, *truth))
+            dice.append(dice_loss(logits, *truth))
+        return {"bce": sum(bce) / len(masks), "dice": sum(dice) / len(masks)}
 
-    def forward(self, model: nn.Module, batch: RefBatch) -> tuple[Prediction, dict[str, Tensor]]:
-        """The model's prediction as it is, and "bce", "dice" and perhaps "semantics", scalars and not yet weighted."""
-        prediction = model(batch)
-        losses = self.mask_terms(prediction, batch)
-        if self.classifiers:
-            losses["semantics"] = self._semantics(prediction.trace, batch)
-        return prediction, losses
 
-    def mask_terms(self, prediction: Prediction, batch: RefBatch) -> dict[str, Tensor]:
-        """The terms "bce" and "dice": of the last mask here, ``mean_over_steps`` where earlier ones are trained too."""
-        return mask_losses(prediction.mask_logits, batch)
+@dataclass(frozen=True)
+class SemanticsConfig(TermConfig):
+    """Weight of the loss "semantics"."""
 
-    def _semantics(self, trace: dict[str, Tensor], batch: RefBatch) -> Tensor:
+    weight: float = 1.0
+    needs_objects: ClassVar[bool] = True
+
+    def build(self, context: ObjectiveContext) -> Semantics:
+        return Semantics(self, context)
+
+
+class Semantics(Term):
+    """"semantics": one 1x1 convolution per level says for every region which category, colour, ... its centre shows.
+
+    An auxiliary loss of ours for networks without a pretrained backbone. The papers' backbones know such things from
+    their own training on labelled images; without it a network must find out what "star" looks like from masks alone,
+    which took several times as long in our trials. The levels of a temporal part are asked as well, where "motion" may
+    be an attribute.
+
+    Raises:
+        RefsegError: no classes are known.
+    """
+
+    def __init__(self, config: SemanticsConfig, context: ObjectiveContext):
+        super().__init__({"semantics": config.weight})
+        if not context.classes:
+            raise RefsegError(
+                "SemanticsConfig needs a data set that knows its objects: remove this term from the objective."
+            )
+        self.outputs = [count + 1 for count in context.classes]
+        self.classifiers = nn.ModuleDict(
+            {name: nn.Conv2d(channels, sum(self.outputs), 1) for name, channels in context.visual_channels.items()}
+        )
+
+    def forward(self, prediction: Prediction, batch: RefBatch, model: nn.Module) -> dict[str, Tensor]:
         """Cross-entropy, mean over levels, attributes and regions."""
-        features = {name: trace[name] for name in self.classifiers}
+        features = {name: prediction.trace[name] for name in self.classifiers}
         truths = {grid: region_classes(batch, grid) for grid in {x.shape[-2:] for x in features.values()}}
-        terms = []
+        losses = []
         for name, x in features.items():
             answers = self.classifiers[name](x).split(self.outputs, dim=1)
             for logits, wanted in zip(answers, truths[x.shape[-2:]].unbind(1), strict=True):
-                terms.append(F.cross_entropy(logits.float(), wanted, ignore_index=IGNORED))
-        return sum(terms) / len(terms)
-
-
-def mask_losses(mask_logits: Tensor, batch: RefBatch) -> dict[str, Tensor]:
-    """The terms "bce" and "dice" of [B,1,h,w] at the size of the network's input."""
-    size = batch.mask.shape[-2:]
-    logits = F.interpolate(mask_logits.float(), size, mode="bilinear", align_corners=False)
-    truth = batch.mask, batch.pixel_valid
-    return {"bce": binary_cross_entropy(logits, *truth), "dice": dice_loss(logits, *truth)}
-
-
-def mean_over_steps(prediction: Prediction, batch: RefBatch) -> dict[str, Tensor]:
-    """Both terms as means over the masks of all steps: trace["masks/0"], ... and the last (deep supervision)."""
-    steps = [logits for name, logits in prediction.trace.items() if name.startswith("masks/")]
-    losses = [mask_losses(logits, batch) for logits in [*steps, prediction.mask_logits]]
-    return {name: sum(step[name] for step in losses) / len(losses) for name in losses[0]}
+                losses.append(F.cross_entropy(logits.float(), wanted, ignore_index=IGNORED))
+        return {"semantics": sum(losses) / len(losses)}
 
 
 def region_classes(batch: RefBatch, grid: tuple[int, int]) -> Tensor:

@@ -1,9 +1,9 @@
-"""The plain objective, and a lesson for the attention: a word's map should lie on what the word is true of. Ours."""
+"""A lesson for the attention: a word's map should lie on what the word is true of. Ours."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,47 +11,40 @@ from torch import Tensor, nn
 
 from refseg.datasets.refshapes.language import content_words
 from refseg.errors import RefsegError
+from refseg.objectives.base import ObjectiveContext, Term, TermConfig
 from refseg.objectives.losses import map_loss
-from refseg.objectives.segmentation import Segmentation, SegmentationConfig
 from refseg.tokenizer import split_words
 from refseg.types import Prediction, RefBatch
 
 
-@dataclass
-class SupervisedWordMapsConfig(SegmentationConfig):
-    """The weights of ``SegmentationConfig``, and that of the maps."""
+@dataclass(frozen=True)
+class SupervisedWordMapsConfig(TermConfig):
+    """Weight of the loss "maps"."""
 
-    maps: float = 0.5
+    weight: float = 0.5
+    needs_objects: ClassVar[bool] = True
+
+    def build(self, context: ObjectiveContext) -> SupervisedWordMaps:
+        return SupervisedWordMaps({"maps": self.weight})
 
 
-class SupervisedWordMaps(Segmentation):
-    """``Segmentation`` and "maps": minus the log of the share of a word's map that lies on what the word is true of.
+class SupervisedWordMaps(Term):
+    """"maps": minus the log of the share of a word's map that lies on what the word is true of, mean over levels.
 
     Trained on masks alone, our networks send the attention of all words to one place and read them all the same
-    (lesson 09). Masks do not ask for more. This objective does, on all levels, with a truth that only a drawn benchmark
-    has: the objects that "red" or "left" is true of, each word for itself. It is no part of any paper.
-
-    Args:
-        config, model, classes: as for ``Segmentation``; the model has ``word_maps(batch, trace)``.
-
-    Raises:
-        RefsegError: on a batch that does not know what its words are true of.
+    (lesson 09). Masks do not ask for more. This term does, with a truth that only a drawn benchmark has: the objects
+    that "red" or "left" is true of, each word by itself. It is not part of any paper.
     """
 
-    def __init__(self, config: SupervisedWordMapsConfig, model: nn.Module | None = None, classes: Sequence[int] = ()):
-        super().__init__(config, model, classes)
-        self.weights["maps"] = config.maps
-
-    def forward(self, model: nn.Module, batch: RefBatch) -> tuple[Prediction, dict[str, Tensor]]:
-        """As ``Segmentation.forward``, and "maps", mean over levels."""
-        prediction, losses = super().forward(model, batch)
-        maps = getattr(model, "module", model).word_maps(batch, prediction.trace)
-        terms = [map_loss(x, true_regions(batch, x.shape[-2:])) for x in maps.values()]
-        return prediction, {**losses, "maps": sum(terms) / len(terms)}
+    def forward(self, prediction: Prediction, batch: RefBatch, model: nn.Module) -> dict[str, Tensor]:
+        """Raises: RefsegError: the batch does not know what its words are true of."""
+        maps = model.word_maps(batch, prediction.trace)
+        losses = [map_loss(x, true_regions(batch, x.shape[-2:])) for x in maps.values()]
+        return {"maps": sum(losses) / len(losses)}
 
 
 def true_regions(batch: RefBatch, grid: tuple[int, int]) -> Tensor:
-    """Regions at whose centre lies something that the word is true of: [B,L,h,w] bool, nothing for function words.
+    """Regions whose centre shows something that the word is true of: [B,L,h,w] bool, False for function words.
 
     Raises:
         RefsegError: the batch does not know that.

@@ -1,18 +1,18 @@
-"""Alignment: masks at every step, and a contrastive loss that pulls the referent to its sentence and others away.
+"""A contrastive loss that pulls the referent to its expression and other things away from it (AlignFormer).
 
 AlignFormer (Wei et al., 2023, arXiv 2301.06429 v1) is trained with a "cross-modal instance contrastive loss". Its
-formula was not at hand and the code of its later version has none, so **this loss is our reconstruction** after one
+formula was not at hand and the code of its later version has none, so **this loss is our reconstruction** from one
 sentence of the abstract: it is "to alleviate the influence of pixel samples in ambiguous regions". A pixel on an
 outline belongs to two things, so single pixels make poor examples. Here every object is one example, the mean of its
-pixels with the ring around its outline left out.
+pixels without the ring along its outline.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
@@ -20,84 +20,14 @@ import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg.errors import RefsegError
 from refseg.models.blocks.attention import l2_normalize
+from refseg.objectives.base import ObjectiveContext, Term, TermConfig
 from refseg.objectives.losses import binary_cross_entropy, contrastive_loss
-from refseg.objectives.segmentation import Segmentation, SegmentationConfig, mean_over_steps
 from refseg.types import Prediction, RefBatch
 
 LEFT_OUT, REFERENT, BACKGROUND = -1, 0, 1  # what a pixel shows; other objects from 2 on
 CLEAR, MOST = 0.9, 0.5  # share of a region that one object must cover to be clearly its own, or mostly
 COLDEST = 0.01  # lower bound of the temperature, CLIP's
-
-
-@dataclass
-class AlignmentConfig(SegmentationConfig):
-    """The weights of ``SegmentationConfig``, that of the contrastive loss, and its form."""
-
-    contrast: float = 0.5  # 0 leaves it away
-    other_samples: bool = True  # their referents are candidates too, not only the instances of the same picture
-    pixel_wise: bool = False  # every pixel an example, outlines too: what the paper argues against
-    temperature: float = 0.07  # to begin with; it is learned
-
-
-class Alignment(Segmentation):
-    """(model, batch) -> prediction, {name: loss}: "bce", "dice", "contrast" and perhaps "semantics".
-
-    The mask terms are means over all masks of the prediction, those of earlier steps (trace["masks/0"], ...) and the
-    last, all with the same weight, as in the released code of the later version.
-
-    "contrast" compares the centre embedding of each sentence, trace["centre"], with instances of pixels. A centre
-    should be nearer to its referent than to the other objects and the background of the same picture, and to the
-    referents of other samples, those of all processes; and a referent nearer to its own centre than to those of others.
-    Samples of the same object, or with the same expression, are no negatives of each other. Without ``other_samples``
-    only the instances of its own picture are put before a centre, and it is not asked which centre is theirs. Which
-    objects there are the data set must know (``objects=True``); where it does not, the background is one instance with
-    all that is in it.
-
-    A model without a centre of the pixels' width has its sentence mapped to it, by a layer that the objective owns.
-
-    Args:
-        config: the weights.
-        model: with ``trace_channels``, the widths of the entries of its trace; needed for ``contrast``.
-        classes: as for ``Segmentation``.
-
-    Raises:
-        RefsegError: ``contrast`` without a model that has ``trace_channels``.
-    """
-
-    def __init__(self, config: AlignmentConfig, model: nn.Module | None = None, classes: Sequence[int] = ()):
-        super().__init__(config, model, classes)
-        if config.contrast:
-            widths = getattr(model, "trace_channels", None)
-            if widths is None:
-                raise RefsegError("The loss contrast needs a model that gives its pixels' width: set it to 0 here.")
-            self.weights["contrast"] = config.contrast
-            instances = instance_contrast if config.other_samples else contrast_in_picture
-            self.compare = pixel_contrast if config.pixel_wise else instances
-            self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
-            self.key = "centre" if "centre" in widths else "sentence"
-            same = self.key == "centre"
-            self.project = nn.Identity() if same else nn.Linear(widths["sentence"], widths["pixels"])
-
-    def forward(self, model: nn.Module, batch: RefBatch) -> tuple[Prediction, dict[str, Tensor]]:
-        """The model's prediction as it is, and the losses, scalars and not yet weighted."""
-        prediction, losses = super().forward(model, batch)
-        if "contrast" in self.weights:
-            losses["contrast"] = self._contrast(prediction.trace, batch)
-        return prediction, losses
-
-    def mask_terms(self, prediction: Prediction, batch: RefBatch) -> dict[str, Tensor]:
-        """Those of all steps."""
-        return mean_over_steps(prediction, batch)
-
-    def _contrast(self, trace: dict[str, Tensor], batch: RefBatch) -> Tensor:
-        pixels = trace["pixels"]
-        with torch.autocast(pixels.device.type, enabled=False):  # differences of similarities need float32
-            centres = l2_normalize(self.project(trace[self.key].float()))
-            pixels = l2_normalize(pixels.float(), dim=1)
-            temperature = self.log_temperature.exp().clamp(min=COLDEST)
-            return self.compare(centres, pixels, batch, temperature)
 
 
 # ---- the forms of the loss ---------------------------------------------------------------------------------------
@@ -140,8 +70,8 @@ def instance_contrast(centres: Tensor, pixels: Tensor, batch: RefBatch, temperat
     return (find_instance + find_centre) / 2
 
 
-def contrast_in_picture(centres: Tensor, pixels: Tensor, batch: RefBatch, temperature: Tensor) -> Tensor:
-    """Which instance of its own picture does a centre mean? No other sample is asked (ours, as a control).
+def contrast_in_image(centres: Tensor, pixels: Tensor, batch: RefBatch, temperature: Tensor) -> Tensor:
+    """Which instance of its own image does a centre mean? No other sample is asked (ours, as a control).
 
     Args: as for ``pixel_contrast``. A sample whose mask is empty takes no part.
     """
@@ -158,7 +88,7 @@ def instance_labels(batch: RefBatch) -> Tensor:
     """What every pixel shows: [B,1,H,W] int64, REFERENT, BACKGROUND, the other objects from 2 on, or LEFT_OUT.
 
     Left out are padding and the rest of an object that lies mostly in the mask: outlines of masks and objects are not
-    resized alike, and the rim that remains is no object of its own.
+    resized alike, and the rim that remains is not an object of its own.
     """
     labels = torch.full_like(batch.mask, BACKGROUND, dtype=torch.int64)
     if batch.objects is not None:
@@ -170,7 +100,7 @@ def instance_labels(batch: RefBatch) -> Tensor:
 
 
 def _mostly_in_mask(objects: Tensor, mask: Tensor) -> Tensor:
-    """Objects more than half of which the mask covers: [B,H*W] and [B,H*W] -> [B,K+1] bool; nothing is no object."""
+    """Objects more than half of which the mask covers: [B,H*W] and [B,H*W] -> [B,K+1] bool, False for 0."""
     counts = torch.zeros(len(objects), int(objects.max()) + 1, device=objects.device)
     in_mask = counts.scatter_add(1, objects, mask.to(counts.dtype))
     covered = 2 * in_mask > counts.scatter_add(1, objects, torch.ones_like(objects, dtype=counts.dtype))
@@ -186,7 +116,7 @@ def instance_means(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         labels: [B,1,H,W], see ``instance_labels``; K is the highest label plus one, at least 2.
     """
     grid, count = pixels.shape[-2:], max(int(labels.max()), BACKGROUND) + 1
-    # One label after the other: a one-hot picture of a crowded street would take gigabytes.
+    # One label after the other: a one-hot map of a crowded street would take gigabytes.
     shares = torch.cat([F.adaptive_avg_pool2d((labels == k).float(), grid) for k in range(count)], dim=1)
     weights = core_weights(shares)
     sums = torch.einsum("bkhw,bdhw->bkd", weights, pixels)
@@ -197,9 +127,9 @@ def instance_means(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def core_weights(shares: Tensor) -> Tensor:
     """Which regions stand for an instance: [B,K,h,w] from the share of every region that each instance covers.
 
-    Those that are clearly its own and have only such neighbours: the ring along the outline is ambiguous. A thing too
-    small to have any is stood for by the regions that are mostly its own, and if there are none, by all that it
-    touches, each by its share.
+    Those that are clearly its own and have only such neighbours: the ring along the outline is ambiguous. For an
+    instance too small to have any, the regions that are mostly its own; if there are none, all that it touches, each by
+    its share.
     """
     clear = (shares > CLEAR).to(shares.dtype)
     inner = 1 - F.max_pool2d(1 - clear, 3, stride=1, padding=1)
@@ -213,12 +143,12 @@ def core_weights(shares: Tensor) -> Tensor:
 
 
 def gathered(x: Tensor) -> Tensor:
-    """The rows of all processes, [G,...] from [B,...], B alike in all; gradients find their way back."""
+    """The rows of all processes, [B,...] -> [G,...], B the same in all; gradients flow back to each."""
     return torch.cat(dist_nn.all_gather(x.contiguous())) if _processes() > 1 else x
 
 
 def own_places(count: int, device: torch.device) -> Tensor:
-    """Where the ``count`` rows of this process stand among the gathered ones, [B]."""
+    """Positions of the ``count`` rows of this process among the gathered ones, [B]."""
     first = dist.get_rank() * count if _processes() > 1 else 0
     return torch.arange(first, first + count, device=device)
 
@@ -234,9 +164,85 @@ def _same_thing(batch: RefBatch, device: torch.device) -> Tensor:
 
 
 def sample_keys(batch: RefBatch) -> list[tuple[int, int]]:
-    """Two numbers per sample, equal where the object is the same (picture and mask), and where the expression is."""
+    """Two numbers per sample, equal where the object is the same (image and mask), and where the expression is."""
     keys = []
     for picture, mask, expression in zip(batch.image_ids, batch.original_masks, batch.expressions, strict=True):
         referent = zlib.crc32(mask.numpy().tobytes(), zlib.crc32(picture.encode()))
         keys.append((referent, zlib.crc32(" ".join(expression.lower().split()).encode())))
     return keys
+
+
+# ---- the term ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ContrastConfig(TermConfig):
+    """Weight of the loss "contrast", whose form the class of the config decides."""
+
+    weight: float = 0.5
+    temperature: float = 0.07  # at the start; it is learned
+
+    def compare(self, centres: Tensor, pixels: Tensor, batch: RefBatch, temperature: Tensor) -> Tensor:
+        """The loss; the arguments are those of ``pixel_contrast``."""
+        raise NotImplementedError
+
+    def build(self, context: ObjectiveContext) -> Contrast:
+        return Contrast(self, context)
+
+
+@dataclass(frozen=True)
+class InstanceContrastConfig(ContrastConfig):
+    """Instances of the same image and the referents of other samples are candidates (our reconstruction)."""
+
+    needs_objects: ClassVar[bool] = True
+    compare = staticmethod(instance_contrast)
+
+
+@dataclass(frozen=True)
+class ImageContrastConfig(ContrastConfig):
+    """Only the instances of the same image are candidates (ours, as a control)."""
+
+    needs_objects: ClassVar[bool] = True
+    compare = staticmethod(contrast_in_image)
+
+
+@dataclass(frozen=True)
+class PixelContrastConfig(ContrastConfig):
+    """Every pixel is an example, those on outlines too: what the paper argues against."""
+
+    compare = staticmethod(pixel_contrast)
+
+
+class Contrast(Term):
+    """"contrast": the centre of each sentence, trace["centre"], against what the pixels show.
+
+    With instances a centre should be nearer to its referent than to the other objects and the background of the same
+    image, and to the referents of other samples, those of all processes; and a referent nearer to its own centre than
+    to those of others. Samples of the same object, or with the same expression, are no negatives of each other. Which
+    objects there are the data set must know (``objects=True``); where it does not, the background is one instance with
+    everything in it.
+
+    A model without such a centre has its sentence vector mapped to the width of its pixels by a layer of this term.
+
+    Raises:
+        RefsegError: a model without pixels or a sentence vector in its trace.
+    """
+
+    def __init__(self, config: ContrastConfig, context: ObjectiveContext):
+        super().__init__({"contrast": config.weight})
+        context.require(config, "sentence", "pixels")
+        self.compare = config.compare
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
+        widths = context.trace_channels
+        self.key = "centre" if "centre" in widths else "sentence"
+        same = self.key == "centre"
+        self.project = nn.Identity() if same else nn.Linear(widths["sentence"], widths["pixels"])
+
+    def forward(self, prediction: Prediction, batch: RefBatch, model: nn.Module) -> dict[str, Tensor]:
+        """In float32: the loss depends on differences of similarities."""
+        trace = prediction.trace
+        with torch.autocast(trace["pixels"].device.type, enabled=False):
+            centres = l2_normalize(self.project(trace[self.key].float()))
+            pixels = l2_normalize(trace["pixels"].float(), dim=1)
+            temperature = self.log_temperature.exp().clamp(min=COLDEST)
+            return {"contrast": self.compare(centres, pixels, batch, temperature)}

@@ -1,0 +1,60 @@
+"""Objectives of older runs, which were one config with all weights side by side, as lists of terms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from refseg.errors import RefsegError
+from refseg.objectives.base import ObjectiveConfig, TermConfig
+
+OLDER = ("SegmentationConfig", "TaughtMapsConfig", "SupervisedWordMapsConfig", "AlignmentConfig", "MaskGroundingConfig")
+RENAMED = {"kept": "unreplaced", "untold": "mask_dropout", "ground": "weight", "contrast": "weight"}
+
+
+def objective_from_dict(plain: Any) -> ObjectiveConfig:
+    """The objective that ``config_to_dict`` wrote, of older runs too.
+
+    Raises:
+        RefsegError: it is not one.
+    """
+    try:
+        plain = upgraded(plain)
+        kinds = {kind.__name__: kind for kind in _subclasses(TermConfig)}
+        terms = [dict(term) for term in plain["terms"]]
+        return ObjectiveConfig(tuple(kinds[term.pop("type")](**term) for term in terms))
+    except (KeyError, TypeError) as error:
+        raise RefsegError(f"The objective is not one that refseg wrote ({error}): copy the file again.") from error
+
+
+def _subclasses(kind):
+    for sub in kind.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
+
+
+def upgraded(plain: dict[str, Any]) -> dict[str, Any]:
+    """The same losses with the same weights, as a list of terms; what is a list of terms already stays as it is."""
+    if plain["type"] not in OLDER:
+        return plain
+    old = dict(plain)
+    kind = old.pop("type")
+    masks = {"type": "MaskLossConfig", "bce": old.pop("bce"), "dice": old.pop("dice")}
+    masks["deep_supervision"] = kind in ("AlignmentConfig", "MaskGroundingConfig")
+    terms = [masks]
+    if semantics := old.pop("semantics"):
+        terms.append({"type": "SemanticsConfig", "weight": semantics})
+    if "maps" in old:
+        terms.append({"type": "SupervisedWordMapsConfig", "weight": old["maps"]})
+    if old.get("contrast"):
+        form = "InstanceContrastConfig" if old.get("other_samples", True) else "ImageContrastConfig"
+        form = "PixelContrastConfig" if old["pixel_wise"] else form
+        terms.append({"type": form, "weight": old["contrast"], "temperature": old["temperature"]})
+    if kind == "MaskGroundingConfig":
+        names = ("pixel_to_pixel", "pixel_to_text", "temperature", "referent_pixels", "other_pixels")
+        alignment = {name: old.pop(name) for name in names}
+        if old["ground"]:
+            grounding = {RENAMED.get(name, name): value for name, value in old.items()}
+            terms.append({"type": "MaskGroundingConfig"} | grounding)
+        if alignment["pixel_to_pixel"] or alignment["pixel_to_text"]:
+            terms.append({"type": "PixelAlignmentConfig"} | alignment)
+    return {"type": "ObjectiveConfig", "terms": terms}
