@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.models import build_model
 from refseg.models.cmsa_net import LEVELS, CMSANet, CMSANetConfig, regions_with_pixels
-from refseg.objectives import SegmentationConfig, build_objective
+from refseg.objectives import MaskLossConfig, ObjectiveConfig, build_objective
 from refseg.paths import results_dir
 from refseg.training.presets import PRESETS
 from refseg.types import Annotations, RefBatch
@@ -66,7 +66,7 @@ def make_literal(model: CMSANet) -> None:
 
 def training_step(model: CMSANet, batch: RefBatch, precision: torch.dtype | None) -> Callable[[], None]:
     """One update as ``refseg train`` makes it."""
-    objective = build_objective(SegmentationConfig(dice=0.0))
+    objective = build_objective(ObjectiveConfig((MaskLossConfig(dice=0.0),)))
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-5)
     device = batch.mask.device.type
 

@@ -85,6 +85,7 @@ class RefBatch:
     features: dict[str, Tensor] | None = None  # {level: [B,T,C,h,w]}; None: the backbone has yet to look at the frames
     objects: Tensor | None = None  # [B,1,H,W] uint8, zero where padded; None if a sample came without
     object_classes: Tensor | None = None  # [B,K+1,A] int64, zero where padded
+    hidden_words: Tensor | None = None  # [B,L] int64, ids of the words that an objective hid, -1 elsewhere
     unreadable: list[str] = field(default_factory=list)  # of samples that could not be read and are missing here: why
 
     def __post_init__(self):

@@ -94,14 +94,14 @@ def tiny_grounded(tiny_experiment, tmp_path) -> Path:
     from refseg.models import build_model
     from refseg.models.backbones import HalvingBackboneConfig
     from refseg.models.magnet import MagNetConfig
-    from refseg.objectives import MaskGroundingConfig
+    from refseg.objectives import MaskGroundingConfig, MaskLossConfig, ObjectiveConfig
     from refseg.training.experiment import experiment_to_dict
     from refseg.training.loop import build_data
 
     _, _, tokenizer = build_data(tiny_experiment)
     backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
     model = build_model(replace(MagNetConfig.lesson(), backbone=backbone), len(tokenizer))
-    objective = MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2, semantics=1.0)
+    objective = ObjectiveConfig((MaskLossConfig(), MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2)))
     record = {"experiment": experiment_to_dict(replace(tiny_experiment, model=model.config, objective=objective))}
     folder = tmp_path / "grounded"
     save_checkpoint(folder, model, tokenizer, tiny_experiment.data.image_size, record=record)

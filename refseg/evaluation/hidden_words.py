@@ -12,7 +12,7 @@ trained on the same sentences and on nothing else. Its guess is the prior.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -27,13 +27,14 @@ from refseg.datasets.refshapes.language import SYNONYMS, content_words
 from refseg.datasets.refshapes.scene import ATTRIBUTES
 from refseg.errors import RefsegError
 from refseg.models.text import TransformerWords, TransformerWordsConfig
-from refseg.objectives import MaskGrounding, MaskGroundingConfig
+from refseg.objectives import MaskGroundingConfig, ObjectiveContext, objective_from_dict
+from refseg.objectives.mask_grounding import MaskGrounding
 from refseg.types import Annotations, RefBatch
 
 HEADS = "heads.safetensors"
-WAYS = {  # what a guess is made from besides the other words, and what ``MaskGrounding.guess`` is told
+WAYS = {  # what a guess is made from besides the other words, and what ``MaskGrounding.logits`` is asked for
     "picture and mask": {},
-    "picture": {"mask": False},
+    "picture": {"see_mask": False},
     "words alone": None,
 }
 ASKED = ("colour", "shape")  # kinds of words that are hidden when recovery is measured
@@ -67,16 +68,16 @@ class WordGuesser:
 
     def __init__(self, loaded: Checkpoint, heads: dict[str, Tensor]):
         self.model, self.tokenizer, self.image_size = loaded.model, loaded.tokenizer, loaded.image_size
-        self.objective = grounding_of(loaded)
+        self.grounding = grounding_of(loaded)
         self.alone = WordsAlone(len(self.tokenizer))
         try:
-            self.objective.predictor.load_state_dict(_below(heads, "predictor"))
+            self.grounding.predictor.load_state_dict(_below(heads, "predictor"))
             self.alone.load_state_dict(_below(heads, "alone"))
         except RuntimeError as error:
             raise RefsegError(
                 f"The heads do not fit the network ({str(error).splitlines()[1].strip()}): copy the checkpoint again."
             ) from error
-        for part in (self.objective, self.alone):
+        for part in (self.grounding, self.alone):
             part.to(next(self.model.parameters()).device).eval()
 
     @classmethod
@@ -100,20 +101,19 @@ class WordGuesser:
 
         A word that is not in the vocabulary is a hidden one already.
         """
-        return self.objective.hideable[token_ids] | (token_ids == self.tokenizer.hidden_id)
+        return self.grounding.hideable[token_ids] | (token_ids == self.tokenizer.hidden_id)
 
     @torch.no_grad()
     def guess(self, batch: RefBatch, hidden: Tensor) -> dict[str, Tensor]:
         """By way, the probabilities of every word of the vocabulary where ``hidden`` [B,L] is True: [N,V] each."""
-        read = self.objective.with_hidden(batch, hidden)
-        trace = self.model(read).trace
+        read = self.grounding.hide(batch, hidden)
+        prediction = self.model(read)
         found = {}
         for way, seen in WAYS.items():
             if seen is None:
                 logits = self.alone(read.token_ids, read.token_valid)[hidden]
             else:
-                features = self.objective.word_features(self.model, read, trace, **seen)
-                logits = self.objective.predictor.head(features[:, : hidden.shape[1]][hidden])
+                logits = self.grounding.logits(prediction, read, self.model, hidden, **seen)
             found[way] = logits.softmax(-1)
         return found
 
@@ -124,18 +124,18 @@ class WordGuesser:
 
 
 def grounding_of(loaded: Checkpoint) -> MaskGrounding:
-    """The objective that a checkpoint was trained with, but for its heads' weights and for what does not guess.
+    """The term Mask Grounding of the objective that a checkpoint was trained with, its heads not yet loaded.
 
     Raises:
-        RefsegError: it was trained with another objective.
+        RefsegError: it was trained without.
     """
     experiment = loaded.config["record"].get("experiment") or {}
-    stored = dict(experiment.get("objective") or {})
-    known = {item.name for item in fields(MaskGroundingConfig)}
-    if stored.pop("type", None) != MaskGroundingConfig.__name__ or not set(stored) <= known:
-        raise RefsegError("The checkpoint was not trained with Mask Grounding: it has no heads that guess words.")
-    config = replace(MaskGroundingConfig(**stored), semantics=0.0, pixel_to_pixel=0.0, pixel_to_text=0.0)
-    return MaskGrounding(config, loaded.model, (), loaded.tokenizer)
+    stored = experiment.get("objective")
+    for config in objective_from_dict(stored).terms if stored else ():
+        if isinstance(config, MaskGroundingConfig):
+            model = loaded.model
+            return config.build(ObjectiveContext(model.visual_channels, model.trace_channels, (), loaded.tokenizer))
+    raise RefsegError("The checkpoint was not trained with Mask Grounding: it has no heads that guess words.")
 
 
 def trained_heads(loaded: Checkpoint, alone: WordsAlone) -> dict[str, Tensor]:
@@ -144,7 +144,8 @@ def trained_heads(loaded: Checkpoint, alone: WordsAlone) -> dict[str, Tensor]:
     Raises:
         RefsegError: the checkpoint has no state of the objective: it is not the last one of a training.
     """
-    predictor = _below(loaded.training or {}, "objective.predictor")
+    tensors = {name: x for name, x in (loaded.training or {}).items() if name.startswith("objective.")}
+    predictor = {name.split(".predictor.")[1]: x for name, x in tensors.items() if ".predictor." in name}
     if not predictor:
         raise RefsegError("The checkpoint has no heads: take the folder last/ of a training with Mask Grounding.")
     parts = {"predictor": predictor, "alone": alone.state_dict()}

@@ -3,7 +3,7 @@
 "Learning Aligned Cross-modal Representations for Referring Image Segmentation", Wei, Chen, Chen and Zhu, 2023, arXiv
 2301.06429 v1. Its later version is "Linguistic Query-Guided Mask Generation ..." (LGFormer), whose code the authors
 released. VLBA, pixel decoder and generator are as in that code. Reconstructed is what only the first version has, the
-contrastive loss, ``objectives.alignment``; that its network was the later one's in all the rest is an assumption.
+contrastive loss, ``objectives.contrastive``; that its network was the later one's in all the rest is an assumption.
 
 Left out, because no mask depends on it: what VLBA of the last level would send on.
 """

@@ -3,7 +3,7 @@
 The authors released the network and its weights, and no training code. ``MagNetConfig.paper`` is that network, with the
 words' side of the alignment corrected (see ``cross_modal_alignment``); ``MagNetConfig.release`` computes what the
 release computes, defects included, for weights converted from it. What it is trained with, Mask Grounding and an
-alignment loss, is ``objectives.mask_grounding``, a reconstruction.
+alignment loss, is ``objectives.mask_grounding`` and ``objectives.pixel_alignment``, a reconstruction.
 
 Left out, because no mask depends on it: after the last stage the words' side of the alignment and the gates, and
 what ``mask2former_decoder`` names.

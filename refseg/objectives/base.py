@@ -13,6 +13,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
+from refseg.models.base import ReferringModel
+from refseg.models.serialise import Config
 from refseg.tokenizer import WordVocabulary
 from refseg.types import Prediction, RefBatch
 
@@ -31,13 +33,13 @@ class ObjectiveContext:
         missing = [entry for entry in entries if entry not in self.trace_channels]
         if missing:
             raise RefsegError(
-                f"{type(config).__name__} needs a model whose trace has {', '.join(missing)}: remove this term from the "
-                f"objective, or choose another model."
+                f"{type(config).__name__} needs a model whose trace has {', '.join(missing)}: remove this term, or "
+                f"choose another model."
             )
 
 
 @dataclass(frozen=True)
-class TermConfig:
+class TermConfig(Config):
     """Base of the terms' configs."""
 
     needs_objects: ClassVar[bool] = False  # whether the training set should say what every pixel shows
@@ -66,7 +68,7 @@ class Term(nn.Module):
         """What the model is to read in place of ``batch``."""
         return batch
 
-    def forward(self, prediction: Prediction, batch: RefBatch, model: nn.Module) -> dict[str, Tensor]:
+    def forward(self, prediction: Prediction, batch: RefBatch, model: ReferringModel) -> dict[str, Tensor]:
         """The losses by name, scalars and not yet weighted.
 
         Args:
@@ -77,7 +79,7 @@ class Term(nn.Module):
 
 
 @dataclass(frozen=True)
-class ObjectiveConfig:
+class ObjectiveConfig(Config):
     """The terms, in the order in which they are built and asked."""
 
     terms: tuple[TermConfig, ...]
@@ -90,6 +92,10 @@ class ObjectiveConfig:
     def changed(self, kind: type[TermConfig], **fields) -> ObjectiveConfig:
         """The same with other ``fields`` in the term of this kind."""
         return ObjectiveConfig(tuple(replace(x, **fields) if isinstance(x, kind) else x for x in self.terms))
+
+    def adding(self, *terms: TermConfig) -> ObjectiveConfig:
+        """The same with more terms."""
+        return ObjectiveConfig((*self.terms, *terms))
 
     def without(self, kind: type[TermConfig]) -> ObjectiveConfig:
         """The same without the term of this kind."""
@@ -117,7 +123,7 @@ class Objective(nn.Module):
             self.weights |= term.weights
         self.register_load_state_dict_pre_hook(_into_terms)
 
-    def forward(self, model: nn.Module, batch: RefBatch) -> tuple[Prediction, dict[str, Tensor]]:
+    def forward(self, model: ReferringModel, batch: RefBatch) -> tuple[Prediction, dict[str, Tensor]]:
         """The model's prediction for the prepared batch, and the losses, scalars and not yet weighted."""
         for term in self.terms:
             batch = term.prepare(batch)
@@ -142,7 +148,7 @@ def _into_terms(objective: Objective, state: dict[str, Tensor], prefix: str, *_)
 
 def build_objective(
     config: ObjectiveConfig,
-    model: nn.Module | None = None,
+    model: ReferringModel | None = None,
     classes: Sequence[int] = (),
     tokenizer: WordVocabulary | None = None,
 ) -> Objective:

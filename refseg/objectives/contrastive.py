@@ -20,6 +20,7 @@ import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from refseg.models.base import ReferringModel
 from refseg.models.blocks.attention import l2_normalize
 from refseg.objectives.base import ObjectiveContext, Term, TermConfig
 from refseg.objectives.losses import binary_cross_entropy, contrastive_loss
@@ -166,8 +167,8 @@ def _same_thing(batch: RefBatch, device: torch.device) -> Tensor:
 def sample_keys(batch: RefBatch) -> list[tuple[int, int]]:
     """Two numbers per sample, equal where the object is the same (image and mask), and where the expression is."""
     keys = []
-    for picture, mask, expression in zip(batch.image_ids, batch.original_masks, batch.expressions, strict=True):
-        referent = zlib.crc32(mask.numpy().tobytes(), zlib.crc32(picture.encode()))
+    for image, mask, expression in zip(batch.image_ids, batch.original_masks, batch.expressions, strict=True):
+        referent = zlib.crc32(mask.numpy().tobytes(), zlib.crc32(image.encode()))
         keys.append((referent, zlib.crc32(" ".join(expression.lower().split()).encode())))
     return keys
 
@@ -214,7 +215,7 @@ class PixelContrastConfig(ContrastConfig):
 
 
 class Contrast(Term):
-    """"contrast": the centre of each sentence, trace["centre"], against what the pixels show.
+    """ "contrast": the centre of each sentence, trace["centre"], against what the pixels show.
 
     With instances a centre should be nearer to its referent than to the other objects and the background of the same
     image, and to the referents of other samples, those of all processes; and a referent nearer to its own centre than
@@ -238,7 +239,7 @@ class Contrast(Term):
         same = self.key == "centre"
         self.project = nn.Identity() if same else nn.Linear(widths["sentence"], widths["pixels"])
 
-    def forward(self, prediction: Prediction, batch: RefBatch, model: nn.Module) -> dict[str, Tensor]:
+    def forward(self, prediction: Prediction, batch: RefBatch, model: ReferringModel) -> dict[str, Tensor]:
         """In float32: the loss depends on differences of similarities."""
         trace = prediction.trace
         with torch.autocast(trace["pixels"].device.type, enabled=False):

@@ -1,6 +1,6 @@
-"""Tensors in, scalar out: the terms that objectives are made of.
+"""Tensors in, scalar out: the formulas of the terms.
 
-Both mask losses count real pixels only (``pixel_valid``), so that letterboxing a picture costs nothing.
+Both mask losses count real pixels only (``pixel_valid``), so that letterboxing an image costs nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def dice_loss(mask_logits: Tensor, mask: Tensor, pixel_valid: Tensor, smooth: fl
     """One minus the soft Dice coefficient, mean over samples: a small referent weighs as much as a large one.
 
     ``2 |P*M| / (|P| + |M|)`` with probabilities P (Milletari et al., V-Net, 2016, there with squares below); ``smooth``
-    is added above and below, so that an empty mask predicted as empty costs nothing. Shapes as above.
+    is added to both, so that an empty mask predicted as empty costs nothing. Shapes as above.
     """
     prob = mask_logits.sigmoid() * pixel_valid
     truth = mask & pixel_valid
@@ -35,11 +35,11 @@ def dice_loss(mask_logits: Tensor, mask: Tensor, pixel_valid: Tensor, smooth: fl
 
 
 def map_loss(maps: Tensor, wanted: Tensor) -> Tensor:
-    """Minus the log of the share of a map's weight that lies where it should, mean over the maps that are asked.
+    """Minus the log of the share of a map's weight that lies where it should, mean over the maps that are asked for.
 
     Args:
         maps: [...,h,w], not negative, each sums to one.
-        wanted: bool of the same shape; a map with no True is not asked. None asked: zero.
+        wanted: bool of the same shape; a map with no True does not count. If none counts: zero.
     """
     asked = wanted.flatten(-2).any(-1)
     share = (maps.float() * wanted).sum((-2, -1)).clamp(min=1e-6)
@@ -53,7 +53,7 @@ def contrastive_loss(scores: Tensor, positive: Tensor, allowed: Tensor, counted:
         scores: [B,N], similarities already divided by the temperature.
         positive: [B] int64, which candidate is the right one.
         allowed: [B,N] bool, which candidates there are; the positive must be among them.
-        counted: [B] bool, the rows that are asked. None asked: zero.
+        counted: [B] bool, the rows that count. If none counts: zero.
     """
     hidden = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
     per_row = F.cross_entropy(hidden, positive, reduction="none")
@@ -61,7 +61,7 @@ def contrastive_loss(scores: Tensor, positive: Tensor, allowed: Tensor, counted:
 
 
 def hidden_word_loss(logits: Tensor, words: Tensor) -> Tensor:
-    """Cross-entropy of the words that were hidden, mean over all of them; zero, with a gradient of zero, for none.
+    """Cross-entropy of the hidden words, mean over all of them; zero, with a gradient of zero, if there are none.
 
     Args:
         logits: [N,V], one row per hidden word.
@@ -77,14 +77,14 @@ def pixel_to_text_loss(
 
     Args:
         referent: [B,P,D], pixels of the referent, of length one.
-        others: [B,Q,D], other pixels of the same picture, of length one.
+        others: [B,Q,D], other pixels of the same image, of length one.
         text: [B,D], of length one.
-        in_referent: [B,P] bool, which of the first there are.
-        in_others: [B,Q] bool, which of the second.
+        in_referent: [B,P] bool, which of the first are real.
+        in_others: [B,Q] bool, the same for the second.
         temperature: what similarities are divided by.
 
     Returns:
-        mean over the referent's pixels, then over the pictures that have both kinds; zero if none has
+        mean over the referent's pixels, then over the images that have both kinds; zero if none has
     """
     near, far = (torch.einsum("bpd,bd->bp", pixels, text) / temperature for pixels in (referent, others))
     return _info_nce(near, far[:, None].expand(-1, near.shape[1], -1), in_referent, in_others)
@@ -95,7 +95,7 @@ def pixel_to_pixel_loss(
 ) -> Tensor:
     """InfoNCE among pixels: each is nearer to the mean of its own kind than to every pixel of the other kind.
 
-    Both kinds in turn take the part of the first; the arguments are those of ``pixel_to_text_loss``.
+    Both kinds take the first role in turn; the arguments are those of ``pixel_to_text_loss``.
     """
     kinds = (referent, in_referent), (others, in_others)
     loss = 0.0
@@ -111,5 +111,5 @@ def _info_nce(near: Tensor, far: Tensor, counted: Tensor, allowed: Tensor) -> Te
     counted = counted & allowed.any(1, keepdim=True)
     far = far.masked_fill(~allowed[:, None], torch.finfo(far.dtype).min)
     terms = torch.logaddexp(near, far.logsumexp(-1)) - near
-    per_picture = (terms * counted).sum(1) / counted.sum(1).clamp(min=1)
-    return per_picture.sum() / counted.any(1).sum().clamp(min=1)
+    per_image = (terms * counted).sum(1) / counted.sum(1).clamp(min=1)
+    return per_image.sum() / counted.any(1).sum().clamp(min=1)

@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from refseg.errors import RefsegError
+from refseg.models.base import ReferringModel
 from refseg.objectives.base import ObjectiveContext, Term, TermConfig
 from refseg.objectives.losses import hidden_word_loss
 from refseg.objectives.word_predictor import WordPredictor
@@ -50,7 +51,7 @@ class MaskGroundingConfig(TermConfig):
 
 
 class MaskGrounding(Term):
-    """"ground": the cross-entropy of the hidden words.
+    """ "ground": the cross-entropy of the hidden words.
 
     The model reads the expression with its hidden words, for the mask as well: one forward pass serves both. The words
     are those of the trace; a model whose ``trace_channels`` has "pooled_words" (CMSA) gives in their place what each
@@ -85,15 +86,13 @@ class MaskGrounding(Term):
         asked = torch.rand(len(batch), device=candidates.device) < self.config.samples
         hidden = hide_some(candidates & asked[:, None], self.config.hidden)
         replaced = hidden & (torch.rand(hidden.shape, device=hidden.device) >= self.config.unreplaced)
-        return replace(
-            self.hide(batch, replaced), hidden_words=torch.where(hidden, batch.token_ids, NOT_HIDDEN)
-        )
+        return replace(self.hide(batch, replaced), hidden_words=torch.where(hidden, batch.token_ids, NOT_HIDDEN))
 
     def hide(self, batch: RefBatch, hidden: Tensor) -> RefBatch:
         """The batch without the words where ``hidden`` [B,L] is True."""
         return replace(batch, token_ids=batch.token_ids.masked_fill(hidden, self.hidden_id))
 
-    def forward(self, prediction: Prediction, batch: RefBatch, model: nn.Module) -> dict[str, Tensor]:
+    def forward(self, prediction: Prediction, batch: RefBatch, model: ReferringModel) -> dict[str, Tensor]:
         hidden = batch.hidden_words != NOT_HIDDEN
         told = torch.rand(len(batch), 1, 1, 1, device=hidden.device) >= self.config.mask_dropout
         logits = self.logits(prediction, replace(batch, mask=batch.mask & told), model, hidden)
@@ -103,7 +102,7 @@ class MaskGrounding(Term):
         self,
         prediction: Prediction,
         batch: RefBatch,
-        model: nn.Module,
+        model: ReferringModel,
         hidden: Tensor,
         *,
         see_image: bool = True,

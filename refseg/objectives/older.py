@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from refseg.errors import RefsegError
-from refseg.objectives.base import ObjectiveConfig, TermConfig
+from refseg.models.serialise import config_from_dict
+from refseg.objectives.base import ObjectiveConfig
 
 OLDER = ("SegmentationConfig", "TaughtMapsConfig", "SupervisedWordMapsConfig", "AlignmentConfig", "MaskGroundingConfig")
 RENAMED = {"kept": "unreplaced", "untold": "mask_dropout", "ground": "weight", "contrast": "weight"}
@@ -18,18 +19,9 @@ def objective_from_dict(plain: Any) -> ObjectiveConfig:
         RefsegError: it is not one.
     """
     try:
-        plain = upgraded(plain)
-        kinds = {kind.__name__: kind for kind in _subclasses(TermConfig)}
-        terms = [dict(term) for term in plain["terms"]]
-        return ObjectiveConfig(tuple(kinds[term.pop("type")](**term) for term in terms))
+        return config_from_dict(upgraded(plain), "The objective")
     except (KeyError, TypeError) as error:
         raise RefsegError(f"The objective is not one that refseg wrote ({error}): copy the file again.") from error
-
-
-def _subclasses(kind):
-    for sub in kind.__subclasses__():
-        yield sub
-        yield from _subclasses(sub)
 
 
 def upgraded(plain: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from refseg.models.base import ReferringModel
 from refseg.models.blocks.attention import l2_normalize
 from refseg.objectives.base import ObjectiveContext, Term, TermConfig
 from refseg.objectives.losses import pixel_to_pixel_loss, pixel_to_text_loss
@@ -33,7 +34,7 @@ class PixelAlignmentConfig(TermConfig):
 
 
 class PixelAlignment(Term):
-    """"pixel_to_pixel" and "pixel_to_text": pixels of the referent near each other and the sentence, far from others.
+    """ "pixel_to_pixel" and "pixel_to_text": pixels of the referent near each other and the sentence, far from others.
 
     Raises:
         RefsegError: a model without pixels or a sentence vector in its trace.
@@ -47,7 +48,7 @@ class PixelAlignment(Term):
         if config.pixel_to_text:
             self.sentence_to_pixels = nn.Linear(context.trace_channels["sentence"], context.trace_channels["pixels"])
 
-    def forward(self, prediction: Prediction, batch: RefBatch, model: nn.Module) -> dict[str, Tensor]:
+    def forward(self, prediction: Prediction, batch: RefBatch, model: ReferringModel) -> dict[str, Tensor]:
         """In float32: these losses depend on differences of similarities."""
         trace, temperature = prediction.trace, self.config.temperature
         losses, text = {}, None

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
+from refseg.models.base import ReferringModel
 from refseg.objectives.base import ObjectiveContext, Term, TermConfig
 from refseg.objectives.losses import binary_cross_entropy, dice_loss
 from refseg.types import Prediction, RefBatch
@@ -29,7 +30,7 @@ class MaskLossConfig(TermConfig):
 
 
 class MaskLoss(Term):
-    """"bce" and "dice" of the mask, compared at the size of the network's input.
+    """ "bce" and "dice" of the mask, compared at the size of the network's input.
 
     So two models are trained on the same pixels, whatever the strides of their heads. With deep supervision the masks
     of earlier steps, trace["masks/0"], ..., count as much as the last one.
@@ -39,7 +40,7 @@ class MaskLoss(Term):
         super().__init__({"bce": config.bce, "dice": config.dice})
         self.deep_supervision = config.deep_supervision
 
-    def forward(self, prediction: Prediction, batch: RefBatch, model: nn.Module) -> dict[str, Tensor]:
+    def forward(self, prediction: Prediction, batch: RefBatch, model: ReferringModel) -> dict[str, Tensor]:
         masks = [prediction.mask_logits]
         if self.deep_supervision:
             earlier = [logits for name, logits in prediction.trace.items() if name.startswith("masks/")]
@@ -65,7 +66,7 @@ class SemanticsConfig(TermConfig):
 
 
 class Semantics(Term):
-    """"semantics": one 1x1 convolution per level says for every region which category, colour, ... its centre shows.
+    """ "semantics": one 1x1 convolution per level says for every region which category, colour, ... its centre shows.
 
     An auxiliary loss of ours for networks without a pretrained backbone. The papers' backbones know such things from
     their own training on labelled images; without it a network must find out what "star" looks like from masks alone,
@@ -87,7 +88,7 @@ class Semantics(Term):
             {name: nn.Conv2d(channels, sum(self.outputs), 1) for name, channels in context.visual_channels.items()}
         )
 
-    def forward(self, prediction: Prediction, batch: RefBatch, model: nn.Module) -> dict[str, Tensor]:
+    def forward(self, prediction: Prediction, batch: RefBatch, model: ReferringModel) -> dict[str, Tensor]:
         """Cross-entropy, mean over levels, attributes and regions."""
         features = {name: prediction.trace[name] for name in self.classifiers}
         truths = {grid: region_classes(batch, grid) for grid in {x.shape[-2:] for x in features.values()}}

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from refseg.datasets.refshapes.language import content_words
 from refseg.errors import RefsegError
+from refseg.models.base import ReferringModel
 from refseg.objectives.base import ObjectiveContext, Term, TermConfig
 from refseg.objectives.losses import map_loss
 from refseg.tokenizer import split_words
@@ -29,14 +30,14 @@ class SupervisedWordMapsConfig(TermConfig):
 
 
 class SupervisedWordMaps(Term):
-    """"maps": minus the log of the share of a word's map that lies on what the word is true of, mean over levels.
+    """ "maps": minus the log of the share of a word's map that lies on what the word is true of, mean over levels.
 
     Trained on masks alone, our networks send the attention of all words to one place and read them all the same
     (lesson 09). Masks do not ask for more. This term does, with a truth that only a drawn benchmark has: the objects
     that "red" or "left" is true of, each word by itself. It is not part of any paper.
     """
 
-    def forward(self, prediction: Prediction, batch: RefBatch, model: nn.Module) -> dict[str, Tensor]:
+    def forward(self, prediction: Prediction, batch: RefBatch, model: ReferringModel) -> dict[str, Tensor]:
         """Raises: RefsegError: the batch does not know what its words are true of."""
         maps = model.word_maps(batch, prediction.trace)
         losses = [map_loss(x, true_regions(batch, x.shape[-2:])) for x in maps.values()]

@@ -8,7 +8,7 @@ from typing import Any
 from refseg.errors import RefsegError
 from refseg.models.base import ModelConfig
 from refseg.models.serialise import Config, config_to_dict
-from refseg.objectives import SegmentationConfig
+from refseg.objectives import MaskLossConfig, ObjectiveConfig
 from refseg.tokenizer import MAX_WORDS
 
 
@@ -102,7 +102,7 @@ class Experiment(Config):
     """Everything that decides a training run."""
 
     model: ModelConfig
-    objective: SegmentationConfig = field(default_factory=SegmentationConfig)
+    objective: ObjectiveConfig = ObjectiveConfig((MaskLossConfig(),))
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     init_from: str | None = None  # a shipped checkpoint, or a folder: training begins with its weights where they fit
@@ -130,7 +130,7 @@ def experiment_to_dict(experiment: Experiment) -> dict[str, Any]:
     """An experiment as plain JSON: what a checkpoint and a results file keep of it."""
     return {
         "model": config_to_dict(experiment.model),
-        "objective": {"type": type(experiment.objective).__name__, **asdict(experiment.objective)},
+        "objective": config_to_dict(experiment.objective),
         "data": asdict(experiment.data),
         "optim": asdict(experiment.optim),
         "init_from": experiment.init_from,

@@ -54,7 +54,8 @@ from refseg.errors import RefsegError
 from refseg.evaluation.evaluate import evaluate
 from refseg.models import build_model
 from refseg.models.backbones import Backbone
-from refseg.objectives import build_objective
+from refseg.models.serialise import config_to_dict
+from refseg.objectives import build_objective, objective_from_dict
 from refseg.paths import checkpoints_dir
 from refseg.tokenizer import PAD, UNK, WordPieces, WordVocabulary, split_words
 from refseg.training import sharding
@@ -196,7 +197,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
 
 def build_data(experiment: Experiment) -> tuple[Dataset, Dataset, WordVocabulary]:
     """Training set, validation set, and the vocabulary of the training expressions."""
-    config, objects = experiment.data, needs_objects(experiment)
+    config, objects = experiment.data, experiment.objective.needs_objects
     transform = build_transform(config.image_size)
     shared = {"split_by": config.split_by, "num_frames": config.num_frames, "frame_stride": config.frame_stride}
     shared["root"] = config.root
@@ -494,12 +495,6 @@ def seconds_per_step(experiment: Experiment, steps: int = 12, device: str | None
     return durations[len(durations) // 2]
 
 
-def needs_objects(experiment: Experiment) -> bool:
-    """Whether the objective must know what every pixel shows."""
-    objective = vars(experiment.objective)
-    return any(objective.get(term) for term in ("semantics", "contrast", "maps"))
-
-
 class _Unread:
     """The samples that could not be read: ends the run at the first one, or counts them all and names each once."""
 
@@ -645,13 +640,9 @@ def migrated(stored: dict[str, Any]) -> dict[str, Any]:
     optim |= {"mixed_precision": optim["mixed_precision"] in (True, "bf16")} if "mixed_precision" in optim else {}
     optim |= {"compile": bool(optim["compile"])} if "compile" in optim else {}
     data.pop("objects", None)
-    objective = dict(stored["objective"])
-    objective["type"] = {"TaughtMapsConfig": "SupervisedWordMapsConfig"}.get(objective["type"], objective["type"])
-    if objective["type"] == "AlignmentConfig":
-        objective = {"other_samples": True} | objective
     return {
         "model": stored["model"],
-        "objective": objective,
+        "objective": config_to_dict(objective_from_dict(stored["objective"])),
         "data": asdict(DataConfig()) | data,
         "optim": asdict(OptimConfig()) | optim,
         "init_from": stored.get("init_from", stored.get("begin_with")),
@@ -676,6 +667,7 @@ RENAMED = {
 
 def _first_difference(old: Any, new: Any, where: str = "") -> str:
     """The first field in which two described experiments differ, as "data.image_size was 96, now 128"."""
+    old, new = (dict(enumerate(x)) if isinstance(x, list) else x for x in (old, new))
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(name for name in new if name not in old)]:
             if old.get(name) != new.get(name):

@@ -28,14 +28,29 @@ from refseg.models.fusion import (
 )
 from refseg.models.magnet import MagNetConfig
 from refseg.models.text import SentenceVectorConfig
-from refseg.objectives import AlignmentConfig, MaskGroundingConfig, SegmentationConfig, SupervisedWordMapsConfig
+from refseg.objectives import (
+    ImageContrastConfig,
+    InstanceContrastConfig,
+    MaskGroundingConfig,
+    MaskLossConfig,
+    ObjectiveConfig,
+    PixelAlignmentConfig,
+    PixelContrastConfig,
+    SemanticsConfig,
+    SupervisedWordMapsConfig,
+)
 from refseg.training.experiment import DataConfig, Experiment, OptimConfig, variant
 
 FROZEN = SmallBackboneConfig(frozen=True)
+MASKS = ObjectiveConfig((MaskLossConfig(),))
+# Where the backbone begins at random, the loss "semantics" takes the place of pretrained weights. Decoders that give a
+# mask after each of their steps are trained on all of them.
+MASKS_AND_SEMANTICS = ObjectiveConfig((MaskLossConfig(), SemanticsConfig()))
+ALL_STEPS = ObjectiveConfig((MaskLossConfig(deep_supervision=True), SemanticsConfig()))
 
 CMSA = Experiment(
     CMSANetConfig.lesson(),
-    SegmentationConfig(semantics=1.0),  # instead of a pretrained backbone
+    MASKS_AND_SEMANTICS,
     optim=OptimConfig(learning_rate=3e-3, warmup_steps=100, curriculum_steps=400),
     about="CMSA at lesson size on RefShapes, from scratch on two CPU cores: the shipped network.",
 )
@@ -48,7 +63,7 @@ FUSION = variant(
     CMSA,
     "The paper's gates (Eq. 5-6), trained like the other fusions: on the shipped network's backbone, fixed.",
     model={"backbone": FROZEN},
-    objective=SegmentationConfig(),
+    objective=MASKS,
     data={"cache_features": True},
     optim={"steps": 1000, "eval_every": 500},
     init_from="cmsa_refshapes",
@@ -57,30 +72,30 @@ FUSION = variant(
 WIDTH = FUSION.model.fusion.dim
 VIDEO = Experiment(
     replace(CMSANetConfig.lesson(), backbone=FROZEN, temporal=CFSAConfig()),
-    SegmentationConfig(semantics=2.0),
+    MASKS_AND_SEMANTICS.changed(SemanticsConfig, weight=2.0),
     DataConfig("refshapes_video", image_size=64, num_frames=3, frame_stride=2, cache_features=True),
     OptimConfig(steps=2000, batch_size=48, learning_rate=3e-3, warmup_steps=100, eval_every=500),
     init_from="cmsa_refshapes",
     about="Video: CFSA on CMSA features (our reconstruction), on clips where only motion decides.",
 )
-GROUNDING = MaskGroundingConfig(  # in half of the samples two words in five are hidden: enough of them in every batch
-    semantics=1.0, ground=0.1, hidden=0.4, samples=0.5, pixels="backbone/c3", dim=64, heads=4
-)
-GROUNDING = replace(GROUNDING, referent_pixels=64, other_pixels=256)
+# In half of the samples two words in five are hidden: enough of them in every batch.
+GROUNDING = ALL_STEPS.adding(MaskGroundingConfig(weight=0.1, hidden=0.4, samples=0.5, dim=64, heads=4))
 MAGNET = Experiment(
     MagNetConfig.lesson(),
-    GROUNDING,
+    GROUNDING.changed(MaskGroundingConfig, pixels="backbone/c3").adding(
+        PixelAlignmentConfig(referent_pixels=64, other_pixels=256)
+    ),
     optim=OptimConfig(curriculum_steps=400),
     about="MagNet at lesson size, with Mask Grounding and the alignment loss (both our reconstruction).",
 )
 CMSA_GROUNDING = variant(
     CMSA,
     "The lesson's CMSA with Mask Grounding: words are asked for where they have met the regions.",
-    objective=replace(GROUNDING, pixels="pixels", pixel_to_pixel=0.0, pixel_to_text=0.0),
+    objective=GROUNDING,
 )
 ALIGNFORMER = Experiment(
     AlignFormerConfig.lesson(),
-    AlignmentConfig(semantics=1.0, contrast=0.1),
+    ALL_STEPS.adding(InstanceContrastConfig(weight=0.1)),
     optim=OptimConfig(curriculum_steps=400),
     about="AlignFormer at lesson size, with the instance contrastive loss (our reconstruction).",
 )
@@ -93,7 +108,7 @@ RESNET = replace(CMSANetConfig.paper("IMAGENET1K_V2").backbone, frozen=False)
 RARELY = {"mixed_precision": True, "eval_every": 5000, "save_every": 1000}
 CMSA_REFCOCO = Experiment(
     replace(CMSANetConfig.paper(), backbone=RESNET),
-    SegmentationConfig(bce=1.0, dice=0.0),
+    MASKS.changed(MaskLossConfig, dice=0.0),
     DataConfig("refcoco", image_size=320, min_word_count=2, val_samples=2000, workers=8),
     OptimConfig(200_000, 16, learning_rate=2.5e-4, backbone_rate=0.1, warmup_steps=2000, weight_decay=5e-4, **RARELY),
     about="CMSA in the paper's form on RefCOCO: 320 px, 20 words, ResNet-101. Rates, batch and first weights are ours.",
@@ -102,7 +117,13 @@ PRETRAINED = {"swin_weights": "swin_base_patch4_window12_384.ms_in22k", "bert_we
 # Learning rate and weight decay are the defaults of the release's argument parser; the words' side is corrected.
 MAGNET_REFCOCO = Experiment(
     MagNetConfig.paper(**PRETRAINED),
-    MaskGroundingConfig(bce=5.0, dice=5.0, pixels="fused/c5"),
+    ObjectiveConfig(
+        (
+            MaskLossConfig(bce=5.0, dice=5.0, deep_supervision=True),
+            MaskGroundingConfig(pixels="fused/c5"),
+            PixelAlignmentConfig(),
+        )
+    ),
     DataConfig("refcoco", image_size=480, pretrained_tokenizer="bert-base-uncased", val_samples=2000, workers=8),
     OptimConfig(150_000, learning_rate=5e-5, warmup_steps=1000, **RARELY),
     about="MagNet at paper size on RefCOCO: 480 px, Swin-B, BERT, 20 word pieces.",
@@ -112,7 +133,7 @@ ALIGNFORMER_REFCOCO = variant(
     MAGNET_REFCOCO,
     "AlignFormer at paper size on RefCOCO: 480 px, Swin-B, BERT, 20 word pieces.",
     model=AlignFormerConfig.paper(**PRETRAINED),
-    objective=AlignmentConfig(bce=1.0, dice=0.0),
+    objective=ObjectiveConfig((MaskLossConfig(dice=0.0, deep_supervision=True), InstanceContrastConfig())),
 )
 
 PRESETS: dict[str, Experiment] = {
@@ -130,7 +151,7 @@ PRESETS: dict[str, Experiment] = {
         CMSA,
         "The shipped network trains on, and every word is shown where it should look; the backbone is fixed.",
         model={"backbone": FROZEN},
-        objective=SupervisedWordMapsConfig(),
+        objective=MASKS.adding(SupervisedWordMapsConfig()),
         data={"cache_features": True},
         optim=OptimConfig(steps=1000, warmup_steps=50, eval_every=500),
         init_from="cmsa_refshapes",
@@ -184,7 +205,7 @@ PRESETS: dict[str, Experiment] = {
         VIDEO,
         "Control: the centre frame only.",
         model={"temporal": None},
-        objective=SegmentationConfig(),  # nothing is left that could learn what is where
+        objective=MASKS,  # nothing is left that could learn what is where
         data={"num_frames": 1},
     ),
     "cmsa_a2d": variant(
@@ -198,11 +219,13 @@ PRESETS: dict[str, Experiment] = {
     "magnet_refshapes_short": variant(
         MAGNET,
         "Full weight on the hidden words, fewer steps: the shipped checkpoint, made for guessing words.",
-        objective={"ground": 1.0},
+        objective=MAGNET.objective.changed(MaskGroundingConfig, weight=1.0),
         optim={"steps": 2500, "warmup_steps": 100},
     ),
     "magnet_refshapes_full_grounding": variant(
-        MAGNET, "Control: the hidden words weigh as much as the masks.", objective={"ground": 1.0}
+        MAGNET,
+        "Control: the hidden words weigh as much as the masks.",
+        objective=MAGNET.objective.changed(MaskGroundingConfig, weight=1.0),
     ),
     "magnet_refshapes_no_cam": variant(
         MAGNET,
@@ -210,14 +233,20 @@ PRESETS: dict[str, Experiment] = {
         model={"alignment": {"pool_sizes": (), "pixels_to_words": False}},
     ),
     "magnet_refshapes_no_mask_grounding": variant(
-        MAGNET, "Control: no words are hidden and asked for.", objective={"ground": 0.0}
+        MAGNET,
+        "Control: no words are hidden and asked for.",
+        objective=MAGNET.objective.without(MaskGroundingConfig),
     ),
     "magnet_refshapes_no_alignment": variant(
-        MAGNET, "Control: neither part of the alignment loss.", objective={"pixel_to_pixel": 0.0, "pixel_to_text": 0.0}
+        MAGNET,
+        "Control: neither part of the alignment loss.",
+        objective=MAGNET.objective.without(PixelAlignmentConfig),
     ),
     "cmsa_refshapes_mask_grounding": CMSA_GROUNDING,
     "cmsa_refshapes_full_grounding": variant(
-        CMSA_GROUNDING, "Control: with full weight on the hidden words.", objective={"ground": 1.0}
+        CMSA_GROUNDING,
+        "Control: with full weight on the hidden words.",
+        objective=GROUNDING.changed(MaskGroundingConfig, weight=1.0),
     ),
     "magnet_refcoco": MAGNET_REFCOCO,
     "alignformer_refshapes": ALIGNFORMER,
@@ -232,14 +261,16 @@ PRESETS: dict[str, Experiment] = {
         "Control: words and pixels do not meet in the backbone; the decoder still looks at the words.",
         model={"vlba": VLBAConfig(words_to_pixels=False, pixels_to_words=False)},
     ),
-    "alignformer_refshapes_no_contrast": variant(ALIGNFORMER, "Control: masks only.", objective={"contrast": 0.0}),
+    "alignformer_refshapes_no_contrast": variant(ALIGNFORMER, "Control: masks only.", objective=ALL_STEPS),
     "alignformer_refshapes_contrast_in_picture": variant(
         ALIGNFORMER,
         "Control: a centre is compared with the instances of its own image only, not with other samples.",
-        objective={"other_samples": False},
+        objective=ALL_STEPS.adding(ImageContrastConfig(weight=0.1)),
     ),
     "alignformer_refshapes_pixel_contrast": variant(
-        ALIGNFORMER, "Control: every pixel is contrasted, not instances.", objective={"pixel_wise": True}
+        ALIGNFORMER,
+        "Control: every pixel is contrasted, not instances.",
+        objective=ALL_STEPS.adding(PixelContrastConfig(weight=0.1)),
     ),
     "alignformer_refcoco": ALIGNFORMER_REFCOCO,
 }

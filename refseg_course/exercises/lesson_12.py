@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refseg.objectives.losses import hidden_word_loss as loss_of_rows
-from refseg.objectives.mask_grounding import mask_centre
+from refseg.objectives.word_predictor import mask_centre
 from refseg_course.exercises import Exercise, numbers
 
 # ------------------------------------------------------------------------------------------------------ hiding words

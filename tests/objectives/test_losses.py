@@ -5,7 +5,13 @@ from math import exp, log
 import pytest
 import torch
 
-from refseg.objectives.losses import binary_cross_entropy, contrastive_loss, dice_loss
+from refseg.objectives.losses import (
+    binary_cross_entropy,
+    contrastive_loss,
+    dice_loss,
+    hidden_word_loss,
+    map_loss,
+)
 
 # Probabilities 1/2, 3/4 and 1/4; the first and the third pixel belong to the referent.
 LOGITS = torch.tensor([0.0, log(3), -log(3)]).reshape(1, 1, 1, 3)
@@ -38,18 +44,19 @@ def test_dice_is_a_mean_over_samples_and_cross_entropy_over_pixels():
     assert torch.allclose(binary_cross_entropy(logits, masks, valid), bce)
 
 
-@pytest.mark.parametrize("loss", [binary_cross_entropy, dice_loss])
-def test_padding_changes_nothing(loss):
+BOTH = (binary_cross_entropy, dice_loss)
+
+
+def test_padding_changes_nothing():
     logits, mask = torch.randn(2, 1, 5, 7, requires_grad=True), torch.rand(2, 1, 5, 7) > 0.5
     wide, wide_mask = torch.full((2, 1, 11, 13), 3.0), torch.ones(2, 1, 11, 13, dtype=torch.bool)
     wide[..., 3:8, 4:11], wide_mask[..., 3:8, 4:11] = logits, mask
     valid = torch.zeros_like(wide_mask)
     valid[..., 3:8, 4:11] = True
-    plain = loss(logits, mask, torch.ones_like(mask))
-    padded = loss(wide, wide_mask, valid)
-    assert torch.allclose(plain, padded)
-    gradients = [torch.autograd.grad(value, logits)[0] for value in (plain, padded)]
-    assert torch.allclose(*gradients)
+    for loss in BOTH:
+        values = loss(logits, mask, torch.ones_like(mask)), loss(wide, wide_mask, valid)
+        assert torch.allclose(*values), loss
+        assert torch.allclose(*(torch.autograd.grad(value, logits, retain_graph=True)[0] for value in values)), loss
 
 
 def test_no_gradient_reaches_the_padding():
@@ -69,11 +76,11 @@ def test_empty_masks_are_finite_and_cost_nothing_when_predicted():
     assert binary_cross_entropy(loud, empty, valid).item() == pytest.approx(40)  # not infinite
 
 
-@pytest.mark.parametrize("loss", [binary_cross_entropy, dice_loss])
-def test_gradients_push_logits_towards_the_mask(loss):
-    logits = LOGITS.clone().requires_grad_()
-    loss(logits, MASK, ALL).backward()
-    assert logits.grad.flatten().sign().tolist() == [-1, 1, -1]  # descent raises the first and the third
+def test_gradients_push_logits_towards_the_mask():
+    for loss in BOTH:
+        logits = LOGITS.clone().requires_grad_()
+        loss(logits, MASK, ALL).backward()
+        assert logits.grad.flatten().sign().tolist() == [-1, 1, -1], loss  # descent raises the first and the third
 
 
 def test_contrast_by_hand():
@@ -91,3 +98,20 @@ def test_contrast_of_nothing_is_zero():
     loss = contrastive_loss(scores, torch.zeros(3, dtype=torch.int64), torch.ones(3, 5) > 0, torch.zeros(3) > 0)
     loss.backward()
     assert loss.item() == 0 and scores.grad.abs().max() == 0
+
+
+def test_hidden_words_by_hand():
+    logits = torch.tensor([[0.0, log(3)], [log(7), 0.0]])
+    assert hidden_word_loss(logits, torch.tensor([1, 1])).item() == pytest.approx((log(4 / 3) + log(8)) / 2)
+    nothing = torch.zeros(0, 5, requires_grad=True)
+    loss = hidden_word_loss(nothing, torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0 and nothing.grad.shape == (0, 5)
+
+
+def test_maps_by_hand():
+    maps = torch.tensor([[0.5, 0.25, 0.25, 0.0], [0.1, 0.2, 0.3, 0.4], [1.0, 0.0, 0.0, 0.0]]).view(3, 2, 2)
+    wanted = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]).bool().view(3, 2, 2)
+    expected = (-log(0.75) - log(1e-6)) / 2  # the second does not count, the third misses altogether
+    assert map_loss(maps, wanted).item() == pytest.approx(expected)
+    assert map_loss(maps, torch.zeros_like(wanted)).item() == 0

@@ -48,15 +48,15 @@ def test_a_control_changes_one_thing_only():
         },
         "magnet_refshapes": {
             "no_cam": {"model.alignment"},
-            "no_mask_grounding": {"objective.ground"},
-            "no_alignment": {"objective.pixel_to_pixel", "objective.pixel_to_text"},
+            "no_mask_grounding": {"objective.terms"},
+            "no_alignment": {"objective.terms"},
         },
         "alignformer_refshapes": {
             "words_to_pixels": {"model.vlba"},
             "no_vlba": {"model.vlba"},
-            "no_contrast": {"objective.contrast"},
-            "contrast_in_picture": {"objective.other_samples"},
-            "pixel_contrast": {"objective.pixel_wise"},
+            "no_contrast": {"objective.terms"},
+            "contrast_in_picture": {"objective.terms"},
+            "pixel_contrast": {"objective.terms"},
         },
     }
     for base, variants in controls.items():

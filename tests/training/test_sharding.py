@@ -28,7 +28,13 @@ from refseg.models import build_model
 from refseg.models.alignformer import AlignFormerConfig
 from refseg.models.backbones import HalvingBackboneConfig
 from refseg.models.magnet import MagNetConfig
-from refseg.objectives import AlignmentConfig, MaskGroundingConfig
+from refseg.objectives import (
+    InstanceContrastConfig,
+    MaskGroundingConfig,
+    MaskLossConfig,
+    ObjectiveConfig,
+    PixelAlignmentConfig,
+)
 from refseg.training import sharding
 from refseg.training.loop import build_data
 
@@ -99,10 +105,12 @@ def test_divided_weights_train_like_whole_ones(cmsa, runs):
 @pytest.mark.parametrize("name", ["magnet", "alignformer"])
 def test_an_objective_with_weights_is_divided_too(tiny_experiment, runs, name):
     """That of MagNet looks at the words again, AlignFormer's has a single number; stages are computed twice."""
-    model, objective = {
-        "magnet": (MagNetConfig.lesson(), MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2)),
-        "alignformer": (AlignFormerConfig.lesson(), AlignmentConfig()),
+    grounding = MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2), PixelAlignmentConfig()
+    model, terms = {
+        "magnet": (MagNetConfig.lesson(), grounding),
+        "alignformer": (AlignFormerConfig.lesson(), (InstanceContrastConfig(),)),
     }[name]
+    objective = ObjectiveConfig((MaskLossConfig(deep_supervision=True), *terms))
     backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
     experiment = replace(tiny_experiment, model=replace(model, backbone=backbone), objective=objective)
     experiment = change(experiment, gradient_checkpointing=True, steps=3, save_every=3, eval_every=3)

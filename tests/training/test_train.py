@@ -28,7 +28,14 @@ from refseg.models import build_model
 from refseg.models.backbones import HalvingBackboneConfig
 from refseg.models.magnet import MagNetConfig
 from refseg.models.text import TransformerWordsConfig
-from refseg.objectives import AlignmentConfig, MaskGroundingConfig, build_objective
+from refseg.objectives import (
+    MaskGroundingConfig,
+    MaskLossConfig,
+    ObjectiveConfig,
+    PixelAlignmentConfig,
+    SemanticsConfig,
+    build_objective,
+)
 from refseg.tokenizer import WordVocabulary
 from refseg.training.experiment import OptimConfig, experiment_to_dict, variant
 from refseg.training.loop import (
@@ -275,14 +282,14 @@ def test_a_run_from_before_there_were_flips_and_clips_goes_on(tiny_experiment, w
         fit(replace(tiny_experiment, data=replace(tiny_experiment.data, num_frames=3)), whole)
 
 
-def test_a_run_from_before_contrast_had_a_choice_goes_on(tiny_experiment):
-    recipe = experiment_to_dict(replace(tiny_experiment, objective=AlignmentConfig()))
-    older = {name: value for name, value in recipe["objective"].items() if name != "other_samples"}
+def test_a_run_from_before_objectives_were_lists_goes_on(tiny_experiment):
+    recipe = experiment_to_dict(tiny_experiment)
+    older = {"type": "SegmentationConfig", "bce": 1.0, "dice": 0.5, "semantics": 0.0}
     assert module.migrated(recipe | {"objective": older}) == recipe
 
 
 def test_mirror_images_stand_behind_the_samples(tiny_experiment):
-    experiment = variant(tiny_experiment, data={"mirror": True}, objective={"semantics": 1.0})
+    experiment = variant(tiny_experiment, data={"mirror": True}, objective=ObjectiveConfig((SemanticsConfig(),)))
     train_set, val_set, tokenizer = build_data(experiment)
     both, count = Mirrored(train_set), len(train_set)
     index = next(i for i, text in enumerate(train_set.expressions) if "left" in text.split())
@@ -331,7 +338,8 @@ def test_hidden_words_are_those_that_would_have_been_hidden(tiny_experiment, tmp
     """MagNet with Mask Grounding, killed and resumed; the checkpoint to use holds nothing of the objective."""
     model = MagNetConfig.lesson()
     model = replace(model, backbone=HalvingBackboneConfig(channels=(4, 4, 8, 8, 8)), text=TransformerWordsConfig(dim=8))
-    objective = MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2, layers=1)
+    grounding = MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2, layers=1)
+    objective = ObjectiveConfig((MaskLossConfig(deep_supervision=True), grounding, PixelAlignmentConfig()))
     experiment = replace(tiny_experiment, model=model, objective=objective)
     fit(experiment, tmp_path / "whole")
     interrupted(experiment, tmp_path / "cut", monkeypatch, 7)
@@ -465,7 +473,10 @@ def test_a_diverged_run_stops_and_keeps_its_checkpoint(tiny_experiment, tmp_path
         (lambda e: change(e, learning_rate=0.5), r"optim\.learning_rate was 0\.002, now 0\.5"),
         (lambda e: replace(e, data=replace(e.data, image_size=48)), r"data\.image_size was 32, now 48"),
         (lambda e: replace(e, model=replace(e.model, c5_dim=6)), r"model\.c5_dim was None, now 6"),
-        (lambda e: replace(e, objective=replace(e.objective, dice=0.0)), r"objective\.dice was 0\.5, now 0\.0"),
+        (
+            lambda e: replace(e, objective=e.objective.changed(MaskLossConfig, dice=0.0)),
+            r"objective\.terms\.0\.dice was 0\.5, now 0\.0",
+        ),
     ],
 )
 def test_a_folder_of_another_experiment_is_refused(tiny_experiment, whole, other, field):

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from refseg.objectives.losses import hidden_word_loss
-from refseg.objectives.mask_grounding import hide_some, mask_centre
+from refseg.objectives.mask_grounding import hide_some
+from refseg.objectives.word_predictor import mask_centre
 from refseg_course.exercises import ExerciseError
 from refseg_course.exercises import lesson_12 as check
 

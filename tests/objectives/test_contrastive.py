@@ -1,4 +1,4 @@
-"""Alignment: what an instance is, who is compared with whom, and the values by hand."""
+"""The contrastive loss: what an instance is, who is compared with whom, and the values by hand."""
 
 import math
 from dataclasses import replace
@@ -9,10 +9,16 @@ import torch.multiprocessing as multiprocessing
 from torch import nn
 
 from refseg.errors import RefsegError
-from refseg.objectives import AlignmentConfig, build_objective
-from refseg.objectives.alignment import (
+from refseg.objectives import (
+    ImageContrastConfig,
+    InstanceContrastConfig,
+    ObjectiveConfig,
+    PixelContrastConfig,
+    build_objective,
+)
+from refseg.objectives.contrastive import (
     LEFT_OUT,
-    contrast_in_picture,
+    contrast_in_image,
     core_weights,
     instance_contrast,
     instance_labels,
@@ -155,11 +161,11 @@ def test_in_its_own_picture_a_centre_has_no_other_rivals():
     """Referents that look like each other's centre cost nothing here; an object of the same picture does."""
     batch = make_batch(columns((0, 8), B=2), columns((12, 20), B=2, value=1, dtype=torch.uint8))
     pixels = picture_of_axes(3, 0, 2, 0, 3).repeat(2, 1, 1, 1)
-    loss = contrast_in_picture(axes(3, 4), pixels, batch, ONE)
+    loss = contrast_in_image(axes(3, 4), pixels, batch, ONE)
     first, second = math.log((2 * math.e + 1) / math.e), math.log(3)  # the second centre is like none of the three
     assert loss.item() == pytest.approx((first + second) / 2, rel=1e-6)
     batch.mask[1] = False  # an empty mask takes no part
-    assert contrast_in_picture(axes(3, 4), pixels, batch, ONE).item() == pytest.approx(first, rel=1e-6)
+    assert contrast_in_image(axes(3, 4), pixels, batch, ONE).item() == pytest.approx(first, rel=1e-6)
 
 
 def test_keys_tell_objects_and_expressions_apart():
@@ -249,56 +255,47 @@ def test_two_processes_see_the_samples_of_both(tmp_path):
 # ---- the objective -----------------------------------------------------------------------------------------------
 
 
-class Steps(nn.Module):
-    """Says one logit per step everywhere; its trace has pixels, a sentence and perhaps a centre."""
+class Pixels(nn.Module):
+    """Its trace has pixels, a sentence and perhaps a centre."""
 
-    def __init__(self, *logits: float, centre: bool = True):
+    visual_channels: dict = {}
+
+    def __init__(self, centre: bool = True):
         super().__init__()
-        self.logits = nn.Parameter(torch.tensor(logits))
         self.pixels = nn.Parameter(torch.randn(2, D, 3, 5))
         self.vector = nn.Parameter(torch.randn(2, D if centre else 7))
         self.trace_channels = {"pixels": D, "sentence": 7} | ({"centre": D} if centre else {})
 
     def forward(self, batch):
-        *earlier, last = (logit.expand(2, 1, 3, 5) for logit in self.logits)
-        trace = {f"masks/{number}": logits for number, logits in enumerate(earlier)}
-        trace |= {"pixels": self.pixels, "centre" if "centre" in self.trace_channels else "sentence": self.vector}
-        return Prediction(last, trace)
+        trace = {"pixels": self.pixels, "centre" if "centre" in self.trace_channels else "sentence": self.vector}
+        return Prediction(torch.zeros(2, 1, 3, 5), trace)
 
 
 def left_and_right():
     return make_batch(torch.cat([columns((0, 8)), columns((8, 20))]))
 
 
-def test_mask_terms_are_means_over_the_steps():
-    model, config = Steps(0.0, 1.0, -2.0), AlignmentConfig(contrast=0.0)
-    prediction, losses = build_objective(config, model)(model, left_and_right())
-    assert losses.keys() == {"bce", "dice"}
-    assert torch.equal(prediction.mask_logits, model.logits[2].expand(2, 1, 3, 5))
-    softplus = nn.functional.softplus
-    # Half of all pixels are the referent's: 96 + 144 of 480.
-    expected = [(softplus(-logit) + softplus(logit)) / 2 for logit in model.logits]
-    assert losses["bce"].item() == pytest.approx(sum(expected).item() / 3, rel=1e-6)
-    alone = [build_objective(config, model)(Steps(logit), left_and_right())[1]["dice"] for logit in (0.0, 1.0, -2.0)]
-    assert losses["dice"].item() == pytest.approx(sum(alone).item() / 3, rel=1e-6)
-    sum(losses.values()).backward()
-    assert model.logits.grad.abs().min() > 0
+INSTANCES = InstanceContrastConfig()
+
+
+def contrast(model, config=INSTANCES):
+    return build_objective(ObjectiveConfig((config,)), model)
 
 
 def test_contrast_reaches_pixels_centre_and_temperature():
-    model = Steps(0.0)
-    objective = build_objective(AlignmentConfig(contrast=0.25), model)
+    model = Pixels()
+    objective = contrast(model, InstanceContrastConfig(weight=0.25))
     assert objective.weights["contrast"] == 0.25
-    assert [name for name, _ in objective.named_parameters()] == ["log_temperature"]
-    assert objective.log_temperature.exp().item() == pytest.approx(0.07)
+    assert [name for name, _ in objective.named_parameters()] == ["terms.0.log_temperature"]
+    assert objective.terms[0].log_temperature.exp().item() == pytest.approx(0.07)
     objective(model, left_and_right())[1]["contrast"].backward()
-    for parameter in (model.pixels, model.vector, objective.log_temperature):
+    for parameter in (model.pixels, model.vector, objective.terms[0].log_temperature):
         assert parameter.grad.isfinite().all() and parameter.grad.abs().max() > 0
 
 
 def test_scale_of_centre_and_pixels_does_not_matter():
-    model = Steps(0.0)
-    objective = build_objective(AlignmentConfig(), model)
+    model = Pixels()
+    objective = contrast(model)
     before = objective(model, left_and_right())[1]["contrast"].item()
     with torch.no_grad():
         model.pixels *= 7
@@ -307,40 +304,40 @@ def test_scale_of_centre_and_pixels_does_not_matter():
 
 
 def test_the_temperature_has_a_lower_bound():
-    model = Steps(0.0)
-    objective = build_objective(AlignmentConfig(), model)
+    model = Pixels()
+    objective = contrast(model)
     losses = []
     for temperature in (0.01, 1e-6):
-        nn.init.constant_(objective.log_temperature, math.log(temperature))
+        nn.init.constant_(objective.terms[0].log_temperature, math.log(temperature))
         losses.append(objective(model, left_and_right())[1]["contrast"].item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("form", [{}, {"other_samples": False}, {"pixel_wise": True}], ids=str)
-def test_the_loss_gathers_pixels_around_their_centre(form):
-    model = Steps(0.0)
-    objective = build_objective(AlignmentConfig(**form), model)
-    optimizer = torch.optim.Adam([*model.parameters(), *objective.parameters()], lr=0.05)
-    for _ in range(60):
-        optimizer.zero_grad()
-        objective(model, left_and_right())[1]["contrast"].backward()
-        optimizer.step()
-    similarity = torch.cosine_similarity(model.pixels, model.vector[..., None, None], dim=1)
-    assert similarity[0, :, 0].mean() > similarity[0, :, 3:].mean() + 0.3  # the regions off the ring
-    assert similarity[1, :, 3:].mean() > similarity[1, :, 0].mean() + 0.3
+def test_the_loss_gathers_pixels_around_their_centre():
+    for config in (InstanceContrastConfig(), ImageContrastConfig(), PixelContrastConfig()):
+        model = Pixels()
+        objective = contrast(model, config)
+        optimizer = torch.optim.Adam([*model.parameters(), *objective.parameters()], lr=0.05)
+        for _ in range(60):
+            optimizer.zero_grad()
+            objective(model, left_and_right())[1]["contrast"].backward()
+            optimizer.step()
+        similarity = torch.cosine_similarity(model.pixels, model.vector[..., None, None], dim=1)
+        assert similarity[0, :, 0].mean() > similarity[0, :, 3:].mean() + 0.3, config  # the regions off the ring
+        assert similarity[1, :, 3:].mean() > similarity[1, :, 0].mean() + 0.3, config
 
 
 def test_a_model_without_a_centre_has_its_sentence_mapped():
-    model = Steps(0.0, centre=False)
-    objective = build_objective(AlignmentConfig(), model)
-    assert objective.project.weight.shape == (D, 7)
+    model = Pixels(centre=False)
+    objective = contrast(model)
+    assert objective.terms[0].project.weight.shape == (D, 7)
     objective(model, left_and_right())[1]["contrast"].backward()
-    assert objective.project.weight.grad.abs().max() > 0 and model.vector.grad.abs().max() > 0
+    assert objective.terms[0].project.weight.grad.abs().max() > 0 and model.vector.grad.abs().max() > 0
 
 
 def test_half_precision_is_compared_in_full():
-    model = Steps(0.0)
-    objective, batch = build_objective(AlignmentConfig(), model), left_and_right()
+    model = Pixels()
+    objective, batch = contrast(model), left_and_right()
     full = objective(model, batch)[1]["contrast"]
     with torch.autocast("cpu", torch.bfloat16):
         half = objective(model, batch)[1]["contrast"]
@@ -348,5 +345,5 @@ def test_half_precision_is_compared_in_full():
 
 
 def test_it_says_what_it_lacks():
-    with pytest.raises(RefsegError, match="needs a model that gives its pixels' width: set it to 0"):
-        build_objective(AlignmentConfig(), nn.Linear(1, 1))
+    with pytest.raises(RefsegError, match="InstanceContrastConfig needs a model whose trace has sentence, pixels"):
+        contrast(None)

@@ -1,26 +1,21 @@
-"""The losses of Mask Grounding and of the alignment, against numbers worked out on paper."""
+"""MagNet's alignment losses against numbers worked out on paper, and the pixels that they compare."""
 
 from math import exp, log
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
-from refseg.objectives.losses import hidden_word_loss, pixel_to_pixel_loss, pixel_to_text_loss
+from refseg.objectives.losses import pixel_to_pixel_loss, pixel_to_text_loss
+from refseg.objectives.pixel_alignment import sample_pixels
 
+H, W = 12, 20
 ALONG, ACROSS = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 
 
 def there(*rows):
     return torch.tensor(rows, dtype=torch.bool)
-
-
-def test_hidden_words_by_hand():
-    logits = torch.tensor([[0.0, log(3)], [log(7), 0.0]])
-    assert hidden_word_loss(logits, torch.tensor([1, 1])).item() == pytest.approx((log(4 / 3) + log(8)) / 2)
-    nothing = torch.zeros(0, 5, requires_grad=True)
-    loss = hidden_word_loss(nothing, torch.zeros(0, dtype=torch.long))
-    loss.backward()
-    assert loss.item() == 0 and nothing.grad.shape == (0, 5)
 
 
 def test_pixel_to_text_by_hand():
@@ -49,7 +44,7 @@ def test_the_mean_of_a_kind_has_length_one():
     assert loss.item() == pytest.approx(sum(first) / 2 + second, rel=1e-5)
 
 
-def test_pictures_without_both_kinds_do_not_count():
+def test_images_without_both_kinds_do_not_count():
     referent, others = torch.randn(3, 7, 5), torch.randn(3, 11, 5)
     in_referent, in_others = torch.ones(3, 7, dtype=torch.bool), torch.ones(3, 11, dtype=torch.bool)
     in_referent[1], in_others[2] = False, False
@@ -90,3 +85,27 @@ def test_training_pulls_pixels_to_the_text():
     with torch.no_grad():
         referent -= 0.1 * referent.grad
     assert (referent @ text[0]).mean().item() > before
+
+
+def test_pixels_are_drawn_from_either_side():
+    mask, valid = torch.zeros(1, 1, H, W, dtype=torch.bool), torch.ones(1, 1, H, W, dtype=torch.bool)
+    mask[..., : H // 2, : W // 2] = True
+    valid[..., 16:] = False  # the last column of five
+    marked = SimpleNamespace(mask=mask, pixel_valid=valid)
+    pixels = torch.zeros(1, 2, 3, 5)
+    inside = nn.functional.adaptive_avg_pool2d(marked.mask.float(), (3, 5))[0, 0] > 0.5
+    pixels[0, 0][inside], pixels[0, 1][~inside] = 1.0, 1.0
+    referent, others, in_referent, in_others = sample_pixels(pixels, marked, None, 4, 50)
+    assert in_referent.sum() == min(4, inside.sum()) and in_others.sum() == (~inside[:, :4]).sum()
+    assert (referent[in_referent] == torch.tensor([1.0, 0.0])).all()
+    assert (others[in_others] == torch.tensor([0.0, 1.0])).all()
+
+
+def test_half_of_the_others_are_the_hardest():
+    nowhere = torch.zeros(1, 1, H, W, dtype=torch.bool)
+    marked = SimpleNamespace(mask=nowhere, pixel_valid=~nowhere)
+    pixels = torch.arange(15.0).view(1, 1, 3, 5)
+    for _ in range(5):
+        _, others, _, in_others = sample_pixels(pixels, marked, torch.ones(1, 1), 3, 6)
+        assert in_others.all() and others[0, :3, 0].sort().values.tolist() == [12.0, 13.0, 14.0]
+        assert len(set(others.flatten().tolist())) == 6
