@@ -1,8 +1,8 @@
 """``make tour``: the whole kit once, in a few minutes, ending in one page to look at.
 
 Draws RefShapes, trains a CMSA network for about two minutes, scores it and the shipped checkpoint on the val split,
-and writes ``report.html``: no network, every picture with alternative text. Beside it ``explorer.html`` compares the
-two networks word by word. What is there already is used again.
+and writes ``report.html``, which works offline and has alternative text for every image. Next to it, ``explorer.html``
+compares the two networks word by word. A second run reuses what is there.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from refseg.errors import RefsegError
 from refseg.evaluation.evaluate import evaluate_checkpoint
 from refseg.evaluation.metrics import COLUMNS, mask_iou
 from refseg.explorer import Explorer
+from refseg.files import write_text
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import checkpoints_dir
 from refseg.predict import Predictor
@@ -37,17 +38,17 @@ EXPLORER = "explorer.html"  # beside the report
 
 
 def run_tour(folder: Path, minutes: float = 2.0) -> Path:
-    """Everything, in order; returns the path of the report.
+    """Run everything in order and return the path of the report.
 
     Args:
-        folder: the run's checkpoints, log and report go here.
-        minutes: time for training, without the validations in between.
+        folder: for the run's checkpoints, log and report.
+        minutes: time for training, not counting the validations.
     """
     started = time.perf_counter()
     folder = Path(folder)
     print("1/4  RefShapes, the embedded benchmark")
     val = build_dataset("refshapes", "val")
-    print(f"     {len(set(val.image_ids))} pictures, {len(val)} expressions in val")
+    print(f"     {len(set(val.image_ids))} images, {len(val)} expressions in val")
     print(f"2/4  training a CMSA network for about {minutes:g} minutes")
     own = train(plan(folder, minutes), folder)
     print("3/4  scoring on val")
@@ -57,7 +58,7 @@ def run_tour(folder: Path, minutes: float = 2.0) -> Path:
     both = Explorer(checkpoints["trained just now"], val[0], other_model=checkpoints["shipped"])
     both.export_html(folder / EXPLORER, "Two networks, word by word")
     report = folder / "report.html"
-    report.write_text(_page(folder, val, checkpoints, results), encoding="utf-8")
+    write_text(report, _page(folder, val, checkpoints, results))
     print(_table_text(results))
     print(f"\nDone in {(time.perf_counter() - started) / 60:.1f} minutes. Open in a browser:  {report.resolve()}")
     print("Notebooks:  make lab   (JupyterLab opens in your browser; start with 00_start_here)")
@@ -65,7 +66,7 @@ def run_tour(folder: Path, minutes: float = 2.0) -> Path:
 
 
 def plan(folder: Path, minutes: float) -> Experiment:
-    """The lesson preset with as many steps as fit into ``minutes`` on this machine; a second run keeps the first's.
+    """The lesson's preset with as many steps as fit into ``minutes`` here; a second run keeps the number of the first.
 
     Raises:
         RefsegError: ``minutes`` is not positive, or the folder holds a tour of another length.
@@ -83,8 +84,7 @@ def plan(folder: Path, minutes: float) -> Experiment:
         )
     if not stored:
         stored = {"minutes": minutes, "steps": max(40, round(60 * minutes / seconds_per_step(experiment)))}
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(stored))
+        write_text(path, json.dumps(stored))
     return _shortened(experiment, stored["steps"])
 
 
@@ -98,7 +98,7 @@ def _shortened(experiment: Experiment, steps: int) -> Experiment:
 
 
 def _score(checkpoint: Path, folder: Path) -> dict[str, Any]:
-    """Results on val, kept in the run's folder for as long as the weights are the same."""
+    """Results on val, kept in the run's folder until the weights change."""
     weights = checkpoint / "model.safetensors"
     kept = folder / f"val-{checkpoint.parent.name}-{checkpoint.name}.json"
     stamp = [weights.stat().st_size, weights.stat().st_mtime_ns] if weights.exists() else None
@@ -109,7 +109,7 @@ def _score(checkpoint: Path, folder: Path) -> dict[str, Any]:
     if stamp and stored.get("stamp") == stamp:
         return stored["results"]
     results = evaluate_checkpoint(checkpoint, "refshapes", "val")
-    kept.write_text(json.dumps({"stamp": stamp, "results": results}))
+    write_text(kept, json.dumps({"stamp": stamp, "results": results}))
     return results
 
 
@@ -138,15 +138,15 @@ def _page(folder: Path, val: ReferDataset, checkpoints: dict[str, Path], results
 
 
 def _examples(val: ReferDataset) -> list[RefSample]:
-    """The first expressions of every kind, each from a picture of its own."""
+    """The first expressions of every kind, each of a different image."""
     chosen: dict[str, list[RefSample]] = {}
-    pictures = set()
+    images = set()
     for index in range(len(val)):
         sample = val[index]
-        kind, picture = sample.annotations.kind, sample.annotations.image_id
-        if picture not in pictures and len(chosen.setdefault(kind, [])) < EXAMPLES_PER_KIND:
+        kind, image = sample.annotations.kind, sample.annotations.image_id
+        if image not in images and len(chosen.setdefault(kind, [])) < EXAMPLES_PER_KIND:
             chosen[kind].append(sample)
-            pictures.add(picture)
+            images.add(image)
         if len(chosen) == 6 and all(len(samples) == EXAMPLES_PER_KIND for samples in chosen.values()):
             break
     return [sample for kind in sorted(chosen) for sample in chosen[kind]]
@@ -159,8 +159,8 @@ def _example(sample: RefSample, loaded: dict[str, Checkpoint], unfold: bool) -> 
     for name, checkpoint in loaded.items():
         result = Predictor(checkpoint, "cpu").predict(image, sample.expression)
         iou = mask_iou(result.pred_mask, sample.mask)
-        picture = prediction_figure(image, sample.expression, result.pred_mask, sample.mask, iou)
-        figures.append(to_html(picture, f"{name}: IoU {iou:.2f}"))
+        figure = prediction_figure(image, sample.expression, result.pred_mask, sample.mask, iou)
+        figures.append(to_html(figure, f"{name}: IoU {iou:.2f}"))
     maps = word_map_figure(image, result.words, result.word_maps["c3"], result.pred_mask, level="C3")
     summary = "<summary>Where each word looks</summary>"
     details = f"<details{' open' * unfold}>{summary}{to_html(maps, maps.caption)}</details>"
@@ -217,9 +217,10 @@ _TEMPLATE = """<!doctype html>
 </head>
 <body>
 <h1>A tour of referring segmentation</h1>
-<p>Given a picture and a sentence, find the pixels it means. The network below (CMSA with gated multi-level fusion,
-{parameters} parameters) was trained on this machine in {minutes} minutes, validations included, on RefShapes, the
-benchmark that the kit draws itself. The shipped checkpoint next to it is the same network, trained longer.</p>
+<p>Given an image and an expression, find the pixels that it refers to. The network below (CMSA with gated
+multi-level fusion, {parameters} parameters) was trained on this machine in {minutes} minutes, validations included,
+on RefShapes, the benchmark that the kit draws. The shipped checkpoint next to it is the same network, trained
+longer.</p>
 
 <h2>How good is it?</h2>
 <p>Every expression is one sample, scored at the original size. <b>IoU</b> is the overlap of predicted and true mask
@@ -232,8 +233,8 @@ objects weigh more; <b>P@K</b> is the share of samples with IoU ≥ K.</p>
 <div class="card">{curve}</div>
 
 <h2>What it sees</h2>
-<p>Two expressions of each kind, the first in the file, not the best. Solid outline: prediction. Dashed: truth.
-To strike out words and to look at regions, open <a href="explorer.html">the explorer</a>: it shows both networks.</p>
+<p>Two expressions of each kind: the first in the file, not the best. Solid outline: prediction. Dashed: truth.
+To strike out words and look at regions, open <a href="explorer.html">the explorer</a>: it shows both networks.</p>
 {examples}
 
 <h2>Where to go next</h2>

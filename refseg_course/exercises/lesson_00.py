@@ -19,7 +19,7 @@ def masks() -> list[tuple]:
 
 
 def _right_share(mask: Tensor) -> float:
-    """Share of the picture that the mask covers."""
+    """Share of the image that the mask covers."""
     return mask.float().mean().item()
 
 
@@ -77,7 +77,7 @@ def _first_and_last_pixel(mask: Tensor) -> tuple[int, int, int, int]:
     return int(first[1]), int(first[0]), int(last[1]), int(last[0])
 
 
-def _of_the_picture(mask: Tensor) -> tuple[int, int, int, int]:
+def _of_the_image(mask: Tensor) -> tuple[int, int, int, int]:
     return 0, 0, mask.shape[1] - 1, mask.shape[0] - 1
 
 
@@ -105,7 +105,7 @@ box = Exercise(
             "It looks only at the first and the last pixel in reading order. The first one is in the top row, but need "
             "not be the leftmost.",
         ),
-        (_of_the_picture, "It is the box of the whole image: the values of the mask play no part."),
+        (_of_the_image, "It is the box of the whole image: the values of the mask play no part."),
         (_x_then_y, "The order is different: it should be x_min, y_min, x_max, y_max."),
     ],
     verified="a slanted bar, a ring and a single pixel, both ends included",

@@ -298,7 +298,7 @@ referent_of_form = Exercise(
 
 
 def small_refs() -> list[dict]:
-    """Five refs of four pictures; one expression occurs twice in its ref, and one ref has a single expression."""
+    """Five refs of four images; one expression occurs twice in its ref, and one ref has a single expression."""
     rows = [
         (0, 7, "train", ["red car", "the car left", "red car"]),
         (1, 7, "train", ["dog"]),
@@ -307,8 +307,8 @@ def small_refs() -> list[dict]:
         (4, 5, "val", ["cat"]),
     ]
     return [
-        {"ref_id": i, "image_id": picture, "split": split, "sentences": [{"sent": text} for text in sentences]}
-        for i, picture, split, sentences in rows
+        {"ref_id": i, "image_id": image, "split": split, "sentences": [{"sent": text} for text in sentences]}
+        for i, image, split, sentences in rows
     ]
 
 

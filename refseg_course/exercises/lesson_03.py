@@ -16,7 +16,7 @@ from refseg_course.exercises import Exercise, numbers
 
 
 def grid_cases() -> list[tuple]:
-    """Sides of pictures that stride 8 divides and does not, and one stage without a stride."""
+    """Sides of images that stride 8 divides and does not, and one stage without a stride."""
     return [(96, [2, 2, 2]), (103, [2, 2, 2]), (107, [2, 2, 2, 1, 1]), (97, [2]), (33, [1])]
 
 
@@ -301,7 +301,7 @@ def _as_a_whole(regions):
     return regions / regions.norm()
 
 
-def _of_each_picture(regions):
+def _of_each_image(regions):
     return regions / regions.norm(dim=(1, 2), keepdim=True)
 
 
@@ -338,7 +338,7 @@ unit_regions = Exercise(
         (_sums_to_one, "The values of a region add up to one. Its length is something else."),
         (_no_root, "It looks as if the root is missing: a region is divided by the square of its length."),
         (_as_a_whole, "One length for the whole batch: then a bright image makes the others faint."),
-        (_of_each_picture, "One length for each image. Every region has its own."),
+        (_of_each_image, "One length for each image. Every region has its own."),
         (_one_added, "The regions come out too short: the number that prevents a division by zero is far too large."),
         (_at_least_one, "Short regions stay short: the number that prevents a division by zero is far too large."),
         (_standardised, "The mean is subtracted: that is a standardisation, and it changes the direction of a vector."),

@@ -120,7 +120,7 @@ def expressions_cases() -> list[tuple]:
 
 
 def _right_others(samples: Expressions) -> list[str | None]:
-    """The first following expression, round the list, of the same picture and another object, unless it is the same."""
+    """The first following expression, round the list, of the same image and another object, unless it is the same."""
     chosen: list[str | None] = []
     for i, (image, thing, text) in enumerate(samples):
         rest = [*samples[i + 1 :], *samples[:i]]
@@ -142,11 +142,11 @@ def _fits(own, other):
     return own[0] == other[0] and own[1] != other[1] and own[2] != other[2]
 
 
-def _any_expression_of_the_picture(samples):
+def _any_expression_of_the_image(samples):
     return _choose(samples, lambda own, other: own[0] == other[0] and own[2] != other[2])
 
 
-def _any_picture(samples):
+def _any_image(samples):
     return _choose(samples, lambda own, other: own[1] != other[1] and own[2] != other[2])
 
 
@@ -184,10 +184,10 @@ other_expression = Exercise(
     mistakes=[
         (_next, "Every sample gets the next expression, whatever it refers to. Look at image and object."),
         (
-            _any_expression_of_the_picture,
+            _any_expression_of_the_image,
             "Some samples get a second expression of their own object: the network would be right to find it.",
         ),
-        (_any_picture, "Some samples get an expression from another image: what it means may not be there at all."),
+        (_any_image, "Some samples get an expression from another image: what it means may not be there at all."),
         (
             _the_same_words,
             "Two objects can have the same expression. A sample then gets its own, and nothing is exchanged.",

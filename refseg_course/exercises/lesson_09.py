@@ -149,19 +149,19 @@ def _exchanged(true_pixels, object_pixels, pixel_valid):
 
 
 def _upside_down(true_pixels, object_pixels, pixel_valid):
-    of_picture, of_objects = _right_chance(true_pixels, object_pixels, pixel_valid)
-    return 1 / of_picture, 1 / of_objects
+    of_image, of_objects = _right_chance(true_pixels, object_pixels, pixel_valid)
+    return 1 / of_image, 1 / of_objects
 
 
 def _any_object(true_pixels, object_pixels, pixel_valid):
     things = object_pixels & pixel_valid
-    of_picture, of_objects = _right_chance(true_pixels, object_pixels, pixel_valid)
+    of_image, of_objects = _right_chance(true_pixels, object_pixels, pixel_valid)
     return float(things.sum() / pixel_valid.sum()), of_objects
 
 
 def _percent(true_pixels, object_pixels, pixel_valid):
-    of_picture, of_objects = _right_chance(true_pixels, object_pixels, pixel_valid)
-    return 100 * of_picture, 100 * of_objects
+    of_image, of_objects = _right_chance(true_pixels, object_pixels, pixel_valid)
+    return 100 * of_image, 100 * of_objects
 
 
 chance_levels = Exercise(

@@ -188,7 +188,7 @@ def _not_a_number(mask):
     return centre / mask.any(2).any(1).float()[:, None]
 
 
-def _over_the_picture(mask):
+def _over_the_image(mask):
     H, W = mask.shape[-2:]
     return _right_centre(mask) * (mask.sum((1, 2)) / (H * W))[:, None]
 
@@ -213,7 +213,7 @@ centre = Exercise(
         (_other_side_for_both, "Both coordinates are divided by the height, but x runs over the width."),
         (_box, "It looks like the middle of the bounding box. It should be the mean over the mask's pixels."),
         (_not_a_number, "An empty mask gives NaN: its sum is divided by its area, which is zero."),
-        (_over_the_picture, "The sums are divided by the number of all pixels, not by those of the mask."),
+        (_over_the_image, "The sums are divided by the number of all pixels, not by those of the mask."),
         (_empty_in_the_middle, "An empty mask is put into the middle of the image. It should give zeros."),
     ],
     verified="lopsided, full and empty masks in images that are wider than high",

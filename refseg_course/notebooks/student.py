@@ -17,7 +17,7 @@ STUB = 'raise NotImplementedError("Your turn: write this part, then run the chec
 
 
 def student_version(notebook: NotebookNode) -> NotebookNode:
-    """A copy with stubs in place of solutions, hints folded, nothing run, and pictures of what to aim at."""
+    """A copy with stubs in place of solutions, hints folded, nothing run, and images of what to aim at."""
     cells = []
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])

@@ -188,13 +188,11 @@ def test_what_pip_is_asked_for_on_linux(no_pip, project, tmp_path, monkeypatch):
     assert rest.count("--platform") == len(PLATFORMS["linux"]) and "--only-binary=:all:" in rest
 
 
-@pytest.mark.parametrize("target, torch_index", [(Target("windows"), None), (Target("linux"), "pypi")])
-def test_torch_comes_with_the_others_where_that_brings_no_cuda_or_is_wished(
-    no_pip, project, tmp_path, target, torch_index
-):
-    make_wheelhouse(tmp_path / "stick", target, torch_index=torch_index or wheelhouse.CPU_INDEX, project=project)
-    rest, _, _ = no_pip
-    assert "--constraint" not in rest and "--no-deps" not in rest and "torch>=2" in rest
+def test_torch_comes_with_the_others_where_that_brings_no_cuda_or_is_wished(no_pip, project, tmp_path):
+    for target, index in ((Target("windows"), wheelhouse.CPU_INDEX), (Target("linux"), "pypi")):
+        make_wheelhouse(tmp_path / target.platform, target, torch_index=index, project=project)
+        rest, _, _ = (no_pip.pop(0) for _ in range(3))
+        assert "--constraint" not in rest and "--no-deps" not in rest and "torch>=2" in rest
 
 
 def test_the_pinned_torch_is_the_one_for_linux(tmp_path):
@@ -279,21 +277,20 @@ def test_a_full_disk(no_pip, project, tmp_path, monkeypatch):
     assert not (tmp_path / "stick" / "wheelhouse.json").exists()
 
 
-@pytest.mark.parametrize(
-    "said, sentence",
-    [
+def test_why_pip_failed_is_said_in_one_sentence(tmp_path):
+    for said, sentence in (
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n", "No room: "),
-        ("WARNING: Retrying (Retry(total=1)) NewConnectionError\nERROR: No matching distribution found for torch\n",
-         "The package index cannot be reached"),
+        (
+            "WARNING: Retrying (Retry(total=1)) NewConnectionError\nERROR: No matching distribution found for torch\n",
+            "The package index cannot be reached",
+        ),
         ("ERROR: No matching distribution found for ruff>=0.17\n", "There is no wheel for ruff>=0.17 on "),
         ("/usr/bin/python3: No module named pip\n", "This Python has no pip: "),
         ("Traceback\nERROR: something new\n", "pip failed: something new"),
         ("", "pip failed: it gives no reason"),
-    ],
-)  # fmt: skip
-def test_why_pip_failed_is_said_in_one_sentence(said, sentence, tmp_path):
-    sentence_given = why(said, tmp_path, Target())
-    assert sentence_given.startswith(sentence) and "\n" not in sentence_given
+    ):
+        found = why(said, tmp_path, Target())
+        assert found.startswith(sentence) and "\n" not in found
 
 
 def test_no_network_for_torch_names_the_other_way(project, tmp_path, monkeypatch):
@@ -310,21 +307,18 @@ def test_no_network_for_torch_names_the_other_way(project, tmp_path, monkeypatch
 # ---- names -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "platform, python, name, markers",
-    [
+def test_targets():
+    for platform, python, name, markers in (
         ("windows", "3.12", "Windows AMD64, Python 3.12", ("nt", "win32", "Windows", "AMD64")),
         ("macos", "3.13", "Darwin arm64, Python 3.13", ("posix", "darwin", "Darwin", "arm64")),
         ("linux", "3.11", "Linux x86_64, Python 3.11", ("posix", "linux", "Linux", "x86_64")),
         ("manylinux2014_aarch64", "3.11", "Linux aarch64, Python 3.11", ("posix", "linux", "Linux", "aarch64")),
-    ],
-)
-def test_targets(platform, python, name, markers):
-    target = Target(platform, python)
-    assert str(target) == name
-    got = target.markers
-    assert tuple(got[key] for key in ("os_name", "sys_platform", "platform_system", "platform_machine")) == markers
-    assert (got["python_version"], got["python_full_version"]) == (python, f"{python}.0")
+    ):
+        target = Target(platform, python)
+        assert str(target) == name
+        got = target.markers
+        assert tuple(got[key] for key in ("os_name", "sys_platform", "platform_system", "platform_machine")) == markers
+        assert (got["python_version"], got["python_full_version"]) == (python, f"{python}.0")
 
 
 def test_this_machine_is_left_to_pip():
@@ -333,10 +327,10 @@ def test_this_machine_is_left_to_pip():
     assert str(target).endswith(f"Python {HERE}") and target.is_linux == (sys.platform == "linux")
 
 
-@pytest.mark.parametrize("wrong", [{"platform": "amiga"}, {"platform": ""}, {"python": "3"}, {"python": "312"}])
-def test_names_that_are_none(wrong):
-    with pytest.raises(RefsegError):
-        Target(**wrong)
+def test_unknown_names_are_refused():
+    for wrong in ({"platform": "amiga"}, {"platform": ""}, {"python": "3"}, {"python": "312"}):
+        with pytest.raises(RefsegError):
+            Target(**wrong)
 
 
 def test_install_text_names_what_is_there():
