@@ -218,14 +218,14 @@ def _related(relation, candidates, anchor, things, axes=_AXES):
     return {i for i in candidates - {anchor} if _along(_SIDES[relation], things[i], axes) < limit}
 
 
-def assembled(form, things, filtered=_filter, most=_most, related=_related):
+def _assembled(form, things, filtered=_filter, most=_most, related=_related):
     """The same out of three parts; mistakes exchange one of them."""
     if "filter" in form:
         return filtered(form["filter"], things)
-    candidates = assembled(form["of"], things, filtered, most, related)
+    candidates = _assembled(form["of"], things, filtered, most, related)
     if "most" in form:
         return most(form["most"], candidates, things)
-    (anchor,) = assembled(form["to"], things, filtered, most, related)
+    (anchor,) = _assembled(form["to"], things, filtered, most, related)
     return related(form["related"], candidates, anchor, things)
 
 
@@ -266,26 +266,26 @@ referent_of_form = Exercise(
     cases=form_cases,
     mistakes=[
         (
-            partial(assembled, most=partial(_most, axes=_UPSIDE_DOWN), related=partial(_related, axes=_UPSIDE_DOWN)),
+            partial(_assembled, most=partial(_most, axes=_UPSIDE_DOWN), related=partial(_related, axes=_UPSIDE_DOWN)),
             "Top and bottom are exchanged. In an image y grows downwards.",
         ),
         (
-            partial(assembled, filtered=partial(_filter, every=any)),
+            partial(_assembled, filtered=partial(_filter, every=any)),
             "The filter keeps anything that has one of the attributes. How many of them must it have?",
         ),
-        (partial(assembled, most=_most_of_all), 'The farthest of all things is taken, whatever "of" says.'),
+        (partial(_assembled, most=_most_of_all), 'The farthest of all things is taken, whatever "of" says.'),
         (
-            partial(assembled, most=_place_in_the_list),
+            partial(_assembled, most=_place_in_the_list),
             "The index is the place among the candidates. It should be the place among all things.",
         ),
-        (partial(assembled, related=_related_of_all), 'A relation keeps things that "of" excludes.'),
-        (partial(assembled, related=_reversed), "The relations look reversed: which of the two lies left of which?"),
+        (partial(_assembled, related=_related_of_all), 'A relation keeps things that "of" excludes.'),
+        (partial(_assembled, related=_reversed), "The relations look reversed: which of the two lies left of which?"),
         (
-            partial(assembled, related=_farthest),
+            partial(_assembled, related=_farthest),
             "A relation gives the thing farthest to that side. It means all things beyond the anchor.",
         ),
         (
-            partial(assembled, related=_with_anchor),
+            partial(_assembled, related=_with_anchor),
             "A thing has the relation to itself: the anchor is among the answers.",
         ),
         (_listed, "The right things, but as a list. It should be a set: they have no order."),

@@ -51,45 +51,45 @@ def features_cases() -> list[tuple]:
 
 def _right_features(pixels: Tensor, words: Tensor, token_valid: Tensor) -> tuple[Tensor, Tensor]:
     """f [B,L,R,Cv+Cl+8] and pair_valid [B,L,R]."""
-    return joined(l2_normalize(flat(pixels)), l2_normalize(words), coords(pixels)), pair_valid_of(token_valid)
+    return _joined(l2_normalize(_flat(pixels)), l2_normalize(words), _coords(pixels)), _pair_valid_of(token_valid)
 
 
-def flat(pixels: Tensor) -> Tensor:
+def _flat(pixels: Tensor) -> Tensor:
     """[B,C,h,w] -> [B,R,C]."""
     return pixels.flatten(2).mT
 
 
-def coords(pixels: Tensor) -> Tensor:
+def _coords(pixels: Tensor) -> Tensor:
     """[R,8]."""
     return spatial_coordinates(*pixels.shape[-2:]).flatten(1).T
 
 
-def joined(v: Tensor, e: Tensor, s: Tensor) -> Tensor:
+def _joined(v: Tensor, e: Tensor, s: Tensor) -> Tensor:
     """The parts of all pairs side by side, [B,L,R,C]."""
     shape = (B, L, R, -1)
     return torch.cat([v[:, None].expand(shape), e[:, :, None].expand(shape), s.expand(shape)], -1)
 
 
-def pair_valid_of(token_valid: Tensor) -> Tensor:
+def _pair_valid_of(token_valid: Tensor) -> Tensor:
     """[B,L] -> [B,L,R]."""
     return token_valid[:, :, None].expand(B, L, R)
 
 
 def _raw(pixels, words, token_valid):
-    return joined(flat(pixels), words, coords(pixels)), pair_valid_of(token_valid)
+    return _joined(_flat(pixels), words, _coords(pixels)), _pair_valid_of(token_valid)
 
 
 def _normalised_jointly(pixels, words, token_valid):
-    return F.normalize(_raw(pixels, words, token_valid)[0], dim=-1), pair_valid_of(token_valid)
+    return F.normalize(_raw(pixels, words, token_valid)[0], dim=-1), _pair_valid_of(token_valid)
 
 
 def _normalised_over_places(pixels, words, token_valid):
-    return joined(F.normalize(flat(pixels)), F.normalize(words), coords(pixels)), pair_valid_of(token_valid)
+    return _joined(F.normalize(_flat(pixels)), F.normalize(words), _coords(pixels)), _pair_valid_of(token_valid)
 
 
 def _only_reshaped(pixels, words, token_valid):
     v = l2_normalize(pixels.reshape(B, R, CV))
-    return joined(v, l2_normalize(words), coords(pixels)), pair_valid_of(token_valid)
+    return _joined(v, l2_normalize(words), _coords(pixels)), _pair_valid_of(token_valid)
 
 
 def _regions_first(pixels, words, token_valid):
@@ -98,12 +98,12 @@ def _regions_first(pixels, words, token_valid):
 
 
 def _grid_turned(pixels, words, token_valid):
-    return joined(l2_normalize(flat(pixels)), l2_normalize(words), coords(pixels.mT)), pair_valid_of(token_valid)
+    return _joined(l2_normalize(_flat(pixels)), l2_normalize(words), _coords(pixels.mT)), _pair_valid_of(token_valid)
 
 
 def _divided_by_zero(pixels, words, token_valid):
-    v, e = (x / x.norm(dim=-1, keepdim=True) for x in (flat(pixels), words))
-    return joined(v, e, coords(pixels)), pair_valid_of(token_valid)
+    v, e = (x / x.norm(dim=-1, keepdim=True) for x in (_flat(pixels), words))
+    return _joined(v, e, _coords(pixels)), _pair_valid_of(token_valid)
 
 
 def _every_pair_real(pixels, words, token_valid):
@@ -171,7 +171,7 @@ def softmax_cases() -> list[tuple]:
     return [(scores, pair_valid), (1000 * scores, pair_valid), (scores, pair_valid & torch.tensor([[True], [False]]))]
 
 
-def softmax_of_keys(scores: Tensor, pair_valid: Tensor) -> Tensor:
+def _softmax_of_keys(scores: Tensor, pair_valid: Tensor) -> Tensor:
     """Weights [B,N,N]: each row sums to one over the real pairs, or is zero where there is none."""
     return _right_softmax(scores, pair_valid[:, None])
 
@@ -249,7 +249,7 @@ masked_softmax = Exercise(
     difficulty=2,
     importance=5,
     minutes=10,
-    right=softmax_of_keys,
+    right=_softmax_of_keys,
     cases=softmax_cases,
     mistakes=[
         (_padding_has_weight, "Padding is counted: pairs with a padded word get weight in the second sample."),
@@ -368,7 +368,9 @@ def _right_literal(block: CrossModalSelfAttention, pixels: Tensor, words: Tensor
     return block.literal(pixels, words, token_valid)
 
 
-def assembled(block, pixels, words, token_valid, features=_right_features, softmax=softmax_of_keys, fused=_right_fused):
+def _assembled(
+    block, pixels, words, token_valid, features=_right_features, softmax=_softmax_of_keys, fused=_right_fused
+):
     """The same out of the parts of the three exercises before; mistakes exchange a part."""
     f, pair_valid = features(pixels, words, token_valid)
     query, key, value = (linear(f).flatten(1, 2) for linear in (block.query, block.key, block.value))
@@ -377,11 +379,11 @@ def assembled(block, pixels, words, token_valid, features=_right_features, softm
 
 
 def _divided_by_the_root(scores, pair_valid):
-    return softmax_of_keys(scores / DIM**0.5, pair_valid)
+    return _softmax_of_keys(scores / DIM**0.5, pair_valid)
 
 
 def _exchanged(scores, pair_valid):
-    return softmax_of_keys(scores.mT, pair_valid)
+    return _softmax_of_keys(scores.mT, pair_valid)
 
 
 def _no_word_padded(block, pixels, words, token_valid):
@@ -412,23 +414,23 @@ literal_cmsa = Exercise(
     cases=block_cases,
     mistakes=[
         (
-            partial(assembled, softmax=_divided_by_the_root),
+            partial(_assembled, softmax=_divided_by_the_root),
             "The scores look divided by the square root of their width. Attention usually does that, Eq. 3 does not.",
         ),
         (
-            partial(assembled, softmax=_exchanged),
+            partial(_assembled, softmax=_exchanged),
             "Query and key look exchanged: a row of the scores belongs to one query.",
         ),
-        (partial(assembled, softmax=_wrong_axis_and_hidden), _AXIS),
+        (partial(_assembled, softmax=_wrong_axis_and_hidden), _AXIS),
         (_no_word_padded, "Padding is counted everywhere, in the softmax and in the mean."),
         (
-            partial(assembled, softmax=_padding_has_weight),
+            partial(_assembled, softmax=_padding_has_weight),
             "Padding is counted in the softmax: it gets weight as a key.",
         ),
-        (partial(assembled, fused=_mean_counts_padding), "Padding is counted in the mean over the words."),
-        (partial(assembled, fused=_without_f), "The attended part is right, but f is not added."),
+        (partial(_assembled, fused=_mean_counts_padding), "Padding is counted in the mean over the words."),
+        (partial(_assembled, fused=_without_f), "The attended part is right, but f is not added."),
         (
-            partial(assembled, features=_normalised_jointly),
+            partial(_assembled, features=_normalised_jointly),
             "It looks as if the whole vector f was normalised to length one, not its parts.",
         ),
         (

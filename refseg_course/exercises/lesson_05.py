@@ -134,13 +134,13 @@ def scores_cases() -> list[tuple]:
     return [(scores, word_scores, TOKEN_VALID), (raised, word_scores + 500, TOKEN_VALID)]
 
 
-def word_by_word(scores: Tensor, word_scores: Tensor, token_valid: Tensor) -> Tensor:
+def _word_by_word(scores: Tensor, word_scores: Tensor, token_valid: Tensor) -> Tensor:
     """One softmax per query word, then the mean over the real words: [B,R,K]."""
     weights = (scores[:, None] + word_scores[:, :, None]).softmax(-1)
     return masked_mean(weights, token_valid[:, :, None, None], dim=1)
 
 
-def mean_before_softmax(scores: Tensor, word_scores: Tensor, token_valid: Tensor) -> Tensor:
+def _mean_before_softmax(scores: Tensor, word_scores: Tensor, token_valid: Tensor) -> Tensor:
     """A mistake: one softmax of the mean score."""
     return (scores + masked_mean(word_scores, token_valid[..., None], dim=1)[:, None]).softmax(-1)
 
@@ -150,16 +150,16 @@ def _mean_before_softmax_with_padding(scores, word_scores, token_valid):
 
 
 def _mean_with_padding(scores, word_scores, token_valid):
-    return word_by_word(scores, word_scores, torch.ones_like(token_valid))
+    return _word_by_word(scores, word_scores, torch.ones_like(token_valid))
 
 
-def divided_by_all_words(scores: Tensor, word_scores: Tensor, token_valid: Tensor) -> Tensor:
+def _divided_by_all_words(scores: Tensor, word_scores: Tensor, token_valid: Tensor) -> Tensor:
     """A mistake: the sum over the real words, divided by the number of all."""
-    return word_by_word(scores, word_scores, token_valid) * token_valid.float().mean(1)[:, None, None]
+    return _word_by_word(scores, word_scores, token_valid) * token_valid.float().mean(1)[:, None, None]
 
 
 def _summed(scores, word_scores, token_valid):
-    return word_by_word(scores, word_scores, token_valid) * token_valid.sum(1)[:, None, None]
+    return _word_by_word(scores, word_scores, token_valid) * token_valid.sum(1)[:, None, None]
 
 
 def _softmax_over_queries(scores, word_scores, token_valid):
@@ -191,13 +191,13 @@ word_averaged = Exercise(
     difficulty=2,
     importance=4,
     minutes=10,
-    right=word_by_word,
+    right=_word_by_word,
     cases=scores_cases,
     mistakes=[
-        (mean_before_softmax, _MEAN_FIRST),
+        (_mean_before_softmax, _MEAN_FIRST),
         (_mean_before_softmax_with_padding, _MEAN_FIRST),
         (_mean_with_padding, _PADDING),
-        (divided_by_all_words, _ALL_WORDS),
+        (_divided_by_all_words, _ALL_WORDS),
         (_summed, "The weights of the words are summed: a row sums to the number of words."),
         (_softmax_over_queries, "It looks as if the softmax runs over the query regions, not over the keys."),
         (_softmax_over_words, "It looks as if the softmax runs over the query words, not over the keys."),
@@ -235,7 +235,7 @@ def weights_and_cost(student: Callable, scores: Tensor, word_scores: Tensor, tok
     return {"weights": weights, "few exponentials": exponentials.count <= scores.numel() + word_scores.numel()}
 
 
-def product_of(scores: Tensor, word_scores: Tensor, token_valid: Tensor) -> Tensor:
+def _product_of(scores: Tensor, word_scores: Tensor, token_valid: Tensor) -> Tensor:
     """Step 6 without a guard: E * ((1 / (n Z)) F), Z = E F^T."""
     return _assembled(*_exponentials(scores, word_scores), token_valid)
 
@@ -262,11 +262,11 @@ def _maximum_of_columns(scores, word_scores, token_valid):
 
 
 def _product_with_padding(scores, word_scores, token_valid):
-    return product_of(scores, word_scores, torch.ones_like(token_valid))
+    return _product_of(scores, word_scores, torch.ones_like(token_valid))
 
 
 def _product_divided_by_all_words(scores, word_scores, token_valid):
-    return product_of(scores, word_scores, token_valid) * token_valid.float().mean(1)[:, None, None]
+    return _product_of(scores, word_scores, token_valid) * token_valid.float().mean(1)[:, None, None]
 
 
 def _normalised_at_the_end(scores, word_scores, token_valid):
@@ -285,7 +285,7 @@ product_weights = Exercise(
     difficulty=4,
     importance=4,
     minutes=15,
-    right=product_of,
+    right=_product_of,
     cases=scores_cases,
     probe=weights_and_cost,
     mistakes=[
@@ -303,7 +303,7 @@ product_weights = Exercise(
             "It looks as if the maximum was taken along the wrong dimension. What is subtracted cancels only if it is "
             "the same for all keys of a query.",
         ),
-        (mean_before_softmax, _MEAN_FIRST),
+        (_mean_before_softmax, _MEAN_FIRST),
         (_product_with_padding, _PADDING),
         (_product_divided_by_all_words, _ALL_WORDS),
         (
@@ -312,7 +312,7 @@ product_weights = Exercise(
         ),
         (_never_normalised, "The rows do not sum to one: the division by the sum of exponentials is missing."),
         (
-            word_by_word,
+            _word_by_word,
             "The numbers are right, but the exponentials are computed again for every query word. How many are "
             "needed if the exponential of a sum is written as a product?",
         ),
@@ -373,14 +373,14 @@ def trial(student: Callable[..., nn.Module], pixels: Tensor, words: Tensor, vali
     }
 
 
-class RightCMSA(CrossModalSelfAttention):
+class _RightCMSA(CrossModalSelfAttention):
     """The package's block, made as a student's is."""
 
     def __init__(self, visual_channels: int, word_channels: int, dim: int):
         super().__init__(visual_channels, word_channels, CMSAConfig(dim))
 
 
-class Literal(RightCMSA):
+class _Literal(_RightCMSA):
     """The equation as written: right, and too large."""
 
     def forward(self, pixels: Tensor, words: Tensor, token_valid: Tensor) -> Tensor:
@@ -388,7 +388,7 @@ class Literal(RightCMSA):
         return self.literal(pixels, words, token_valid)
 
 
-class _Averaged(RightCMSA):
+class _Averaged(_RightCMSA):
     average = staticmethod(word_averaged_weights)
 
     def factorised(self, v, e, s, token_valid, region_valid=None):
@@ -399,7 +399,7 @@ class _Averaged(RightCMSA):
 
 
 class _Unguarded(_Averaged):
-    average = staticmethod(product_of)
+    average = staticmethod(_product_of)
 
 
 def _clamped_product(scores, word_scores, token_valid):
@@ -413,43 +413,43 @@ class _Clamped(_Averaged):
 
 
 class _MeanFirst(_Averaged):
-    average = staticmethod(mean_before_softmax)
+    average = staticmethod(_mean_before_softmax)
 
 
 class _DividedByAllWords(_Averaged):
-    average = staticmethod(divided_by_all_words)
+    average = staticmethod(_divided_by_all_words)
 
 
 class _MeanWithPadding(_Averaged):
     average = staticmethod(_mean_with_padding)
 
 
-class _NoPadding(RightCMSA):
+class _NoPadding(_RightCMSA):
     def forward(self, pixels, words, token_valid):
         return super().forward(pixels, words, torch.ones_like(token_valid))
 
 
-class _WithoutF(RightCMSA):
+class _WithoutF(_RightCMSA):
     def forward(self, pixels, words, token_valid):
         return self.out(self.factorised(*multimodal_parts(pixels, words), token_valid, None)).mT.unflatten(
             2, pixels.shape[-2:]
         )
 
 
-class _Reshaped(RightCMSA):
+class _Reshaped(_RightCMSA):
     def forward(self, pixels, words, token_valid):
         attended = self.factorised(*multimodal_parts(pixels, words), token_valid, None)
         fused = self.out(attended) + mean_multimodal_feature(pixels, words, token_valid)
         return fused.reshape(len(fused), -1, *pixels.shape[-2:])
 
 
-class _Scaled(RightCMSA):
+class _Scaled(_RightCMSA):
     def __init__(self, visual_channels, word_channels, dim):
         super().__init__(visual_channels, word_channels, dim)
         self.scale = dim**-0.5
 
 
-class _Exchanged(RightCMSA):
+class _Exchanged(_RightCMSA):
     def scores(self, *args):
         query, key = self.query, self.key
         self.query, self.key = key, query
@@ -469,11 +469,11 @@ cmsa = Exercise(
     difficulty=4,
     importance=5,
     minutes=25,
-    right=RightCMSA,
+    right=_RightCMSA,
     cases=block_cases,
     probe=trial,
     mistakes=[
-        (Literal, "The numbers are right, but a matrix of all pairs by all pairs was made on the way."),
+        (_Literal, "The numbers are right, but a matrix of all pairs by all pairs was made on the way."),
         (
             _Unguarded,
             "With scores in the thousands it gives NaN: where words and regions peak at different keys, a sum of "

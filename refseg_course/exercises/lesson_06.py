@@ -375,7 +375,7 @@ def whole_trial(
         ValueError: the module's parameters have other names or shapes.
     """
     with torch.random.fork_rng(devices=[]):  # making modules draws numbers; the student's come out as before
-        model, lender = (kind(LEVELS, CV, CL, DIM).double() for kind in (student, RightWhole))
+        model, lender = (kind(LEVELS, CV, CL, DIM).double() for kind in (student, _RightWhole))
     with torch.no_grad():
         for seed, (name, parameter) in enumerate(lender.named_parameters(), 30):
             size = spread if "query" in name or "key" in name else 0.1 if "gate" in name else 0.5
@@ -400,7 +400,7 @@ def whole_trial(
     }
 
 
-class RightWhole(nn.Module):
+class _RightWhole(nn.Module):
     """Eq. 1-6 as they are written, out of the package's parts; mistakes exchange a part."""
 
     def __init__(self, levels: tuple[str, ...], visual_channels: int, word_channels: int, dim: int):
@@ -427,69 +427,69 @@ class RightWhole(nn.Module):
     fuse = staticmethod(_right_fuse)
 
 
-def _whole_with_fusion(faulty: Fusion) -> type[RightWhole]:
-    return type("Faulty", (RightWhole,), {"fuse": staticmethod(faulty)})
+def _whole_with_fusion(faulty: Fusion) -> type[_RightWhole]:
+    return type("Faulty", (_RightWhole,), {"fuse": staticmethod(faulty)})
 
 
-def _whole_with_attention_of(one: str) -> type[RightWhole]:
+def _whole_with_attention_of(one: str) -> type[_RightWhole]:
     def attend(self, level, pixels, words, token_valid):
-        return RightWhole.attend(self, one, pixels, words, token_valid)
+        return _RightWhole.attend(self, one, pixels, words, token_valid)
 
-    return type("Faulty", (RightWhole,), {"attend": attend})
+    return type("Faulty", (_RightWhole,), {"attend": attend})
 
 
-def _whole_with_gates_of(one: str) -> type[RightWhole]:
-    return type("Faulty", (RightWhole,), {"opened": lambda self, level, x: RightWhole.opened(self, one, x)})
+def _whole_with_gates_of(one: str) -> type[_RightWhole]:
+    return type("Faulty", (_RightWhole,), {"opened": lambda self, level, x: _RightWhole.opened(self, one, x)})
 
 
 def _plain_sum(x, opened, gamma):
     return sum(x.values())
 
 
-class _NoWordPadded(RightWhole):
+class _NoWordPadded(_RightWhole):
     def attend(self, level, pixels, words, token_valid):
         return super().attend(level, pixels, words, torch.ones_like(token_valid))
 
 
-class _PaddingOfTheFirst(RightWhole):
+class _PaddingOfTheFirst(_RightWhole):
     def attend(self, level, pixels, words, token_valid):
         return super().attend(level, pixels, words, token_valid[:1].expand_as(token_valid))
 
 
-class _PaddingInTheMeanOfF(RightWhole):
+class _PaddingInTheMeanOfF(_RightWhole):
     def attend(self, level, pixels, words, token_valid):
         right, wrong = (mean_multimodal_feature(pixels, words, v) for v in (token_valid, torch.ones_like(token_valid)))
         return super().attend(level, pixels, words, token_valid) + (wrong - right).mT.unflatten(2, pixels.shape[-2:])
 
 
-class _WholeWithoutF(RightWhole):
+class _WholeWithoutF(_RightWhole):
     def attend(self, level, pixels, words, token_valid):
         f = mean_multimodal_feature(pixels, words, token_valid).mT.unflatten(2, pixels.shape[-2:])
         return super().attend(level, pixels, words, token_valid) - f
 
 
-class _CoordinatesTurned(RightWhole):
+class _CoordinatesTurned(_RightWhole):
     def attend(self, level, pixels, words, token_valid):
         return super().attend(level, pixels.mT, words, token_valid).mT
 
 
-class _DividedByTheRoot(RightWhole):
+class _DividedByTheRoot(_RightWhole):
     def attend(self, level, pixels, words, token_valid):
         self.cmsa[level].scale = DIM**-0.5
         return super().attend(level, pixels, words, token_valid)
 
 
-class _LevelsReversed(RightWhole):
+class _LevelsReversed(_RightWhole):
     def forward(self, pixels, words, token_valid):
         return super().forward(dict(zip(pixels, reversed(pixels.values()))), words, token_valid)
 
 
-class _GatesExchanged(RightWhole):
+class _GatesExchanged(_RightWhole):
     def opened(self, level, x):
         return super().opened(level, x)[::-1]
 
 
-class _AttentionCutOff(RightWhole):
+class _AttentionCutOff(_RightWhole):
     def attend(self, level, pixels, words, token_valid):
         return super().attend(level, pixels, words, token_valid).detach()
 
@@ -502,7 +502,7 @@ whole = Exercise(
     difficulty=3,
     importance=5,
     minutes=15,
-    right=RightWhole,
+    right=_RightWhole,
     cases=whole_cases,
     probe=whole_trial,
     mistakes=[

@@ -44,10 +44,10 @@ def map_cases() -> list[tuple]:
 
 def _right_hit(word_map: Tensor, true_pixels: Tensor) -> bool:
     """Whether the maximum of the enlarged map lies on the object."""
-    return bool(true_pixels.flatten()[enlarged(word_map, true_pixels).argmax()])
+    return bool(true_pixels.flatten()[_enlarged(word_map, true_pixels).argmax()])
 
 
-def enlarged(word_map: Tensor, true_pixels: Tensor) -> Tensor:
+def _enlarged(word_map: Tensor, true_pixels: Tensor) -> Tensor:
     """[h,w] at the size of the mask."""
     return interpolate(word_map[None, None], true_pixels.shape, mode="bilinear")[0, 0]
 
@@ -62,25 +62,25 @@ def _small_place(word_map, true_pixels):
 
 
 def _transposed(word_map, true_pixels):
-    return bool(true_pixels.flatten()[enlarged(word_map, true_pixels).mT.reshape(-1).argmax()])
+    return bool(true_pixels.flatten()[_enlarged(word_map, true_pixels).mT.reshape(-1).argmax()])
 
 
 def _smallest(word_map, true_pixels):
-    return bool(true_pixels.flatten()[enlarged(word_map, true_pixels).argmin()])
+    return bool(true_pixels.flatten()[_enlarged(word_map, true_pixels).argmin()])
 
 
 def _most_of_the_mass(word_map, true_pixels):
-    large = enlarged(word_map, true_pixels)
+    large = _enlarged(word_map, true_pixels)
     return bool(large[true_pixels].sum() > large.sum() / 2)
 
 
 def _mean_inside(word_map, true_pixels):
-    large = enlarged(word_map, true_pixels)
+    large = _enlarged(word_map, true_pixels)
     return bool(large[true_pixels].mean() > large[~true_pixels].mean())
 
 
 def _best_inside(word_map, true_pixels):
-    large = enlarged(word_map, true_pixels)
+    large = _enlarged(word_map, true_pixels)
     return bool(large[true_pixels].max() > large.mean())
 
 

@@ -182,7 +182,7 @@ def look_cases() -> list[tuple]:
     ]
 
 
-def mean_offset(weights: Tensor, row: int, column: int, target: int) -> tuple[float, float, float]:
+def _mean_offset(weights: Tensor, row: int, column: int, target: int) -> tuple[float, float, float]:
     """Rows, columns and frames from the region that asks to what it looks at, on average."""
     places = torch.meshgrid(*(torch.arange(side).float() for side in weights.shape), indexing="ij")
     time, y, x = (float((weights * place).sum()) for place in places)
@@ -198,49 +198,49 @@ def called(y: float, x: float) -> str:
 
 def _right_direction(weights: Tensor, row: int, column: int, target: int) -> str:
     """Where the thing moves, seen from where the head found it, and when."""
-    y, x, time = mean_offset(weights, row, column, target)
+    y, x, time = _mean_offset(weights, row, column, target)
     return called(y / time, x / time)
 
 
 def _no_time(weights, row, column, target):
-    y, x, _ = mean_offset(weights, row, column, target)
+    y, x, _ = _mean_offset(weights, row, column, target)
     return called(y, x)
 
 
 def _always_back(weights, row, column, target):
-    y, x, _ = mean_offset(weights, row, column, target)
+    y, x, _ = _mean_offset(weights, row, column, target)
     return called(-y, -x)
 
 
 def _time_reversed(weights, row, column, target):
-    y, x, time = mean_offset(weights, row, column, target)
+    y, x, time = _mean_offset(weights, row, column, target)
     return called(-y / time, -x / time)
 
 
 def _exchanged(weights, row, column, target):
-    y, x, time = mean_offset(weights, row, column, target)
+    y, x, time = _mean_offset(weights, row, column, target)
     return called(x / time, y / time)
 
 
 def _rows_upwards(weights, row, column, target):
-    y, x, time = mean_offset(weights, row, column, target)
+    y, x, time = _mean_offset(weights, row, column, target)
     return called(-y / time, x / time)
 
 
 def _absolute_place(weights, row, column, target):
-    y, x, time = mean_offset(weights, 0, 0, target)
+    y, x, time = _mean_offset(weights, 0, 0, target)
     return called(y / time, x / time)
 
 
 def _peak(weights, row, column, target):
     sharp = torch.zeros_like(weights)
     sharp.view(-1)[weights.argmax()] = 1.0
-    y, x, time = mean_offset(sharp, row, column, target)
+    y, x, time = _mean_offset(sharp, row, column, target)
     return called(y * time, x * time)
 
 
 def _columns_only(weights, row, column, target):
-    _, x, time = mean_offset(weights, row, column, target)
+    _, x, time = _mean_offset(weights, row, column, target)
     return called(0.0, x / time)
 
 

@@ -36,7 +36,7 @@ def mask_cases() -> list[tuple]:
     ]
 
 
-def overlap(a: Tensor, b: Tensor) -> float:
+def _overlap(a: Tensor, b: Tensor) -> float:
     """IoU of two masks; two empty ones are equal."""
     union = int((a | b).sum())
     return int((a & b).sum()) / union if union else 1.0
@@ -44,12 +44,12 @@ def overlap(a: Tensor, b: Tensor) -> float:
 
 def _right_move(mask: Tensor, without: Sequence[Tensor]) -> int:
     """The position of the word without which the mask is least like the whole one."""
-    overlaps = [overlap(mask, other) for other in without]
+    overlaps = [_overlap(mask, other) for other in without]
     return overlaps.index(min(overlaps))
 
 
 def _most_alike(mask, without):
-    overlaps = [overlap(mask, other) for other in without]
+    overlaps = [_overlap(mask, other) for other in without]
     return overlaps.index(max(overlaps))
 
 
@@ -78,7 +78,7 @@ def _from_one(mask, without):
 
 
 def _its_overlap(mask, without):
-    return min(overlap(mask, other) for other in without)
+    return min(_overlap(mask, other) for other in without)
 
 
 moves_most = Exercise(

@@ -32,7 +32,7 @@ def _right_directions(scores: Tensor, token_valid: Tensor, region_valid: Tensor)
     return words_of_regions(scores, token_valid)[:, 0], regions_of_words(scores, region_valid)[:, 0]
 
 
-def of_what_is_real(answer: Callable, scores: Tensor, token_valid: Tensor, region_valid: Tensor) -> list:
+def _of_what_is_real(answer: Callable, scores: Tensor, token_valid: Tensor, region_valid: Tensor) -> list:
     """Rows of padded regions and words are nobody's; only the others are compared."""
     found = answer(scores, token_valid, region_valid)
     if not isinstance(found, (tuple, list)) or len(found) != 2:
@@ -101,7 +101,7 @@ directions = Exercise(
     minutes=10,
     right=_right_directions,
     cases=directions_cases,
-    probe=of_what_is_real,
+    probe=_of_what_is_real,
     mistakes=[
         (_exchanged, "Both are there, but in the wrong order: what regions read comes first."),
         (

@@ -43,7 +43,9 @@ def test_an_answer_is_not_in_sight():
     """What a student types, ``check.`` or ``check.share.`` and the tab key, offers no solution."""
     for number, module in lessons().items():
         shown = [name for name in dir(module) if not name.startswith("_")]
-        assert [name for name in shown if name.startswith("right_") and name not in exercises_of(module)] == [], number
+        assert [
+            name for name in shown if name.lower().startswith("right") and name not in exercises_of(module)
+        ] == [], number
         for exercise in exercises_of(module).values():
             assert "right" not in dir(exercise)
 

@@ -54,5 +54,5 @@ def test_answers_of_students_pass(capsys):
 
 
 def test_mistakes_of_the_last_exercise_differ_from_the_right_answer_only_where_they_say():
-    """They exchange one part of ``assembled``, which without an exchange is right."""
-    check.literal_cmsa(check.assembled)
+    """They exchange one part of ``_assembled``, which without an exchange is right."""
+    check.literal_cmsa(check._assembled)

@@ -71,7 +71,7 @@ def test_answers_of_students_pass(capsys):
 def test_the_right_block_is_the_equation_as_written():
     """So whoever passes the last check equals the literal form in value and gradients, underflow included."""
     for case in check.block_cases():
-        fast, literal = (check.trial(kind, *case) for kind in (check.RightCMSA, check.Literal))
+        fast, literal = (check.trial(kind, *case) for kind in (check._RightCMSA, check._Literal))
         assert fast.pop("no matrix of all pairs") and not literal.pop("no matrix of all pairs")
         assert compare(fast, literal, tolerance=1e-7) == ""
         assert all(gradient.abs().max() > 0 for gradient in literal["gradients"].values())

@@ -68,7 +68,7 @@ def test_cases_of_directions_are_clear():
     """No answer depends on rounding: one way is clearly the longest, and the head clearly looked away from now."""
     answers = set()
     for weights, row, column, target in check.look_cases():
-        y, x, time = check.mean_offset(weights, row, column, target)
+        y, x, time = check._mean_offset(weights, row, column, target)
         assert abs(abs(x) - abs(y)) > 0.2 and abs(time) > 0.2 and math.isclose(float(weights.sum()), 1, rel_tol=1e-5)
         answers.add(check._right_direction(weights, row, column, target))
     assert answers == {"left", "right", "up", "down"}
