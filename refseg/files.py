@@ -7,12 +7,14 @@ left unfinished is removed by the next one that writes to the same place.
 from __future__ import annotations
 
 import glob
+import json
 import os
 import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -84,6 +86,20 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with written(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds, whoever wrote it.
+
+    Raises:
+        RefsegError: it is not there or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise RefsegError(f"{path} could not be read ({error.strerror}): check the path.") from error
+    except (ValueError, RecursionError) as error:
+        raise RefsegError(f"{path} is not valid JSON ({error}): fetch it anew.") from error
 
 
 @contextmanager

@@ -1,365 +1,22 @@
-"""Clips: frames one at a time from a folder of pictures or a video file, and what all data sets of clips share.
-
-Only the frames that are asked for are decoded and none is kept, so a clip may be of any length:
-
-    with open_clip("walk.mp4") as clip:
-        print(len(clip), clip.size)
-        for frame in clip:  # uint8 [3,H,W]
-            ...
-
-Video files are read by PyAV, an optional package; a folder of pictures needs nothing more than Pillow.
-"""
+"""What all data sets of clips share: windows of frames around the annotated ones."""
 
 from __future__ import annotations
 
-import re
-from abc import ABC, abstractmethod
-from bisect import bisect_right
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 
-from refseg.datasets.images import MAX_PIXELS, image_size, read_image
+from refseg.datasets.base import Counts, DatasetInfo, Findings, ReferringDataset
+from refseg.datasets.clip_files import Clip, open_clip
 from refseg.errors import RefsegError
 from refseg.types import Annotations, RefSample
-
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".m4v", ".mkv", ".webm")
-_CUT_SHORT = "{} is cut short, as if its transfer had stopped: fetch it anew."
-
-
-class Clip(ABC):
-    """``len(clip)`` frames of one size; use it in a ``with``, which closes the file behind it."""
-
-    path: Path
-    size: tuple[int, int]  # (height, width) of every frame
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def frame(self, index: int) -> Tensor:
-        """Frame ``index`` in 0..len-1 as RGB, uint8 [3,H,W]. Going forward is quick, going back may cost a search.
-
-        Raises:
-            IndexError: there is no such frame.
-            RefsegError: it cannot be decoded or is of another size than the first one.
-        """
-
-    def frame_name(self, index: int) -> str:
-        """What a file about that frame is called, without its ending: the frame's number from 1 with five digits."""
-        return f"{index + 1:05d}"
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self.frame(index) for index in range(len(self)))
-
-    def check(self) -> None:  # noqa: B027, what can be found out without decoding is mostly found when opening
-        """Look at every frame as far as that is possible without decoding it.
-
-        Raises:
-            RefsegError: the sentence that ``frame`` would raise for the first broken one.
-        """
-
-    def close(self) -> None:  # noqa: B027, a folder has nothing to close
-        """Give the file back; the clip cannot be read afterwards."""
-
-    def __enter__(self) -> Clip:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    def _check_index(self, index: int) -> None:
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.path} has {len(self)} frames, there is no frame {index} (counted from 0).")
-
-    def _check_size(self, index: int, size: tuple[int, int]) -> None:
-        if size != self.size:
-            raise RefsegError(
-                f"Frame {index + 1} of the clip {self.path} is {size[1]} x {size[0]} pixels but the first one is "
-                f"{self.size[1]} x {self.size[0]}: fetch its frames anew."
-            )
-
-
-def open_clip(path: str | Path) -> Clip:
-    """The clip at ``path``: a folder of numbered pictures, or a video file (needs PyAV).
-
-    Raises:
-        RefsegError: nothing there, frames missing, no readable video, a video cut short, or PyAV not installed.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return FolderClip(path)
-    if path.is_file():
-        return VideoClip(path)
-    raise RefsegError(f"There is no clip at {path}: give a video file or a folder of numbered pictures.")
-
-
-class FolderClip(Clip):
-    """Pictures whose names end in a number, 00001.png, 00002.png, ..., in the order of these numbers.
-
-    Numbers begin with 1 (or 0) and leave none out. Files whose names begin with a dot, and files that are no
-    pictures, are passed over.
-    """
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self._pictures = _numbered_pictures(self.path)
-        self.size = image_size(self._pictures[0])
-
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-    def frame(self, index: int) -> Tensor:
-        """See ``Clip.frame``."""
-        self._check_index(index)
-        picture = read_image(self._pictures[index])
-        self._check_size(index, tuple(picture.shape[-2:]))
-        return picture
-
-    def frame_name(self, index: int) -> str:
-        """As the picture is called."""
-        return self._pictures[index].stem
-
-    def check(self) -> None:
-        """See ``Clip.check``: reads the header of every picture."""
-        for index, path in enumerate(self._pictures):
-            self._check_size(index, image_size(path))
-
-
-def _numbered_pictures(folder: Path) -> list[Path]:
-    numbered: dict[int, Path] = {}
-    for path in folder.iterdir():
-        if path.name.startswith(".") or path.suffix.lower() not in PICTURE_ENDINGS:
-            continue
-        digits = re.search(r"\d{1,9}$", path.stem)
-        if digits is None:
-            raise RefsegError(f"{path} is among the frames of a clip but its name ends in no number: move it away.")
-        if int(digits[0]) in numbered:
-            both = f"{numbered[int(digits[0])].name} and {path.name}"
-            raise RefsegError(f"The clip {folder} has two pictures of number {int(digits[0])}, {both}: keep one.")
-        numbered[int(digits[0])] = path
-    if not numbered:
-        raise RefsegError(f"The clip {folder} holds no pictures: fetch its frames anew.")
-    first = 0 if 0 in numbered else 1
-    missing = max(numbered) - first + 1 - len(numbered)
-    if missing:
-        hole = next(number for number in range(first, max(numbered)) if number not in numbered)
-        raise RefsegError(f"The clip {folder} lacks {missing} frames, the first is number {hole}: fetch it anew.")
-    return [numbered[number] for number in sorted(numbered)]
-
-
-class VideoClip(Clip):
-    """A video file, read by PyAV (FFmpeg). Frames are counted as they are shown, rotation flags are not applied.
-
-    Opening reads the whole file once without decoding it, which tells when each frame is shown; a frame is then reached
-    from the key frame before it.
-    """
-
-    def __init__(self, path: str | Path):
-        self._av = _import_av()
-        self.path = Path(path).resolve()  # an absolute path is never taken for the address of some protocol
-        self._container = None
-        if ends_early(self.path):
-            raise RefsegError(_CUT_SHORT.format(self.path))
-        try:
-            self._open()
-            height, width = self._stream.codec_context.height, self._stream.codec_context.width
-            if not 0 < height * width <= MAX_PIXELS:
-                raise RefsegError(
-                    f"{self.path} declares frames of {width} x {height} pixels, more than {MAX_PIXELS // 1_000_000} "
-                    f"million or none: scale it down before using it."
-                )
-            self.size = (height, width)
-            self._times, self._keys, self._count = self._survey()
-            self._open()
-        except Exception as error:
-            self.close()
-            if isinstance(error, RefsegError):
-                raise
-            raise RefsegError(
-                f"{self.path} is not a readable video ({error}): it may be cut short or of another format, so fetch "
-                f"it anew."
-            ) from error
-
-    def __len__(self) -> int:
-        return self._count
-
-    def frame(self, index: int) -> Tensor:
-        """See ``Clip.frame``."""
-        self._check_index(index)
-        try:
-            picture = self._reach(index)
-        except self._av.error.FFmpegError as error:
-            self._decoder = None
-            raise RefsegError(f"Frame {index + 1} of {self.path} is damaged ({error}): fetch the file anew.") from error
-        if picture is None:
-            self._decoder = None
-            raise RefsegError(f"Frame {index + 1} of {self.path} cannot be decoded: fetch the file anew.")
-        self._check_size(index, (picture.height, picture.width))
-        return torch.from_numpy(picture.to_ndarray(format="rgb24")).permute(2, 0, 1).contiguous()
-
-    def close(self) -> None:
-        """See ``Clip.close``."""
-        self._decoder = None
-        if self._container is not None:
-            self._container.close()
-        self._container = None
-
-    def _open(self) -> None:
-        """At the beginning of the file, whatever was read before.
-
-        Only these formats: FFmpeg would otherwise follow a play list, under whatever name, to other files and hosts.
-        """
-        self.close()
-        options = {"format_whitelist": "mov,avi,matroska", "protocol_whitelist": "file"}
-        self._container = self._av.open(str(self.path), options=options)
-        if not self._container.streams.video:
-            raise RefsegError(f"{self.path} holds no pictures but only sound or text: give a video.")
-        self._stream = self._container.streams.video[0]
-        self._decoder, self._next = self._container.decode(self._stream), 0
-
-    def _survey(self) -> tuple[list[int] | None, list[int], int]:
-        """When each frame is shown, in order (None where the file does not say), which are key frames, how many."""
-        times: list[int | None] = []
-        keys: list[int | None] = []
-        for packet in self._container.demux(self._stream):
-            if packet.size == 0 or packet.is_discard:  # the sign for the end; a frame that is decoded but never shown
-                continue
-            if packet.is_corrupt:
-                raise RefsegError(_CUT_SHORT.format(self.path))
-            times.append(packet.pts)
-            if packet.is_keyframe:
-                keys.append(packet.pts)
-        if not times:
-            raise RefsegError(f"{self.path} holds not a single frame: fetch it anew.")
-        if None in times or len(set(times)) < len(times):
-            return None, [], len(times)
-        times.sort()
-        return times, sorted(bisect_right(times, key) - 1 for key in keys), len(times)
-
-    def _reach(self, index: int) -> Any:
-        """The decoded frame, or None if the decoder passes it over."""
-        if self._times is None:
-            if self._decoder is None or index < self._next:
-                self._open()
-            return self._advance(index)
-        key = self._keys[max(0, bisect_right(self._keys, index) - 1)] if self._keys else 0
-        if self._decoder is None or index < self._next or key > self._next:
-            self._container.seek(self._times[key], stream=self._stream)
-            self._decoder, self._next = self._container.decode(self._stream), key
-        found = self._advance(index)
-        if found is None:  # some frames need a key frame farther back
-            self._open()
-            found = self._advance(index)
-        return found
-
-    def _advance(self, index: int) -> Any:
-        """Decode until frame ``index`` comes out."""
-        for picture in self._decoder:
-            if self._times is None:
-                self._next += 1
-                if self._next > index:
-                    return picture
-            elif picture.pts is not None and picture.pts >= self._times[index]:
-                self._next = index + 1
-                return picture if picture.pts == self._times[index] else None
-        return None
-
-
-def ends_early(path: Path) -> bool:
-    """Whether the file is shorter than its own parts say: mp4, mov, avi, mkv, webm; False for what is none of these.
-
-    Asked of the bytes, because FFmpeg reads such files as far as they go, and because the number of frames that the
-    header of an avi declares is wrong in J-HMDB's own.
-    """
-    length = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(64)
-        if head[:4] == b"RIFF":  # avi
-            return 8 + int.from_bytes(head[4:8], "little") > length + 1
-        if head[:4] == b"\x1a\x45\xdf\xa3":  # Matroska: a header, then one segment with everything else
-            size, start = _matroska_size(head, 4)
-            size, start = _matroska_size(head, start + size + 4)
-            return size is not None and start + size > length
-        place = 0
-        while place + 8 <= length:  # mp4, mov: a row of boxes
-            file.seek(place)
-            head = file.read(16)
-            size = int.from_bytes(head[:4])
-            if size == 1:
-                size = int.from_bytes(head[8:16])
-            if head[4:8] in (b"mdat", b"moov", b"moof", b"mfra") and size and place + size > length:
-                return True
-            if size < 8 or not head[4:8].isalnum():
-                break
-            place += size
-    return False
-
-
-def _matroska_size(data: bytes, place: int) -> tuple[int | None, int]:
-    """The size that stands at ``place``, None if it is left open, and where the content begins."""
-    octets = 9 - data[place].bit_length() if place < len(data) and data[place] else 8
-    value = int.from_bytes(data[place : place + octets]) & (1 << 7 * octets) - 1
-    return (None if value == (1 << 7 * octets) - 1 or place + octets > len(data) else value), place + octets
-
-
-def _import_av() -> Any:
-    try:
-        import av
-        import av.error
-    except ImportError as error:
-        raise RefsegError(
-            "Video files are read by PyAV, which is not installed: run `pip install av`, or extract the frames into a "
-            "folder as 00001.png, 00002.png, ..."
-        ) from error
-    return av
-
-
-# ------------------------------------------------------------------------------------------------ names and windows
-
-
-def plain_name(name: str, where: str) -> str:
-    """``name`` if it can be one part of a path and nothing else.
-
-    Raises:
-        RefsegError: it is empty, holds a slash, or leads out of its folder.
-    """
-    if not name or name in (".", "..") or re.search(r"[/\\\0]", name) or name != name.strip():
-        raise RefsegError(f"{where} names a video {name!r}, which cannot be the name of a folder: fetch it anew.")
-    return name
-
-
-def find_clip(folders: Iterable[Path], video: str) -> Path | None:
-    """The folder of frames or the video file of that name in the first of ``folders`` that has one."""
-    for folder in folders:
-        if (folder / video).is_dir():
-            return folder / video
-        path = next((p for p in (folder / (video + ending) for ending in VIDEO_ENDINGS) if p.is_file()), None)
-        if path:
-            return path
-    return None
-
-
-def window(length: int, centre: int, num_frames: int, stride: int) -> tuple[list[int], int]:
-    """The frames at ``centre`` + ``stride`` * (-k..k) that lie within the clip, and which of them is ``centre``.
-
-    >>> window(10, 1, num_frames=5, stride=1)
-    ([0, 1, 2, 3], 1)
-    """
-    half = num_frames // 2
-    indices = [centre + stride * step for step in range(-half, half + 1)]
-    indices = [index for index in indices if 0 <= index < length]
-    return indices, indices.index(centre)
-
-
-# ------------------------------------------------------------------------------------------------ data sets
 
 
 @dataclass(frozen=True)
@@ -383,34 +40,74 @@ class ClipRow:
         return f"{self.image_id}/{self.instance}"
 
 
-class ClipDataset(Dataset, ABC):
-    """What A2D-Sentences and J-HMDB-Sentences have in common: windows of frames around the annotated ones.
+class ClipDataset(ReferringDataset):
+    """What A2D-Sentences and J-HMDB-Sentences have in common.
 
     A sample's frames [T,3,H,W] are those of ``window``: fewer than ``num_frames`` at either end of a clip.
-    ``expressions``, ``sample_ids``, ``image_ids`` (one entry per sample) and ``refs`` need no pictures.
+
+    Args:
+        info: the entry in ``DATASETS``.
+        split: one of its splits.
+        root: the folder that holds the annotations, or the one above it; default ``info.root``.
+        image_root: the folder of the clips, if they are not in ``root``.
+        num_frames: odd; the window has the annotated frame in its middle and is shorter at the ends of a clip.
+        frame_stride: distance of the frames in the window.
+        transform: RefSample -> RefSample, applied last.
+        sample_list: a list of samples as MTTR publishes it, see the subclass.
+        objects: also say what every pixel shows, see ``ReferDataset``; not every data set knows.
+        cache_images: keep all decoded frames in memory; default: for data sets that the kit draws.
+        strict: False collects what is wrong with the annotations in ``problems`` instead of stopping at the first.
+
+    Raises:
+        RefsegError: a missing, damaged or contradictory file. Indexing raises it for a clip that is missing or broken,
+            for an annotated frame outside of its clip, and for masks that are missing, broken or of another size.
     """
 
-    class_names: dict[str, tuple[str, ...]] = {}
+    sentences: dict[Any, str]  # (video, instance) or video -> sentence
+    annotation_file: str  # the root is the folder that holds it
 
     def __init__(
         self,
-        name: str,
+        info: DatasetInfo,
         split: str,
-        num_frames: int,
-        frame_stride: int,
-        transform: Callable[[RefSample], RefSample] | None,
-        cache_images: bool,
+        *,
+        root: str | Path | None = None,
+        image_root: str | Path | None = None,
+        num_frames: int = 1,
+        frame_stride: int = 1,
+        transform: Callable[[RefSample], RefSample] | None = None,
+        sample_list: str | Path | None = None,
+        objects: bool = False,
+        cache_images: bool | None = None,
+        strict: bool = True,
     ):
         if num_frames < 1 or num_frames % 2 == 0 or frame_stride < 1:
             raise RefsegError(
                 f"A window of {num_frames} frames at a stride of {frame_stride} has no middle: num_frames must be odd, "
                 f"and both at least 1."
             )
-        self.name, self.split, self.transform = name, split, transform
+        if image_root is not None and not Path(image_root).is_dir():
+            raise RefsegError(f"The image_root {image_root} is not a folder: give the one that holds the clips.")
+        self.name, self.split, self.transform, self.strict = info.name, split, transform, strict
+        self.root = self._find_root(info, root)
         self.num_frames, self.frame_stride = num_frames, frame_stride
-        self.rows: list[ClipRow] = []
-        self._cache: dict[tuple[str, int], Tensor] | None = {} if cache_images else None
+        self.keep_all = info.draw is not None if cache_images is None else cache_images
+        self.problems: list[str] = []
+        self.left_out: list[str] = []  # sentences that lead to no sample
+        self._cache: dict[tuple[str, int], Tensor] = {}
         self._lengths: dict[str, int] = {}
+        self._read(None if image_root is None else Path(image_root), sample_list, objects)
+
+    def _find_root(self, info: DatasetInfo, root: str | Path | None) -> Path:
+        """The folder that holds the annotations: ``root`` itself, or the data set's folder inside it."""
+        given = Path(root) if root is not None else info.root
+        for folder in (given, given / info.root.name):
+            if (folder / self.annotation_file).is_file():
+                return folder
+        raise RefsegError(
+            f"There is no {self.annotation_file} of {info.name} in {given}: run `refseg check-data {info.name}` to see "
+            f"where to get it."
+        )
 
     def _take(self, rows: Sequence[ClipRow], where: Path) -> None:
         """The samples, once they are known."""
@@ -423,54 +120,42 @@ class ClipDataset(Dataset, ABC):
         self.referent_ids = [row.referent_id for row in rows]
         if len(set(self.sample_ids)) < len(rows):
             ((twice, _),) = Counter(self.sample_ids).most_common(1)
-            self._broken(f"{where} holds the sample {twice} twice: fetch it anew.")
+            self._wrong(f"{where} holds the sample {twice} twice: fetch it anew.")
 
-    def _broken(self, sentence: str) -> None:
-        """Building stops at the first thing that is wrong; ``check-data`` collects them instead."""
-        raise RefsegError(sentence)
-
-    @property
-    def refs(self) -> list[dict[str, Any]]:
-        """Every sample as a ref of its own, in REFER's words."""
-        return [
-            {"ref_id": row.sample_id, "image_id": row.image_id, "ann_id": f"{row.image_id}/{row.instance}",
-             "sentences": [{"sent_id": 0, "sent": row.expression}]}
-            for row in self.rows
-        ]  # fmt: skip
-
-    def __len__(self) -> int:
-        return len(self.rows)
+    def _wrong(self, sentence: str) -> None:
+        """Something is wrong with the annotations."""
+        if self.strict:
+            raise RefsegError(sentence)
+        self.problems.append(sentence)
 
     def __getitem__(self, index: int) -> RefSample:
         row = self.rows[index]
         frames, target = self._frames(row)
         size = tuple(frames.shape[-2:])
-        truth = self._truth(row, size)
+        mask = self._mask(row, size)
         sample = RefSample(
             frames=frames,
             target_frame=target,
-            mask=truth.pop("mask"),
+            mask=mask,
             expression=row.expression,
             sample_id=row.sample_id,
             source=f"{self.name}/{self.split}",
             original_size=size,
-            original_mask=torch.empty(0),
+            original_mask=mask,
             annotations=Annotations(
                 image_id=row.image_id,
                 ann_id=row.referent_id,
                 video_id=row.video,
                 frame=row.frame,
                 instance_id=row.instance,
-                **truth.pop("known"),
             ),
-            **truth,
         )
-        sample.original_mask = sample.mask
+        sample = self._annotated(sample, row)
         return self.transform(sample) if self.transform else sample
 
     def _frames(self, row: ClipRow) -> tuple[Tensor, int]:
         """The window [T,3,H,W] around the annotated frame, and which of the T that is."""
-        if self._cache is not None and row.video in self._lengths:
+        if row.video in self._lengths:
             indices, target = self._window(row, self._lengths[row.video])
             if all((row.video, index) in self._cache for index in indices):
                 return torch.stack([self._cache[row.video, index] for index in indices]), target
@@ -478,11 +163,11 @@ class ClipDataset(Dataset, ABC):
             length = self._usable(clip, row.video)
             self._check_frame(row, length, clip)
             indices, target = self._window(row, length)
-            pictures = [clip.frame(index) for index in indices]
-        if self._cache is not None:
+            frames = [clip.frame(index) for index in indices]
+        if self.keep_all:
             self._lengths[row.video] = length
-            self._cache.update({(row.video, index): picture for index, picture in zip(indices, pictures)})
-        return torch.stack(pictures), target  # a copy: a caller who writes into it does not reach the cache
+            self._cache.update({(row.video, index): frame for index, frame in zip(indices, frames)})
+        return torch.stack(frames), target  # a copy: a caller who writes into it does not reach the cache
 
     def _window(self, row: ClipRow, length: int) -> tuple[list[int], int]:
         return window(length, row.frame - 1, self.num_frames, self.frame_stride)
@@ -505,34 +190,60 @@ class ClipDataset(Dataset, ABC):
             raise RefsegError(self.missing_clip(video))
         return open_clip(path)
 
-    def examine(self, video: str, rows: Sequence[ClipRow]) -> tuple[list[str], list[str]]:
-        """What is wrong with the clip of ``video``, and what is only worth knowing; nothing is decoded.
+    def counts(self) -> Counts:
+        """Distinct videos, sentences, distinct annotated frames, and samples."""
+        videos, frames = {row.video for row in self.rows}, set(self.image_ids)
+        samples = len(set(self.sample_ids))
+        return {"videos": len(videos), "sentences": len(self.sentences), "frames": len(frames), "samples": samples}
 
-        Args:
-            rows: the samples of this video.
-        """
-        broken, notes = [], []
+    def check(self) -> Findings:
+        """Look at every clip and its masks: of a folder of frames at the headers, of a video file at all packets, of
+        masks at the declared shapes. Nothing is decoded."""
+        of_video: dict[str, list[ClipRow]] = {}
+        for row in self.rows:
+            of_video.setdefault(row.video, []).append(row)
+        findings = Findings(len(of_video), sound="are there and whole")
+        findings.broken += self.problems
+        findings.notes += [f"left out: {what}" for what in self.left_out]
+        for video, rows in tqdm(of_video.items(), desc=f"{self.name}/{self.split} clips", leave=False):
+            if self.find_clip(video) is None:
+                findings.missing.append(self.missing_clip(video))
+            else:
+                self._examine(video, rows, findings)
+        findings.broken = list(dict.fromkeys(findings.broken))
+        return findings
+
+    def _examine(self, video: str, rows: Sequence[ClipRow], findings: Findings) -> None:
         try:
             with self.open(video) as clip:
                 clip.check()
                 length = self._usable(clip, video)
                 if length < len(clip):
-                    notes.append(f"{video}: only the first {length} of {len(clip)} frames have a mask and are used.")
+                    findings.notes.append(
+                        f"{video}: only the first {length} of {len(clip)} frames have a mask and are used."
+                    )
                 if length < (self.num_frames - 1) * self.frame_stride + 1:
-                    notes.append(f"{video}: {length} frames, shorter than the window, padded.")
+                    findings.notes.append(f"{video}: {length} frames, shorter than the window, padded.")
                 for row in {row.frame: row for row in rows}.values():
                     try:
                         self._check_frame(row, length, clip)
-                        self._check_truth(row, clip.size)
+                        self._check_mask(row, clip.size)
                     except RefsegError as error:
-                        broken.append(str(error))
+                        findings.broken.append(str(error))
         except RefsegError as error:
-            broken.append(str(error))
-        return list(dict.fromkeys(broken)), notes
+            findings.broken.append(str(error))
 
     def _usable(self, clip: Clip, video: str) -> int:
         """How many frames from the first on can be used."""
         return len(clip)
+
+    def _annotated(self, sample: RefSample, row: ClipRow) -> RefSample:
+        """The sample with what else is known of it: more ``annotations``, ``objects`` and ``object_classes``."""
+        return sample
+
+    @abstractmethod
+    def _read(self, image_root: Path | None, sample_list: str | Path | None, objects: bool) -> None:
+        """Read the annotations: sets ``sentences`` and calls ``_take``."""
 
     @abstractmethod
     def find_clip(self, video: str) -> Path | None:
@@ -540,12 +251,24 @@ class ClipDataset(Dataset, ABC):
 
     @abstractmethod
     def missing_clip(self, video: str) -> str:
-        """The sentence that tells which clip is missing and where it was looked for."""
+        """The sentence that says which clip is missing and where it was looked for."""
 
     @abstractmethod
-    def _truth(self, row: ClipRow, size: tuple[int, int]) -> dict[str, Any]:
-        """``mask``, ``known`` (fields of ``Annotations``) and maybe ``objects`` and ``object_classes``."""
+    def _mask(self, row: ClipRow, size: tuple[int, int]) -> Tensor:
+        """The true mask, bool [H,W], of ``size``."""
 
     @abstractmethod
-    def _check_truth(self, row: ClipRow, size: tuple[int, int]) -> None:
-        """Raise what ``_truth`` would raise, as far as that can be known without reading pixels."""
+    def _check_mask(self, row: ClipRow, size: tuple[int, int]) -> None:
+        """Raise what ``_mask`` would raise, as far as that can be known without reading pixels."""
+
+
+def window(length: int, centre: int, num_frames: int, stride: int) -> tuple[list[int], int]:
+    """The frames at ``centre`` + ``stride`` * (-k..k) that lie within the clip, and which of them is ``centre``.
+
+    >>> window(10, 1, num_frames=5, stride=1)
+    ([0, 1, 2, 3], 1)
+    """
+    half = num_frames // 2
+    indices = [centre + stride * step for step in range(-half, half + 1)]
+    indices = [index for index in indices if 0 <= index < length]
+    return indices, indices.index(centre)

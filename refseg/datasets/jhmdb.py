@@ -11,24 +11,24 @@ of frames, drawn at random once and committed there; no other choice gives compa
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from refseg.datasets.a2d import read_rows
-from refseg.datasets.clips import Clip, ClipDataset, ClipRow, plain_name
+from refseg.datasets.a2d_files import read_rows
+from refseg.datasets.clip_files import Clip, plain_name
+from refseg.datasets.clips import ClipDataset, ClipRow
 from refseg.datasets.images import MAX_PIXELS
+from refseg.datasets.obtain.sources import MTTR_LIST
 from refseg.errors import RefsegError
-from refseg.paths import data_dir
+from refseg.files import read_json
 from refseg.types import RefSample
 
-SAMPLE_LIST = "jhmdb_sentences_samples_metadata.json"
-_SENTENCES = "jhmdb_annotation.txt"
 _PREFIX = "./jhmdb_sentences/"  # MTTR's paths begin in the folder above
 MAX_FRAMES = 10_000  # of one puppet_mask.mat; J-HMDB's clips have 40 at most
 
@@ -37,60 +37,37 @@ class JHMDBDataset(ClipDataset):
     """J-HMDB-Sentences; one sample per frame of MTTR's list, in its order, with the expressions of the official text.
 
     Building it reads the two texts; clips and masks are opened by ``[index]`` only. Where a clip has more frames than
-    masks the frames behind are not used, as in MTTR. A mask may have no pixel: the person has left the picture.
+    masks the frames after the last mask are not used, as in MTTR. A mask may have no pixel: the person has left the
+    image.
 
-    Args:
-        root: the folder that holds ``jhmdb_annotation.txt``, or the one above it; default
-            ``data_dir()/"jhmdb_sentences"``.
+    Args: as for ``ClipDataset``, and
         split: "test"; there is no other.
-        num_frames: odd; the window has the annotated frame in its middle and is shorter at the ends of a clip.
-        frame_stride: distance of the frames in the window.
-        transform: RefSample -> RefSample, applied last.
         image_root: the folder ``Rename_Images``, if it is not in ``root``.
         sample_list: MTTR's list, if it is not in ``root``.
-        cache_images: keep all decoded frames in memory.
-
-    Raises:
-        RefsegError: a missing, damaged or contradictory file. Indexing raises it for a clip or a mask that is missing
-            or broken, for an annotated frame outside of its clip or without a mask, and for masks of another size.
     """
 
-    def __init__(
-        self,
-        root: str | Path | None = None,
-        split: str = "test",
-        *,
-        num_frames: int = 1,
-        frame_stride: int = 1,
-        transform: Callable[[RefSample], RefSample] | None = None,
-        image_root: str | Path | None = None,
-        sample_list: str | Path | None = None,
-        cache_images: bool = False,
-    ):
-        super().__init__("jhmdb", split, num_frames, frame_stride, transform, cache_images)
-        if split != "test":
-            raise RefsegError(f"jhmdb has no split {split!r} but only: test. Train on a2d.")
-        self.root = _root(root)
-        if image_root is not None and not Path(image_root).is_dir():
-            raise RefsegError(f"The image_root {image_root} is not a folder: give the one that holds the clips.")
-        self.image_root = Path(image_root) if image_root is not None else self.root / "Rename_Images"
+    annotation_file = "jhmdb_annotation.txt"
+
+    def _read(self, image_root: Path | None, sample_list: str | Path | None, objects: bool) -> None:
+        if objects:
+            raise RefsegError(f"{self.name} does not know what every pixel shows: leave objects out.")
+        self.image_root = image_root or self.root / "Rename_Images"
         self.sentences = self._sentences()
-        self.left_out: list[str] = []
         self._action: dict[str, str] = {}
-        self._used: dict[str, int] = {}  # frames with a mask, as the list says
-        path = Path(sample_list) if sample_list is not None else self.root / SAMPLE_LIST
+        self.mask_counts: dict[str, int] = {}  # frames of each clip with a mask, as the list says
+        path = Path(sample_list) if sample_list is not None else self.root / MTTR_LIST
         self._take(self._listed(path), path)
 
     def _sentences(self) -> dict[str, str]:
         """Video -> sentence."""
-        path = self.root / _SENTENCES
+        path = self.root / self.annotation_file
         sentences: dict[str, str] = {}
         for line, (video, text) in read_rows(path, ("video_id", "query")):
             text = " ".join(text.split())
             plain_name(video, f"Line {line} of {path}")
             if video in sentences or not text:
                 what = "is a second sentence for" if video in sentences else "has no words for"
-                self._broken(f"Line {line} of {path} {what} {video}: fetch the file anew.")
+                self._wrong(f"Line {line} of {path} {what} {video}: fetch the file anew.")
             sentences.setdefault(video, text)
         return sentences
 
@@ -98,23 +75,25 @@ class JHMDBDataset(ClipDataset):
         """The samples of MTTR's list: [video, path of a frame, path of the masks, number of frames, query]."""
         if not path.is_file():
             raise RefsegError(f"There is no {path}, the list of frames: `refseg check-data jhmdb` says where it is.")
+        content = read_json(path)
         try:
             listed = [
                 (str(video), *_frame_of(video, frame, masks), _whole(count), str(query))
-                for video, frame, masks, count, query in json.loads(path.read_bytes())
+                for video, frame, masks, count, query in content
             ]
-        except (TypeError, ValueError, RecursionError) as error:
+        except (TypeError, ValueError) as error:
             raise RefsegError(f"{path} is not MTTR's list of samples ({error}): fetch it anew.") from error
         rows = []
         for video, action, frame, count, query in listed:
             if video not in self.sentences or query.lower().split() != self.sentences[video].lower().split():
                 official = self.sentences.get(video)
-                self._broken(
-                    f"{path} holds {video} with the words {query!r} but {_SENTENCES} has {official!r}: fetch both anew."
+                self._wrong(
+                    f"{path} holds {video} with the words {query!r} but {self.annotation_file} has {official!r}: "
+                    f"fetch both anew."
                 )
                 continue
-            if self._action.setdefault(video, action) != action or self._used.setdefault(video, count) != count:
-                self._broken(f"{path} tells two different things about the clip {video}: fetch it anew.")
+            if self._action.setdefault(video, action) != action or self.mask_counts.setdefault(video, count) != count:
+                self._wrong(f"{path} tells two different things about the clip {video}: fetch it anew.")
             rows.append(ClipRow(video, frame, 0, self.sentences[video], f"v_{video}_f_{frame}"))
         return rows
 
@@ -141,7 +120,7 @@ class JHMDBDataset(ClipDataset):
             )
         return masks
 
-    def _check_truth(self, row: ClipRow, size: tuple[int, int]) -> None:
+    def _check_mask(self, row: ClipRow, size: tuple[int, int]) -> None:
         path = self._mask_file(row.video)
         height, width, count = mask_shape(path)
         if (height, width) != size:
@@ -149,15 +128,18 @@ class JHMDBDataset(ClipDataset):
                 f"{path} has masks of {width} x {height} pixels but the clip's frames are {size[1]} x {size[0]}: put "
                 f"the original frames there."
             )
-        if count != self._used[row.video]:
+        if count != self.mask_counts[row.video]:
             raise RefsegError(
-                f"{path} has {count} masks but the list of samples says {self._used[row.video]}: fetch it anew."
+                f"{path} has {count} masks but the list of samples says {self.mask_counts[row.video]}: fetch it anew."
             )
 
-    def _truth(self, row: ClipRow, size: tuple[int, int]) -> dict[str, Any]:
-        self._check_truth(row, size)
+    def _mask(self, row: ClipRow, size: tuple[int, int]) -> Tensor:
+        self._check_mask(row, size)
         mask = read_part_mask(self._mask_file(row.video))[:, :, row.frame - 1]
-        return {"mask": torch.from_numpy(np.ascontiguousarray(mask != 0)), "known": {"action": self._action[row.video]}}
+        return torch.from_numpy(np.ascontiguousarray(mask != 0))
+
+    def _annotated(self, sample: RefSample, row: ClipRow) -> RefSample:
+        return replace(sample, annotations=replace(sample.annotations, action=self._action[row.video]))
 
 
 def mask_shape(path: Path) -> tuple[int, int, int]:
@@ -208,15 +190,6 @@ def _import_scipy_io() -> Any:
     return scipy.io
 
 
-def _root(root: str | Path | None) -> Path:
-    """The folder that holds the sentences: ``root`` itself, or ``jhmdb_sentences`` inside it."""
-    given = Path(root) if root is not None else data_dir() / "jhmdb_sentences"
-    for folder in (given, given / "jhmdb_sentences"):
-        if (folder / _SENTENCES).is_file():
-            return folder
-    raise RefsegError(f"There is no {_SENTENCES} in {given}: run `refseg check-data jhmdb` to see where to get it.")
-
-
 def _frame_of(video: Any, frame: Any, masks: Any) -> tuple[str, int]:
     """Action and number of the frame, from MTTR's two paths.
 
@@ -225,7 +198,7 @@ def _frame_of(video: Any, frame: Any, masks: Any) -> tuple[str, int]:
     """
     folder, *parts = PurePosixPath(str(frame).removeprefix(_PREFIX)).parts
     if folder != "Rename_Images" or len(parts) != 3 or parts[1] != video:
-        raise ValueError(f"{frame} is no frame of {video}")
+        raise ValueError(f"{frame} is not a frame of {video}")
     action, _, name = parts
     number = re.fullmatch(r"(\d{1,9})\.(?:png|jpg)", name)
     expected = f"puppet_mask/{action}/{video}/puppet_mask.mat"
@@ -236,5 +209,5 @@ def _frame_of(video: Any, frame: Any, masks: Any) -> tuple[str, int]:
 
 def _whole(count: Any) -> int:
     if not isinstance(count, int) or count < 1:
-        raise ValueError(f"{count!r} is no number of frames")
+        raise ValueError(f"{count!r} is not a number of frames")
     return count

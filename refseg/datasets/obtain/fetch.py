@@ -6,7 +6,6 @@ breaks is taken up again where it broke, by the next run too; FILE itself appear
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -23,11 +22,11 @@ from tqdm.auto import tqdm
 
 from refseg import __version__
 from refseg.errors import RefsegError
+from refseg.files import disk_refusals, write_text
 
 PAUSES = (1, 3, 9, 27)  # seconds before an address is asked again; whenever bytes have come the count begins anew
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 20
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Unavailable(RefsegError):
@@ -59,7 +58,7 @@ def fetch(url: str, target: Path, size: int | None = None, sha256: str | None = 
         RefsegError: cut off half-way, or no room; what has come stays, and the same call goes on.
     """
     part, about = (target.with_name(target.name + ending) for ending in (".part", ".part.json"))
-    try:
+    with disk_refusals(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if _read(about).get("url") != url:
             _remove(part, about)
@@ -70,8 +69,6 @@ def fetch(url: str, target: Path, size: int | None = None, sha256: str | None = 
             raise Unavailable(f"What {url} gives is not the file expected: its sha256 is {found['sha256']}.")
         part.replace(target)
         _remove(about)
-    except OSError as error:
-        raise RefsegError(cannot_write(error, target.parent)) from error
     return found
 
 
@@ -84,13 +81,6 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def cannot_write(error: OSError, folder: Path) -> str:
-    """The sentence for a disk that is full or refuses."""
-    if error.errno in NO_ROOM:
-        return no_room(folder)
-    return f"{error.filename or folder} could not be written or read ({error.strerror or error})."
 
 
 def no_room(folder: Path, needed: int | None = None) -> str:
@@ -164,7 +154,7 @@ def _transfer(url: str, part: Path, about: Path, size: int | None) -> None:
             raise Unavailable(f"{url} is a file of {total:,} bytes, not of the {size:,} known.")
         if total is not None and total - start > free_bytes(part.parent):
             raise RefsegError(no_room(part.parent, total - start))
-        _note(about, {"url": url, "total": total, "version": _version(response)})
+        write_text(about, json.dumps({"url": url, "total": total, "version": _version(response)}))
         _write(response, part, start, total)
     if total is not None and _size(part) < total:
         raise _Lost("the connection broke")
@@ -250,13 +240,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _note(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON by way of another file: on a full disk what was noted before stays, and with it the part."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(content))
-    new.replace(path)
 
 
 def _remove(*paths: Path) -> None:

@@ -1,7 +1,7 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg from parquet files: the annotations without the pictures, in one small download.
+"""RefCOCO, RefCOCO+ and RefCOCOg from parquet files: the annotations without the images, in one small download.
 
 The layout is that of the data sets jxu124/refcoco, refcocoplus and refcocog on the Hugging Face hub: one row per ref
-with the columns of REFER's pickles, and ``raw_anns`` and ``raw_image_info``, which are the annotation and the picture
+with the columns of REFER's pickles, and ``raw_anns`` and ``raw_image_info``, which are the annotation and the image
 record of instances.json as JSON text. What is written is the REFER layout, so ``refer.ReferDataset`` reads it like the
 original. It holds only the objects that are referred to, and no names of categories.
 """
@@ -16,14 +16,10 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from refseg.datasets.refer import BENCHMARKS
+from refseg.datasets.base import DatasetInfo
+from refseg.datasets.registry import DATASETS, dataset_info
 from refseg.errors import RefsegError
 
-SPLITS = {
-    "refcoco": {"train": "train", "validation": "val", "test": "testA", "testB": "testB"},
-    "refcoco+": {"train": "train", "validation": "val", "test": "testA", "testB": "testB"},
-    "refcocog": {"train": "train", "validation": "val", "test": "test"},
-}
 _OF_REF = ("sent_ids", "file_name", "ann_id", "ref_id", "image_id", "sentences", "category_id")
 _FILE = re.compile(r"(\w+)-(\d{5})-of-(\d{5})(?:-\w+)?\.parquet")
 _ROWS = 1000  # converted at a time
@@ -41,11 +37,13 @@ def convert_parquet(name: str, source: Path, folder: Path) -> None:
         RefsegError: pyarrow is not installed; no such files, a split or a part of one is missing, or what they hold
             is of another layout or contradicts itself.
     """
-    if name not in SPLITS:
-        raise RefsegError(f"{name} is not known as parquet files but only: {', '.join(SPLITS)}.")
+    info = dataset_info(name)
+    if not info.parquet:
+        known = ", ".join(other for other, of_other in DATASETS.items() if of_other.parquet)
+        raise RefsegError(f"{name} is not known as parquet files but only: {known}.")
     refs: list[dict] = []
     records: dict[str, dict[Any, dict]] = {"annotations": {}, "images": {}}
-    for split, paths in _files_of(name, source).items():
+    for split, paths in _files_of(info, source).items():
         for path in paths:
             for row in tqdm(_rows(path), total=_count(path), desc=path.name, unit="ref"):
                 refs.append(_ref(row, split, path))
@@ -53,30 +51,29 @@ def convert_parquet(name: str, source: Path, folder: Path) -> None:
                 _keep(records["images"], row["raw_image_info"], row["image_id"], path)
     instances = {"info": {"description": f"referred objects of {name}, from parquet files"}}
     instances |= {what: list(found.values()) for what, found in records.items()}
-    owner = BENCHMARKS[name].default_split_by
-    (folder / f"refs({owner}).json").write_text(json.dumps(refs))
+    (folder / f"refs({info.owner()}).json").write_text(json.dumps(refs))
     (folder / "instances.json").write_text(json.dumps(instances))
 
 
-def _files_of(name: str, source: Path) -> dict[str, list[Path]]:
+def _files_of(info: DatasetInfo, source: Path) -> dict[str, list[Path]]:
     """The files of every split, by our name of it."""
-    found: dict[str, dict[int, Path]] = {split: {} for split in SPLITS[name].values()}
+    found: dict[str, dict[int, Path]] = {split: {} for split in info.parquet.values()}
     wanted: dict[str, int] = {}
     for path in sorted(source.rglob("*.parquet")):
         parts = _FILE.fullmatch(path.name)
-        if parts is None or parts[1] not in SPLITS[name]:
+        if parts is None or parts[1] not in info.parquet:
             continue
-        split, number = SPLITS[name][parts[1]], int(parts[2])
+        split, number = info.parquet[parts[1]], int(parts[2])
         if number in found[split]:  # the hub's history holds several states of one file
             other = found[split][number].name
-            raise RefsegError(f"{path.name} and {other} are the same part of {name}: keep the newer one.")
+            raise RefsegError(f"{path.name} and {other} are the same part of {info.name}: keep the newer one.")
         found[split][number], wanted[split] = path, int(parts[3])
     lacking = [split for split, paths in found.items() if len(paths) != wanted.get(split, 1)]
     if lacking:
-        names = ", ".join(f"{split}-00000-of-00001.parquet" for split in SPLITS[name])
+        names = ", ".join(f"{split}-00000-of-00001.parquet" for split in info.parquet)
         raise RefsegError(
-            f"{source} lacks parquet files of {name} {', '.join(lacking)}: get all of {names}, or all parts that their "
-            "names count."
+            f"{source} lacks parquet files of {info.name} {', '.join(lacking)}: get all of {names}, or all parts that "
+            "their names count."
         )
     return {split: list(paths.values()) for split, paths in found.items()}
 

@@ -15,8 +15,9 @@ from pathlib import Path, PurePosixPath
 
 from tqdm.auto import tqdm
 
-from refseg.datasets.obtain.fetch import CHUNK, cannot_write, free_bytes, no_room
+from refseg.datasets.obtain.fetch import CHUNK, free_bytes, no_room
 from refseg.errors import RefsegError
+from refseg.files import filled
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.bz", ".tbz2", ".tar.xz")
 _DEPTH = 4  # so many folders may lie around what is looked for
@@ -48,8 +49,7 @@ def unpack(archive: Path, place: Path, keys: Sequence[str]) -> None:
     """Make the folder ``place`` of what ``archive`` holds.
 
     The folder appears when everything is unpacked, as the one inside the archive in which a file matches one of
-    ``keys``; whatever folders lie around it are dropped. Interrupted, nothing is left but ``.NAME.partial`` beside it,
-    which the next call removes.
+    ``keys``; whatever folders lie around it are dropped.
 
     Args:
         archive: zip, or tar of any compression.
@@ -60,32 +60,16 @@ def unpack(archive: Path, place: Path, keys: Sequence[str]) -> None:
         BadArchive: damaged; a member that would leave the folder, a link or a device; or nothing that matches ``keys``.
         RefsegError: no room, or ``place`` is in the way.
     """
-    partial = place.with_name(f".{place.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        (_unpack_zip if zipfile.is_zipfile(archive) else _unpack_tar)(archive, partial)
-        found = find_folder(partial, keys)
-        if found is None:
+    with filled(place) as partial:
+        around = partial / ".unpacked"
+        around.mkdir()
+        (_unpack_zip if zipfile.is_zipfile(archive) else _unpack_tar)(archive, around)
+        folder = find_folder(around, keys)
+        if folder is None:
             raise BadArchive(f"{archive} holds no folder with {' or '.join(keys)} in it: it is another archive.")
-        put(found, place)
-    except OSError as error:
-        raise RefsegError(cannot_write(error, place.parent)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def put(folder: Path, place: Path) -> None:
-    """Rename ``folder`` to ``place``.
-
-    Raises:
-        RefsegError: something is there already.
-    """
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise RefsegError(f"{place} is in the way and does not hold what belongs there: move it elsewhere.")
-    if place.exists():
-        place.rmdir()
-    folder.rename(place)
+        for child in folder.iterdir():
+            child.rename(partial / child.name)
+        shutil.rmtree(around)
 
 
 def find_folder(tree: Path, keys: Sequence[str]) -> Path | None:
@@ -105,7 +89,7 @@ def holds(folder: Path, keys: Sequence[str]) -> bool:
 
 
 def _unpack_zip(path: Path, folder: Path) -> None:
-    with _told_as_damaged(path), zipfile.ZipFile(path) as archive:
+    with _damage_in_one_sentence(path), zipfile.ZipFile(path) as archive:
         members = [member for member in archive.infolist() if not _is_litter(member.filename)]
         for member in members:
             kind = stat.S_IFMT(member.external_attr >> 16)
@@ -123,7 +107,7 @@ def _unpack_tar(path: Path, folder: Path) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise RefsegError("This Python cannot unpack tar archives safely: take 3.11.4 or newer.")
     bar = tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=f"unpacking {path.name}")
-    with _told_as_damaged(path), path.open("rb") as file, bar:
+    with _damage_in_one_sentence(path), path.open("rb") as file, bar:
         with tarfile.open(fileobj=file, mode="r:*") as archive:  # read once: bz2 unpacks slowly
             for member in archive:
                 if not _is_litter(member.name):
@@ -153,8 +137,8 @@ def _is_litter(name: str) -> bool:
 
 
 @contextmanager
-def _told_as_damaged(path: Path) -> Iterator[None]:
-    """Whatever a damaged archive raises becomes one sentence; a disk that refuses is told by the caller."""
+def _damage_in_one_sentence(path: Path) -> Iterator[None]:
+    """Whatever a damaged archive raises becomes one sentence; a disk that refuses is the caller's."""
     try:
         yield
     except _DAMAGED as error:

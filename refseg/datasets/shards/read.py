@@ -1,12 +1,12 @@
-"""A benchmark's pictures in a few large files, for storage that is slow at many small ones: ``refseg shard NAME``.
+"""A benchmark's images in a few large files, for storage that is slow at many small ones: ``refseg shard NAME``.
 
     FOLDER/instances.json, refs(unc).json   as ever, see ``refer``
     FOLDER/pictures-00000.tar, ...          98304.jpg, 98304.json, 98307.jpg, ...
-    FOLDER/shards.json                      where in them each picture lies, with its checksum; written last
+    FOLDER/shards.json                      where in them each image lies, with its checksum; written last
 
-The tars are in WebDataset's layout: a picture, its bytes as they were, and a JSON with its record, refs and masks.
+The tars are in WebDataset's layout: an image, its bytes as they were, and a JSON with its record, refs and masks.
 The library of that name can stream them. Our loader reads them at any place instead (``ReferDataset(root=FOLDER)``), so
-that order, resuming and scores are those of single files, and a picture is checked against its sum whenever it is read.
+that order, resuming and scores are those of single files, and an image is checked against its sum whenever it is read.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ INDEX = "shards.json"
 FORMAT = 1
 
 
-class ShardedPictures:
-    """The pictures of a folder of shards, by their id.
+class ShardedImages:
+    """The images of a folder of shards, by their id.
 
     Args:
         folder: as ``write_shards`` leaves it.
@@ -63,15 +63,15 @@ class ShardedPictures:
         return {**vars(self), "_files": {}}
 
     def path(self, image_id: int | str) -> Path:
-        """The shard in which a picture lies."""
+        """The shard in which an image lies."""
         return self.folder / self.shards[self._places[str(image_id)][0]]
 
     def ending(self, image_id: int | str) -> str:
-        """Of a picture's file, as "jpg"."""
+        """Of an image's file, as "jpg"."""
         return self._places[str(image_id)][4]
 
     def read(self, image_id: int | str) -> bytes:
-        """The bytes of a picture's file.
+        """The bytes of an image's file.
 
         Raises:
             RefsegError: the shard is missing, cut short or damaged there.
@@ -85,9 +85,9 @@ class ShardedPictures:
         except OSError as error:
             raise RefsegError(f"The shard {path} cannot be read ({error.strerror or error}): fetch it anew.") from error
         if len(data) < size:
-            raise RefsegError(f"The shard {path} is cut short, picture {image_id} lies behind its end: fetch it anew.")
+            raise RefsegError(f"The shard {path} is cut short, image {image_id} lies after its end: fetch it anew.")
         if zlib.crc32(data) != checksum:
-            raise RefsegError(f"The shard {path} is damaged at picture {image_id}: fetch it anew.")
+            raise RefsegError(f"The shard {path} is damaged at image {image_id}: fetch it anew.")
         return data
 
     def check(self) -> Iterator[str]:
@@ -101,7 +101,7 @@ class ShardedPictures:
                 continue
             wrong = [member for member, checksum in wanted.items() if found.get(member) != checksum]
             if wrong:
-                yield f"The shard {self.folder / name} is damaged at {wrong[0]} ({len(wrong)} pictures): fetch it anew."
+                yield f"The shard {self.folder / name} is damaged at {wrong[0]} ({len(wrong)} images): fetch it anew."
 
     def _file(self, shard: int, path: Path) -> BinaryIO:
         key = (os.getpid(), shard)  # processes that share an open file would move each other's place in it

@@ -1,4 +1,4 @@
-"""Writing the shards that ``shards`` reads."""
+"""Writing the shards that ``shards.read`` reads."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from refseg.datasets.obtain.fetch import cannot_write
-from refseg.datasets.obtain.unpack import put
-from refseg.datasets.refer import BENCHMARKS, ReferDataset, annotation_root, choose_split, read_refs
+from refseg.datasets.refer import ReferDataset
+from refseg.datasets.refer_files import annotation_root, read_refs
+from refseg.datasets.registry import dataset_info
 from refseg.datasets.shards.read import FORMAT, INDEX
 from refseg.errors import RefsegError
+from refseg.files import filled
 
 BLOCK = 512  # bytes: tar pads every member to a multiple
 
@@ -26,69 +27,60 @@ BLOCK = 512  # bytes: tar pads every member to a multiple
 def splits_there(
     name: str, root: str | Path | None = None, image_root: str | Path | None = None, split_by: str | None = None
 ) -> list[ReferDataset]:
-    """A data set for every split of which the refs file holds any; arguments as for ``ReferDataset``.
+    """A data set for every split of which the refs file holds any; arguments as for ``build_dataset``.
 
     Raises:
-        RefsegError: see ``ReferDataset``.
+        RefsegError: it is not a data set in the REFER layout; and see ``ReferDataset``.
     """
-    if name not in BENCHMARKS:
-        choose_split(name, "train")  # says which there are
-    owner = split_by or BENCHMARKS[name].default_split_by
-    splits = BENCHMARKS[name].splits.get(owner) or choose_split(name, "train", owner)
-    _, refs = read_refs(annotation_root(name, BENCHMARKS[name], root), owner)
+    info = dataset_info(name)
+    if info.reader is not ReferDataset:
+        raise RefsegError(f"{name} is not in the REFER layout: only such data sets can be written as shards.")
+    owner = info.owner(split_by)
+    _, refs = read_refs(annotation_root(info, root), owner)
     there = {ref.get("split") for ref in refs}
-    found = [split for split, wanted in splits.items() if there.intersection(wanted)]
-    return [ReferDataset(name, split, root=root, image_root=image_root, split_by=split_by) for split in found]
+    found = [split for split in info.splits[owner] if there.intersection(info.labels.get(split, (split,)))]
+    return [ReferDataset(info, split, root=root, image_root=image_root, split_by=owner) for split in found]
 
 
 def write_shards(datasets: Sequence[ReferDataset], folder: Path, megabytes: int = 512) -> int:
-    """Write the pictures of ``datasets``, splits of one benchmark, and its annotation files into a new folder.
+    """Write the images of ``datasets``, splits of one benchmark, and its annotation files into a new folder.
 
-    The folder appears when it is whole. Interrupted, nothing is left but ``.NAME.partial`` beside it.
+    The folder appears when it is complete.
 
     Args:
         datasets: not empty.
         folder: not there yet, or empty.
-        megabytes: a shard is closed when it has become as large.
+        megabytes: a shard is closed when it has become this large.
 
     Returns:
         How many shards there are.
 
     Raises:
-        RefsegError: something is in the way, no room, or a picture is missing.
+        RefsegError: something is in the way, no room, or an image is missing.
     """
-    folder = Path(folder).absolute()
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with filled(folder) as partial:
         shards, places = _write_tars(list(_members(datasets)), partial, 1_000_000 * megabytes)
-        for path in (datasets[0].root / "instances.json", datasets[0].refs_file):
+        for path in (datasets[0].instances_file, datasets[0].refs_file):
             shutil.copyfile(path, partial / path.name)
         about = {"format": FORMAT, "name": datasets[0].name, "split_by": datasets[0].split_by}
         (partial / INDEX).write_text(json.dumps({**about, "shards": shards, "pictures": places}))
-        put(partial, folder)
-    except OSError as error:
-        raise RefsegError(cannot_write(error, folder.parent)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return len(shards)
 
 
-Member = tuple[ReferDataset, str, dict[str, Any]]  # of which data set, id of a picture, what its JSON says
+Member = tuple[ReferDataset, str, dict[str, Any]]  # of which data set, id of an image, what its JSON says
 
 
 def _write_tars(members: Sequence[Member], folder: Path, most: int) -> tuple[list[str], dict[str, list[Any]]]:
-    """The names of the shards, and of every picture where it lies, as ``ShardedPictures`` reads it."""
+    """The names of the shards, and of every image where it lies, as ``ShardedImages`` reads it."""
     shards: list[str] = []
     places: dict[str, list[Any]] = {}
-    with tqdm(total=len(members), desc="writing shards", unit="picture") as bar:
+    with tqdm(total=len(members), desc="writing shards", unit="image") as bar:
         while bar.n < len(members):
             shards.append(f"pictures-{len(shards):05d}.tar")
             with tarfile.open(folder / shards[-1], "w", format=tarfile.USTAR_FORMAT) as archive:
                 while bar.n < len(members) and archive.offset < most:
                     dataset, key, about = members[bar.n]
-                    ending, data = dataset.picture_file(key)
+                    ending, data = dataset.image_file(key)
                     start = _add(archive, f"{key}.{ending}", data)
                     places[key] = [len(shards) - 1, start, len(data), zlib.crc32(data), ending]
                     _add(archive, f"{key}.json", json.dumps(about).encode())
@@ -97,7 +89,7 @@ def _write_tars(members: Sequence[Member], folder: Path, most: int) -> tuple[lis
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> int:
-    """Append a member; returns where its data begins. Owner and time are left out: same pictures, same bytes."""
+    """Append a member; returns where its data begins. Owner and time are left out: same images, same bytes."""
     member = tarfile.TarInfo(name)
     member.size = len(data)
     archive.addfile(member, io.BytesIO(data))
@@ -105,19 +97,19 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> int:
 
 
 def _members(datasets: Sequence[ReferDataset]) -> Iterator[Member]:
-    """Every picture once.
+    """Every image once.
 
     Raises:
         RefsegError: its id cannot be a name.
     """
-    of_picture: dict[str, list[tuple[ReferDataset, dict[str, Any]]]] = {}
+    of_image: dict[str, list[tuple[ReferDataset, dict[str, Any]]]] = {}
     for dataset in datasets:
         for ref in dataset.refs:
-            of_picture.setdefault(str(ref["image_id"]), []).append((dataset, ref))
-    for key, pairs in of_picture.items():
+            of_image.setdefault(str(ref["image_id"]), []).append((dataset, ref))
+    for key, pairs in of_image.items():
         dataset = pairs[0][0]
         if not re.fullmatch(r"[\w-]{1,80}", key):
-            raise RefsegError(f"The picture {key!r} of {dataset.name} cannot be the name of a member of a shard.")
+            raise RefsegError(f"The image {key!r} of {dataset.name} cannot be the name of a member of a shard.")
         refs = list({ref["ref_id"]: ref for _, ref in pairs}.values())  # ReferIt's test splits share some
         annotations = {str(ref["ann_id"]): of.segmentation(ref["ann_id"]) for of, ref in pairs}
         yield dataset, key, {"image": dataset.record(key), "refs": refs, "segmentations": annotations}
