@@ -40,8 +40,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from refseg.datasets import Collate, Letterbox, Normalize, ReferDataset, build_transform, read_image
-from refseg.datasets.refer import segmentation_mask
+from refseg.datasets import Collate, Letterbox, Normalize, build_dataset, build_transform, read_image
+from refseg.datasets.masks import segmentation_mask
+from refseg.datasets.refer import ReferDataset
 from refseg.datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from refseg.datasets.wrappers import SafeDataset, collate_readable
 from refseg.evaluation.mask_files import score_files
@@ -104,7 +105,7 @@ class DataBenchmark:
         """Seconds until all sentences of a split are there."""
         root = folder / "refclef"
         write_referit(self.shared / "data" / "referit_berkeley", root)
-        found = fastest(self.repeats, lambda: {"sentences": len(ReferDataset("referit", "trainval", root=root))})
+        found = fastest(self.repeats, lambda: {"sentences": len(build_dataset("referit", "trainval", root=root))})
         return found | {"file_megabytes": megabytes(root)}
 
     def input(self, folder: Path) -> dict[str, Any]:
@@ -112,7 +113,7 @@ class DataBenchmark:
         pictures = self.shared / "data" / "coco128"
         root = folder / "coco"
         write_coco(pictures, root)
-        dataset = ReferDataset("refcoco", "train", root=root, image_root=pictures, transform=build_transform(SIDE))
+        dataset = build_dataset("refcoco", "train", root=root, image_root=pictures, transform=build_transform(SIDE))
         collate = partial(collate_readable, Collate(WordVocabulary.build(dataset.expressions)))
         together = samples_per_second(SafeDataset(dataset), dataset.image_ids, collate, self.batches, 4)
         alone = samples_per_second(SafeDataset(dataset), dataset.image_ids, collate, self.batches, 1)
@@ -197,7 +198,7 @@ def samples_per_second(
 
 def stages(dataset: ReferDataset, collate: Callable, count: int = 160) -> dict[str, float]:
     """Milliseconds of the processor that one sample takes, stage by stage."""
-    raw = ReferDataset("refcoco", "train", root=dataset.root, image_root=dataset.image_folders[0])
+    raw = build_dataset("refcoco", "train", root=dataset.root, image_root=dataset.image_folders[0])
     refs, letterbox, normalize = raw.refs[:: max(1, len(raw.refs) // count)], Letterbox(SIDE), Normalize()
     taken: dict[str, float] = {}
 
@@ -329,7 +330,7 @@ def megabytes(root: Path) -> float:
 def index_memory(root: Path) -> dict[str, Any]:
     """Megabytes that this process holds more because of the index, and at most had while it was built."""
     before, cpu = resident(), time.process_time()
-    dataset = ReferDataset("refcoco", "train", root=root)
+    dataset = build_dataset("refcoco", "train", root=root)
     cpu = time.process_time() - cpu
     peak = resident("VmHWM") - before
     gc.collect()

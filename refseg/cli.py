@@ -42,19 +42,10 @@ class Prepare:
 
     def run(self) -> None:
         """Draw one of ours; or obtain another one, exit status 1 if something is missing or differs."""
-        if self.name == "refshapes":
-            from refseg.datasets.refshapes import ensure
+        from refseg.datasets.obtain.prepare import prepare
 
-            print(f"RefShapes is in {ensure()}.")
-        elif self.name == "refshapes_video":
-            from refseg.datasets.refshapes.video import ensure
-
-            print(f"RefShapes-Video is in {ensure()}.")
-        else:
-            from refseg.datasets.obtain.prepare import prepare
-
-            if not prepare(self.name, pictures=self.pictures, parquet=self.parquet):
-                raise SystemExit(1)
+        if not prepare(self.name, pictures=self.pictures, parquet=self.parquet):
+            raise SystemExit(1)
 
 
 @dataclass
@@ -76,7 +67,7 @@ class Shard:
 
     def run(self) -> None:
         """Write, or check; exit status 1 if a shard is damaged."""
-        from refseg.datasets.shards.read import INDEX, ShardedPictures
+        from refseg.datasets.shards.read import INDEX, ShardedImages
         from refseg.datasets.shards.write import splits_there, write_shards
 
         if not (self.out / INDEX).exists():
@@ -84,13 +75,13 @@ class Shard:
             count = write_shards(datasets, self.out, self.megabytes)
             print(f"{count} shards are in {self.out}. Next: refseg train --root {self.out}")
             return
-        pictures = ShardedPictures(self.out)
+        pictures = ShardedImages(self.out)
         problems = list(pictures.check())
         for problem in problems:
             print(f"[FAIL] {problem}")
         if problems:
             raise SystemExit(1)
-        print(f"{self.out} is whole: {len(pictures.shards)} shards with {len(pictures)} pictures.")
+        print(f"{self.out} is whole: {len(pictures.shards)} shards with {len(pictures)} images.")
 
 
 @dataclass
@@ -196,11 +187,11 @@ class Evaluate:
 
     def run(self) -> None:
         """Score and print a table or JSON."""
-        from refseg.datasets import CLIP_DATASETS
+        from refseg.datasets import dataset_info
         from refseg.evaluation.evaluate import evaluate_checkpoint, launched_processes
 
         results = evaluate_checkpoint(
-            self.checkpoint or (SHIPPED_VIDEO if self.data in CLIP_DATASETS else SHIPPED),
+            self.checkpoint or (SHIPPED_VIDEO if dataset_info(self.data).is_clips else SHIPPED),
             self.data,
             self.split,
             root=self.root,
@@ -356,10 +347,12 @@ class CheckData:
 
     def run(self) -> None:
         """Print a report per split; exit status 1 if anything is missing or differs."""
-        from refseg.datasets.obtain.check import check_data, splits_of
+        from refseg.datasets import dataset_info
+        from refseg.datasets.obtain.check import check_data
 
         ok = True
-        for split in [self.split] if self.split else splits_of(self.name, self.split_by):
+        info = dataset_info(self.name)
+        for split in [self.split] if self.split else info.splits[info.owner(self.split_by)]:
             report = check_data(self.name, split, self.root, self.image_root, self.split_by, self.num_frames)
             print(report)
             ok = ok and report.ok

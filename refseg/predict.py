@@ -23,7 +23,8 @@ from tqdm.auto import tqdm
 
 from refseg.checkpoint import Checkpoint, load_checkpoint
 from refseg.datasets import Collate, build_transform, read_image, undo_letterbox
-from refseg.datasets.clips import Clip, window
+from refseg.datasets.clip_files import Clip
+from refseg.datasets.clips import window
 from refseg.datasets.transforms import resize_mask
 from refseg.errors import RefsegError
 from refseg.inference import infer

@@ -53,7 +53,7 @@ class RefSample:
     expression: str
     sample_id: str  # unique in its data set, stable between runs
     source: str  # data set and split, e.g. "refcoco/val"
-    original_size: tuple[int, int]  # (height, width) of the picture on disk
+    original_size: tuple[int, int]  # (height, width) of the image on disk
     original_mask: Tensor  # [height,width] bool at original_size
     target_frame: int = 0  # which of the T frames the mask belongs to
     pixel_valid: Tensor | None = None  # [H,W] bool, False where a transform padded; None means all real

@@ -16,7 +16,7 @@ from pathlib import Path
 from torch.utils.data import Subset
 
 from refseg.checkpoint import load_checkpoint
-from refseg.datasets import ReferDataset, build_dataset, build_transform
+from refseg.datasets import ReferringDataset, build_dataset, build_transform
 from refseg.datasets.refshapes import KINDS
 from refseg.evaluation.evaluate import score
 from refseg.explorer import page
@@ -93,7 +93,7 @@ def choose_scenes(looked_at: int) -> list[Scene]:
     return [_scene(val, n) for n in chosen]
 
 
-def _scene(val: ReferDataset, index: int) -> Scene:
+def _scene(val: ReferringDataset, index: int) -> Scene:
     others = [n for n, image in enumerate(val.image_ids) if image == val.image_ids[index] and n != index]
     return Scene([val[n] for n in [index, *others][:PER_SCENE]], known=True)
 

@@ -17,7 +17,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from refseg.checkpoint import Checkpoint, load_checkpoint
-from refseg.datasets import ReferDataset, build_dataset
+from refseg.datasets import ReferringDataset, build_dataset
 from refseg.errors import RefsegError
 from refseg.evaluation.evaluate import evaluate_checkpoint
 from refseg.evaluation.metrics import COLUMNS, mask_iou
@@ -116,7 +116,7 @@ def _score(checkpoint: Path, folder: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------- the page
 
 
-def _page(folder: Path, val: ReferDataset, checkpoints: dict[str, Path], results: dict[str, dict]) -> str:
+def _page(folder: Path, val: ReferringDataset, checkpoints: dict[str, Path], results: dict[str, dict]) -> str:
     loaded = {name: load_checkpoint(path) for name, path in checkpoints.items()}
     log = read_log(folder / "log.jsonl")
     curve = learning_curve(log, over="seconds")
@@ -137,7 +137,7 @@ def _page(folder: Path, val: ReferDataset, checkpoints: dict[str, Path], results
     )
 
 
-def _examples(val: ReferDataset) -> list[RefSample]:
+def _examples(val: ReferringDataset) -> list[RefSample]:
     """The first expressions of every kind, each of a different image."""
     chosen: dict[str, list[RefSample]] = {}
     images = set()

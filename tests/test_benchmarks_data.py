@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from test_benchmarks import load
 
-from refseg.datasets import ReferDataset
+from refseg.datasets import build_dataset
 from refseg.paths import results_dir
 
 
@@ -45,7 +45,7 @@ def test_referit_in_the_refer_layout_has_every_sentence(data, shared_dir, tmp_pa
     (tmp_path / "referit_query_train.json").write_text(json.dumps(queries))
     (tmp_path / "referit_query_val.json").write_text("{}")
     data.write_referit(tmp_path, tmp_path / "refclef")
-    dataset = ReferDataset("referit", "trainval", root=tmp_path / "refclef")
+    dataset = build_dataset("referit", "trainval", root=tmp_path / "refclef")
     assert dataset.expressions == ["sky", "the sky", "man"] and len(set(dataset.sample_ids)) == 3
 
 
@@ -57,7 +57,7 @@ def test_the_input_pipeline_is_timed_on_real_pictures(data, shared_dir, tmp_path
     ways = ("four_sentences_of_a_picture_together", "every_sentence_alone", "plain_torchvision")
     assert all(found[way]["by_the_clock"] > 0 and found[way]["by_the_processors"] > 0 for way in ways)
     assert len(found["milliseconds_by_stage"]) == 5 and all(ms > 0 for ms in found["milliseconds_by_stage"].values())
-    dataset = ReferDataset("refcoco", "train", root=tmp_path / "coco", image_root=source)
+    dataset = build_dataset("refcoco", "train", root=tmp_path / "coco", image_root=source)
     assert len(dataset) == 3 * 929 and len(set(dataset.image_ids)) == 126
     image, mask = data.PlainTorchvision(dataset)[5]
     assert image.shape == (3, 320, 320) and mask.shape == (1, 320, 320) and 0 < mask.sum() < 320 * 320

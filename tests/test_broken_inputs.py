@@ -66,17 +66,17 @@ def assert_predicted(answer, tmp_path, size):
 
 
 def test_missing_picture(predict, tmp_path):
-    assert_one_line(predict(tmp_path / "nowhere.jpg"), "no picture at", "nowhere.jpg")
+    assert_one_line(predict(tmp_path / "nowhere.jpg"), "no image at", "nowhere.jpg")
 
 
 def test_truncated_png(predict, tmp_path):
     whole = picture(tmp_path / "whole.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    assert_one_line(predict(tmp_path / "cut.png"), "cut.png is not a readable picture")
+    assert_one_line(predict(tmp_path / "cut.png"), "cut.png is not a readable image")
 
 
 def test_a_folder_in_place_of_a_picture(predict, tmp_path):
-    assert_one_line(predict(tmp_path), "no picture at")
+    assert_one_line(predict(tmp_path), "no image at")
 
 
 def test_one_pixel(predict, tmp_path):
@@ -177,13 +177,13 @@ def test_a_missing_picture_of_a_data_set(refseg, tiny_checkpoint, own_data):
         path.unlink()
     assert_one_line(evaluate(refseg, tiny_checkpoint, own_data), ".png", "check-data")
     status, out, _ = refseg("check-data", "refshapes", "--split", "val", "--root", own_data)
-    assert status == 1 and "7 of 7 pictures are missing" in out
+    assert status == 1 and "7 of 7 images are missing" in out
 
 
 def test_a_truncated_picture_of_a_data_set(refseg, tiny_checkpoint, own_data):
     for path in (own_data / "images").iterdir():
         path.write_bytes(path.read_bytes()[:100])
-    assert_one_line(evaluate(refseg, tiny_checkpoint, own_data), "is not a readable picture")
+    assert_one_line(evaluate(refseg, tiny_checkpoint, own_data), "is not a readable image")
 
 
 def test_a_broken_picture_stops_a_training_with_one_line(
@@ -194,7 +194,7 @@ def test_a_broken_picture_stops_a_training_with_one_line(
     monkeypatch.setenv("REFSEG_DATA", str(data))
     monkeypatch.setitem(PRESETS, "tiny", tiny_experiment)
     status, out, err = refseg("train", "--preset", "tiny", "--out", tmp_path / "run", "--device", "cpu")
-    assert status == 2 and "000001.png is not a readable picture" in err.splitlines()[-1]
+    assert status == 2 and "000001.png is not a readable image" in err.splitlines()[-1]
 
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------

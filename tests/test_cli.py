@@ -125,7 +125,7 @@ def test_a_wrong_data_set_lists_the_right_ones(refseg, tiny_checkpoint):
 
 def test_a_missing_picture_and_a_missing_checkpoint(refseg, tiny_checkpoint, photo, tmp_path):
     answer = refseg("predict", "--image", tmp_path / "no.jpg", "--expression", "x", "--checkpoint", tiny_checkpoint)
-    assert_refused(answer, "no picture at", "no.jpg")
+    assert_refused(answer, "no image at", "no.jpg")
     nowhere = ("--checkpoint", tmp_path / "nowhere")
     assert_refused(refseg("predict", "--image", photo, "--expression", "x", *nowhere), "no checkpoint in", "nowhere")
     assert_refused(refseg("evaluate", *nowhere), "no checkpoint in", "nowhere")
@@ -234,7 +234,7 @@ def test_train_takes_the_preset_and_its_changes(refseg, tiny_experiment, tmp_pat
 
 def test_prepare_draws_and_check_data_counts_every_split(refseg, tiny_refshapes):
     status, out, _ = refseg("prepare")
-    assert (status, out) == (0, f"RefShapes is in {tiny_refshapes / 'refshapes'}.\n")
+    assert (status, out) == (0, f"refshapes is in {tiny_refshapes / 'refshapes'}.\n")
     status, out, _ = refseg("check-data", "refshapes")
     assert status == 0
     assert [line.split()[2] for line in out.splitlines() if line.startswith("refshapes")] == [
@@ -245,7 +245,7 @@ def test_prepare_draws_and_check_data_counts_every_split(refseg, tiny_refshapes)
         "testC",
     ]
     status, out, _ = refseg("check-data", "refshapes", "--split", "val")
-    assert status == 0 and "sentences      28" in out and "all 7 pictures are there" in out
+    assert status == 0 and "sentences      28" in out and "all 7 images are there" in out
 
 
 def test_data_that_is_not_there_is_told_once_and_where_to_get_it(refseg, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from torch import nn
 
 from refseg.checkpoint import Checkpoint
 from refseg.datasets import open_clip
-from refseg.datasets.clips import Clip
+from refseg.datasets.clip_files import Clip
 from refseg.errors import RefsegError
 from refseg.predict import ABOUT, MASKS, SHEET, Predictor, save_clip
 from refseg.tokenizer import WordVocabulary
@@ -265,7 +265,7 @@ def test_the_command_refuses_in_one_sentence(refseg, tiny_checkpoint, tmp_path):
         ((), "either a photo with --image or a clip with --video"),
         (("--image", "a.png", "--video", "b"), "either a photo with --image or a clip with --video"),
         (("--video", tmp_path / "nowhere"), "There is no clip at"),
-        (("--video", tmp_path / "empty"), "holds no pictures"),
+        (("--video", tmp_path / "empty"), "holds no images"),
         (("--video", tmp_path / "text.mp4"), "is not a readable video"),
     ]:
         status, out, err = refseg(*words, *more, "--out", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Samples that share a picture: it is looked at once, and nothing else changes."""
+"""Samples that share an image: it is looked at once, and nothing else changes."""
 
 from dataclasses import replace
 
@@ -13,10 +13,10 @@ from refseg.types import Annotations, RefBatch
 H, W = 5, 7
 
 
-def batch(pictures: list[str], target_frames: list[int] | None = None, T: int = 1) -> RefBatch:
-    """Samples showing the named pictures; frame t of picture "c" is filled with 10 * ord("c") + t."""
-    B = len(pictures)
-    values = torch.tensor([[10.0 * ord(name) + t for t in range(T)] for name in pictures])
+def batch(images: list[str], target_frames: list[int] | None = None, T: int = 1) -> RefBatch:
+    """Samples showing the named images; frame t of image "c" is filled with 10 * ord("c") + t."""
+    B = len(images)
+    values = torch.tensor([[10.0 * ord(name) + t for t in range(T)] for name in images])
     ones = torch.ones(B, 1, H, W, dtype=torch.bool)
     ids = torch.ones(B, 2, dtype=torch.int64)
     return RefBatch(
@@ -30,13 +30,13 @@ def batch(pictures: list[str], target_frames: list[int] | None = None, T: int = 
         original_masks=list(ones[:, 0]),
         original_sizes=[(H, W)] * B,
         sample_ids=[str(i) for i in range(B)],
-        image_ids=pictures,
+        image_ids=images,
         annotations=[Annotations()] * B,
     )
 
 
 @pytest.mark.parametrize(
-    "pictures, distinct, shown",
+    "images, distinct, shown",
     [
         ("abc", "abc", [0, 1, 2]),
         ("aaa", "a", [0, 0, 0]),
@@ -44,8 +44,8 @@ def batch(pictures: list[str], target_frames: list[int] | None = None, T: int = 
         ("cabbacc", "cab", [0, 1, 2, 2, 1, 0, 0]),
     ],
 )
-def test_distinct_images_lead_back_to_every_sample(pictures, distinct, shown):
-    one = batch(list(pictures))
+def test_distinct_images_lead_back_to_every_sample(images, distinct, shown):
+    one = batch(list(images))
     images, image_of = one.distinct_images()
     assert images.shape == (len(distinct), 3, H, W)
     assert images[:, 0, 0, 0].tolist() == [10 * ord(name) for name in distinct]
@@ -53,7 +53,7 @@ def test_distinct_images_lead_back_to_every_sample(pictures, distinct, shown):
     assert torch.equal(images[image_of], one.images)
 
 
-def test_the_target_frame_is_the_picture():
+def test_the_target_frame_is_the_image():
     clip = batch(list("aab"), target_frames=[2, 2, 0], T=3)
     clip.image_ids = ["a/2", "a/2", "b/0"]
     assert clip.images[:, 0, 0, 0].tolist() == [972, 972, 980]
@@ -61,7 +61,7 @@ def test_the_target_frame_is_the_picture():
     assert images[:, 0, 0, 0].tolist() == [972, 980] and image_of.tolist() == [0, 0, 1]
 
 
-def test_two_frames_of_one_clip_are_two_pictures(tiny_refshapes):
+def test_two_frames_of_one_clip_are_two_images(tiny_refshapes):
     sample = build_dataset("refshapes", "val", build_transform(32))[0]
     clip = replace(sample, frames=sample.frames.repeat(3, 1, 1, 1))
     tokenizer = WordVocabulary.build([sample.expression])
@@ -69,7 +69,7 @@ def test_two_frames_of_one_clip_are_two_pictures(tiny_refshapes):
     assert shown.distinct_images()[1].tolist() == [0, 1, 0]
 
 
-def test_samples_without_a_named_picture_share_none():
+def test_samples_without_a_named_image_share_none():
     sample = build_sample()
     tokenizer = WordVocabulary(["red"])
     assert Collate(tokenizer)([sample, replace(sample, sample_id="b")]).distinct_images()[1].tolist() == [0, 1]
@@ -109,10 +109,10 @@ def test_to_moves_tensors_and_leaves_the_original():
 def test_the_parts_of_a_batch_are_the_batch(count, sizes):
     whole = batch(list("aabbcca"), target_frames=[0, 1, 0, 1, 0, 1, 0], T=2)
     whole.features = {"c3": whole.frames[:, :, :1, 0]}
-    whole.unreadable = ["no picture"]
+    whole.unreadable = ["no image"]
     parts = whole.parts(count)
     assert [len(part) for part in parts] == sizes and [part.unreadable for part in parts] == [
-        ["no picture"],
+        ["no image"],
         *[[]] * (len(parts) - 1),
     ]
     for name in ("frames", "target_frame", "token_ids", "mask", "frame_valid"):

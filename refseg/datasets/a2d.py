@@ -53,6 +53,7 @@ class A2DDataset(ClipDataset):
     """
 
     annotation_file = "text_annotations/a2d_annotation.txt"
+    knows_objects = True
 
     def _read(self, image_root: Path | None, sample_list: str | Path | None, objects: bool) -> None:
         bases = [image_root] if image_root is not None else [self.root / "Release", self.root]

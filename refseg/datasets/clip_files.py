@@ -84,7 +84,7 @@ class Clip(ABC):
 
 
 def open_clip(path: str | Path) -> Clip:
-    """The clip at ``path``: a folder of numbered pictures, or a video file (needs PyAV).
+    """The clip at ``path``: a folder of numbered images, or a video file (needs PyAV).
 
     Raises:
         RefsegError: nothing there, frames missing, no readable video, a video cut short, or PyAV not installed.
@@ -94,14 +94,14 @@ def open_clip(path: str | Path) -> Clip:
         return FolderClip(path)
     if path.is_file():
         return VideoClip(path)
-    raise RefsegError(f"There is no clip at {path}: give a video file or a folder of numbered pictures.")
+    raise RefsegError(f"There is no clip at {path}: give a video file or a folder of numbered images.")
 
 
 class FolderClip(Clip):
-    """Pictures whose names end in a number, 00001.png, 00002.png, ..., in the order of these numbers.
+    """Images whose names end in a number, 00001.png, 00002.png, ..., in the order of these numbers.
 
     Numbers begin with 1 (or 0) and leave none out. Files whose names begin with a dot, and files that are no
-    pictures, are passed over.
+    images, are passed over.
     """
 
     def __init__(self, path: str | Path):
@@ -115,16 +115,16 @@ class FolderClip(Clip):
     def frame(self, index: int) -> Tensor:
         """See ``Clip.frame``."""
         self._check_index(index)
-        picture = read_image(self._images[index])
-        self._check_size(index, tuple(picture.shape[-2:]))
-        return picture
+        image = read_image(self._images[index])
+        self._check_size(index, tuple(image.shape[-2:]))
+        return image
 
     def frame_name(self, index: int) -> str:
-        """As the picture is called."""
+        """As the image is called."""
         return self._images[index].stem
 
     def check(self) -> None:
-        """See ``Clip.check``: reads the header of every picture."""
+        """See ``Clip.check``: reads the header of every image."""
         for index, path in enumerate(self._images):
             self._check_size(index, image_size(path))
 
@@ -139,10 +139,10 @@ def _numbered_images(folder: Path) -> list[Path]:
             raise RefsegError(f"{path} is among the frames of a clip but its name ends in no number: move it away.")
         if int(digits[0]) in numbered:
             both = f"{numbered[int(digits[0])].name} and {path.name}"
-            raise RefsegError(f"The clip {folder} has two pictures of number {int(digits[0])}, {both}: keep one.")
+            raise RefsegError(f"The clip {folder} has two images of number {int(digits[0])}, {both}: keep one.")
         numbered[int(digits[0])] = path
     if not numbered:
-        raise RefsegError(f"The clip {folder} holds no pictures: fetch its frames anew.")
+        raise RefsegError(f"The clip {folder} holds no images: fetch its frames anew.")
     first = 0 if 0 in numbered else 1
     missing = max(numbered) - first + 1 - len(numbered)
     if missing:
@@ -191,15 +191,15 @@ class VideoClip(Clip):
         """See ``Clip.frame``."""
         self._check_index(index)
         try:
-            picture = self._reach(index)
+            image = self._reach(index)
         except self._av.error.FFmpegError as error:
             self._decoder = None
             raise RefsegError(f"Frame {index + 1} of {self.path} is damaged ({error}): fetch the file anew.") from error
-        if picture is None:
+        if image is None:
             self._decoder = None
             raise RefsegError(f"Frame {index + 1} of {self.path} cannot be decoded: fetch the file anew.")
-        self._check_size(index, (picture.height, picture.width))
-        return torch.from_numpy(picture.to_ndarray(format="rgb24")).permute(2, 0, 1).contiguous()
+        self._check_size(index, (image.height, image.width))
+        return torch.from_numpy(image.to_ndarray(format="rgb24")).permute(2, 0, 1).contiguous()
 
     def close(self) -> None:
         """See ``Clip.close``."""
@@ -217,7 +217,7 @@ class VideoClip(Clip):
         options = {"format_whitelist": "mov,avi,matroska", "protocol_whitelist": "file"}
         self._container = self._av.open(str(self.path), options=options)
         if not self._container.streams.video:
-            raise RefsegError(f"{self.path} holds no pictures but only sound or text: give a video.")
+            raise RefsegError(f"{self.path} holds no images but only sound or text: give a video.")
         self._stream = self._container.streams.video[0]
         self._decoder, self._next = self._container.decode(self._stream), 0
 
@@ -258,14 +258,14 @@ class VideoClip(Clip):
 
     def _advance(self, index: int) -> Any:
         """Decode until frame ``index`` comes out."""
-        for picture in self._decoder:
+        for image in self._decoder:
             if self._times is None:
                 self._next += 1
                 if self._next > index:
-                    return picture
-            elif picture.pts is not None and picture.pts >= self._times[index]:
+                    return image
+            elif image.pts is not None and image.pts >= self._times[index]:
                 self._next = index + 1
-                return picture if picture.pts == self._times[index] else None
+                return image if image.pts == self._times[index] else None
         return None
 
 

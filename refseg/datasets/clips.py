@@ -65,6 +65,7 @@ class ClipDataset(ReferringDataset):
 
     sentences: dict[Any, str]  # (video, instance) or video -> sentence
     annotation_file: str  # the root is the folder that holds it
+    knows_objects = False  # whether it can be asked for ``objects``
 
     def __init__(
         self,
@@ -86,6 +87,8 @@ class ClipDataset(ReferringDataset):
                 f"A window of {num_frames} frames at a stride of {frame_stride} has no middle: num_frames must be odd, "
                 f"and both at least 1."
             )
+        if objects and not self.knows_objects:
+            raise RefsegError(f"{info.name} does not know what every pixel shows: leave objects out.")
         if image_root is not None and not Path(image_root).is_dir():
             raise RefsegError(f"The image_root {image_root} is not a folder: give the one that holds the clips.")
         self.name, self.split, self.transform, self.strict = info.name, split, transform, strict

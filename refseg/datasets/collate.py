@@ -16,7 +16,7 @@ from refseg.types import RefBatch, RefSample
 class Collate:
     """``DataLoader(..., collate_fn=Collate(tokenizer))``.
 
-    Token ids are padded behind the words; clips behind their last frame; pictures, masks and ``pixel_valid`` at the
+    Token ids are padded behind the words; clips behind their last frame; images, masks and ``pixel_valid`` at the
     bottom and on the right; all up to the largest of the batch, with zeros and False.
 
     Args:
@@ -30,7 +30,7 @@ class Collate:
         """The batch of ``samples``, in their order.
 
         Raises:
-            RefsegError: an expression without words, or pictures that no transform has made float.
+            RefsegError: an expression without words, or images that no transform has made float.
         """
         _check_frames(samples)
         token_ids = [torch.tensor(self._encode(sample), dtype=torch.int64) for sample in samples]

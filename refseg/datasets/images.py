@@ -1,4 +1,4 @@
-"""Reading a picture from disk: whatever mode it is stored in, out come three 8-bit channels or one clear sentence."""
+"""Reading an image from disk: whatever mode it is stored in, out come three 8-bit channels or one clear sentence."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ MAX_PIXELS = 80_000_000
 
 
 def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
-    """The picture in ``path`` as RGB, uint8 [3,H,W] in 0..255; of an animation the first frame.
+    """The image in ``path`` as RGB, uint8 [3,H,W] in 0..255; of an animation the first frame.
 
     Transparent pixels are laid over white, as a browser shows them. 16-bit greyscale is scaled to 8 bits.
 
     Args:
         path: any format that Pillow reads.
-        upright: turn the picture as its EXIF orientation says. True is right for a user's photo. False, the default,
+        upright: turn the image as its EXIF orientation says. True is right for a user's photo. False, the default,
             is right for annotated data: the masks of COCO and ReferIt count the pixels as they are stored.
 
     Raises:
-        RefsegError: no file there, no readable picture in it, or more than ``MAX_PIXELS`` pixels.
+        RefsegError: no file there, no readable image in it, or more than ``MAX_PIXELS`` pixels.
     """
     path = Path(path)
     _refuse_missing(path)
@@ -38,13 +38,13 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
 
 
 def decode_image(data: bytes, name: str) -> Tensor:
-    """As ``read_image``, of a picture whose bytes are in memory already; ``name`` begins the sentence of an error."""
+    """As ``read_image``, of an image whose bytes are in memory already; ``name`` begins the sentence of an error."""
     with _opened(BytesIO(data), name) as image:
         return _pixels(image, name)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) as the picture's header says; no pixel is decoded.
+    """(height, width) as the image's header says; no pixel is decoded.
 
     Raises:
         RefsegError: as ``read_image``, for what the header shows.
@@ -56,12 +56,12 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 def _refuse_missing(path: Path) -> None:
     if not path.is_file():
-        raise RefsegError(f"There is no picture at {path}: check the path or put the file there.")
+        raise RefsegError(f"There is no image at {path}: check the path or put the file there.")
 
 
 @contextmanager
 def _opened(source: Path | BytesIO, path: str | Path) -> Iterator[Image.Image]:
-    """The picture, opened by Pillow; whatever goes wrong with it inside becomes one sentence about ``path``."""
+    """The image, opened by Pillow; whatever goes wrong with it inside becomes one sentence about ``path``."""
     try:
         with Image.open(source) as image:
             _refuse_absurd_size(image.size, path)
@@ -74,7 +74,7 @@ def _opened(source: Path | BytesIO, path: str | Path) -> Iterator[Image.Image]:
         Exception
     ) as error:  # a decoder fed with broken bytes raises nearly anything: OSError, SyntaxError, struct...
         raise RefsegError(
-            f"{path} is not a readable picture ({error}): it may be cut short or of another format, so fetch it anew "
+            f"{path} is not a readable image ({error}): it may be cut short or of another format, so fetch it anew "
             f"or save it as PNG or JPEG."
         ) from error
 

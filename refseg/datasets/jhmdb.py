@@ -49,8 +49,6 @@ class JHMDBDataset(ClipDataset):
     annotation_file = "jhmdb_annotation.txt"
 
     def _read(self, image_root: Path | None, sample_list: str | Path | None, objects: bool) -> None:
-        if objects:
-            raise RefsegError(f"{self.name} does not know what every pixel shows: leave objects out.")
         self.image_root = image_root or self.root / "Rename_Images"
         self.sentences = self._sentences()
         self._action: dict[str, str] = {}

@@ -21,7 +21,7 @@ def segmentation_mask(segmentation: Any, size: tuple[int, int], owner: str) -> T
 
     Args:
         segmentation: a list of polygons, a list of run-length dicts, or one run-length dict.
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
         owner: whose segmentation this is, the beginning of every error message.
 
     Raises:
@@ -33,7 +33,7 @@ def segmentation_mask(segmentation: Any, size: tuple[int, int], owner: str) -> T
         raise RefsegError(f"{owner} has an empty polygon: mend its segmentation or leave out its refs.")
     mask = np.logical_or.reduce(masks)
     if not mask.any():
-        raise RefsegError(f"{owner} covers no pixel of its picture: mend its segmentation or leave out its refs.")
+        raise RefsegError(f"{owner} covers no pixel of its image: mend its segmentation or leave out its refs.")
     return torch.from_numpy(np.ascontiguousarray(mask))
 
 
@@ -58,12 +58,12 @@ def _piece_mask(piece: Any, size: tuple[int, int], owner: str) -> np.ndarray:
 def _run_length_mask(piece: dict[str, Any], size: tuple[int, int], owner: str) -> np.ndarray:
     if not is_of_size(piece, size):
         raise RefsegError(
-            f"{owner} is a mask of size {piece.get('size')} (height, width) but its picture is of {list(size)}: "
-            f"put the original picture there."
+            f"{owner} is a mask of size {piece.get('size')} (height, width) but its image is of {list(size)}: "
+            f"put the original image there."
         )
     mask = decode_run_lengths(piece.get("counts"), size)
     if mask is None:
-        raise RefsegError(f"{owner} has run lengths that do not add up to its picture: fetch the file anew.")
+        raise RefsegError(f"{owner} has run lengths that do not add up to its image: fetch the file anew.")
     return mask
 
 

@@ -219,21 +219,22 @@ def build_dataset(
         num_frames, frame_stride: of the window around each annotated frame of a clip, see ``ClipDataset``; an image is
             a clip of one frame whatever they are.
         options: of the reader: ``root``, ``image_root``, ``objects``, ..., see ``ReferDataset``, ``A2DDataset`` and
-            ``JHMDBDataset``. None and False stand for the default.
+            ``JHMDBDataset``. None stands for the default.
 
     Raises:
         RefsegError: no such data set, split or option; and whatever the reader raises.
     """
     info = dataset_info(name)
     owner = info.choose_split(split, split_by)
-    options = {option: value for option, value in options.items() if value is not None and value is not False}
+    options = {option: value for option, value in options.items() if value is not None}
     if info.is_clips:
         options |= {"num_frames": num_frames, "frame_stride": frame_stride}
-    refused = [option for option in options if not info.takes(option)]
+    refused = [option for option, value in options.items() if value is not False and not info.takes(option)]
     if refused:
         raise RefsegError(f"{name} does not have {', '.join(refused)}: leave it out.")
     if info.takes("split_by"):
         options["split_by"] = owner
     if info.draw is not None and "root" not in options:
         info.draw()
+    options = {option: value for option, value in options.items() if info.takes(option)}
     return info.reader(info, split, transform=transform, **options)

@@ -1,6 +1,6 @@
-"""Sample in, sample out: fit a picture into a square, normalise it, mirror it; and the way back for the scores.
+"""Sample in, sample out: fit an image into a square, normalise it, mirror it; and the way back for the scores.
 
-The picture, its mask, its object map and ``pixel_valid`` always change together. Letterbox and Normalize leave
+The image, its mask, its object map and ``pixel_valid`` always change together. Letterbox and Normalize leave
 ``original_mask`` and ``original_size`` alone, because scores are taken there.
 """
 
@@ -33,9 +33,9 @@ class Compose:
 
 
 class Letterbox:
-    """The largest copy of the picture, in its own proportions, that fits ``size`` x ``size``; zeros around it.
+    """The largest copy of the image, in its own proportions, that fits ``size`` x ``size``; zeros around it.
 
-    The picture is scaled with antialiasing and centred; its shorter side keeps at least one pixel. A picture of the
+    The image is scaled with antialiasing and centred; its shorter side keeps at least one pixel. An image of the
     right size already is left as it is, bit for bit. How the mask is scaled: see ``resize_mask``.
 
     Sets ``pixel_valid``, so it must come once and first.
@@ -73,7 +73,7 @@ class Normalize:
 class HorizontalFlip:
     """The mirror image of all frames, with "left" and "right" exchanged in the expression: for training only.
 
-    Nothing is drawn at random here. The original mask is mirrored too: the sample is then one of a mirrored picture,
+    Nothing is drawn at random here. The original mask is mirrored too: the sample is then one of a mirrored image,
     and would be scored as such. ``annotations`` stay as they were, except for ``mirrored``: a mirror image is
     not the image it was made of, and a batch may hold both.
 
@@ -169,7 +169,7 @@ def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def undo_letterbox(mask_logits: Tensor, pixel_valid: Tensor, original_size: tuple[int, int]) -> Tensor:
-    """Logits at the size of the picture on disk: cut the padding off, then scale (bilinear, half-pixel centres).
+    """Logits at the size of the image on disk: cut the padding off, then scale (bilinear, half-pixel centres).
 
     Args:
         mask_logits: [H,W] or [1,H,W]; a map of another size than ``pixel_valid`` is first scaled to it.
@@ -188,7 +188,7 @@ def at_input_size(mask_logits: Tensor, pixel_valid: Tensor) -> Tensor:
 
 
 def without_padding(values: Tensor, pixel_valid: Tensor) -> Tensor:
-    """The rectangle of ``values`` [H,W] that shows the picture."""
+    """The rectangle of ``values`` [H,W] that shows the image."""
     valid = pixel_valid.reshape(pixel_valid.shape[-2:])
     rows, columns = valid.any(dim=1).nonzero(), valid.any(dim=0).nonzero()
     return values[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from refseg.checkpoint import load_checkpoint
-from refseg.datasets import CLIP_DATASETS, Collate, build_dataset, build_transform
+from refseg.datasets import Collate, build_dataset, build_transform, dataset_info
 from refseg.datasets.wrappers import ReplacedExpressions
 from refseg.evaluation.protocols import ORIGINAL, ORIGINAL_VIDEO, Meter, choose_protocols
 from refseg.inference import choose_device, device_of, forward, in_eval_mode
@@ -158,7 +158,8 @@ def evaluate_checkpoint(
     Raises:
         RefsegError: no such checkpoint, data set, split, protocol or control; and see :func:`evaluate`.
     """
-    meters = [Meter(p) for p in (ORIGINAL_VIDEO if data in CLIP_DATASETS else ORIGINAL, *choose_protocols(protocols))]
+    main = ORIGINAL_VIDEO if dataset_info(data).is_clips else ORIGINAL
+    meters = [Meter(protocol) for protocol in (main, *choose_protocols(protocols))]
     loaded = load_checkpoint(Path(checkpoint))
     launched = launched_processes(device)
     if launched is not None:

@@ -22,7 +22,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from refseg.datasets.images import MAX_PIXELS
-from refseg.datasets.refer import checked_run_lengths, is_of_size
+from refseg.datasets.masks import checked_run_lengths, is_of_size
 from refseg.errors import RefsegError
 from refseg.evaluation.metrics import AP_COLUMNS, COLUMNS, average_precision
 from refseg.evaluation.protocols import Meter, choose_protocols

@@ -39,7 +39,6 @@ from tqdm.auto import tqdm
 from refseg import checkpoint
 from refseg.datasets import build_dataset
 from refseg.datasets.collate import Collate
-from refseg.datasets.obtain.fetch import cannot_write
 from refseg.datasets.transforms import build_transform, swap_left_right
 from refseg.datasets.wrappers import (
     CachedFeatures,
@@ -52,6 +51,7 @@ from refseg.datasets.wrappers import (
 )
 from refseg.errors import RefsegError
 from refseg.evaluation.evaluate import evaluate
+from refseg.files import cannot_write
 from refseg.models import build_model
 from refseg.models.backbones import Backbone
 from refseg.models.serialise import config_to_dict

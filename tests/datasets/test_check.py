@@ -1,32 +1,31 @@
 """The published sizes add up, and the report counts what is there and what is not."""
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 
-from refseg.datasets.obtain import check
-from refseg.datasets.obtain.check import WHERE, check_data
-from refseg.datasets.obtain.official import OFFICIAL, Sizes, official_sizes
-from refseg.datasets.refer import BENCHMARKS
+from refseg.datasets import DATASETS, DatasetInfo, ReferringDataset, build_dataset
+from refseg.datasets.obtain.check import check_data
 from refseg.errors import RefsegError
+from refseg.types import RefSample
 
 
-@pytest.mark.parametrize("key", [key for key, splits in OFFICIAL.items() if "all" in splits])
-def test_splits_add_up_to_the_whole(key):
-    splits = {split: sizes for split, sizes in OFFICIAL[key].items() if split != "all"}
-    assert sum(sizes.refs for sizes in splits.values()) == OFFICIAL[key]["all"].refs
-    if key != ("refcocog", "google"):  # its train and val share pictures
-        assert sum(sizes.images for sizes in splits.values()) == OFFICIAL[key]["all"].images
-    if key != ("refcoco+", "unc"):
-        assert sum(sizes.sentences for sizes in splits.values()) == OFFICIAL[key]["all"].sentences
+def test_splits_add_up_to_the_whole():
+    for name, info in DATASETS.items():
+        for owner, totals in info.totals.items():
+            splits = info.splits[owner].values()
+            for what, total in totals.items():
+                if (name, owner, what) == ("refcocog", "google", "images"):
+                    continue  # its train and val share images
+                if (name, what) == ("refcoco+", "sentences"):
+                    assert total - info.splits[owner]["train"][what] == 21373  # of val, testA and testB together
+                else:
+                    assert sum(counts[what] for counts in splits) == total, (name, owner, what)
 
 
-def test_refcoco_plus_sentences_leave_what_is_known_of_the_rest():
-    sizes = OFFICIAL["refcoco+", "unc"]
-    assert sizes["all"].sentences - sizes["train"].sentences == 21373
-
-
-def test_referit_sentences_are_the_query_files_less_the_lost_pictures(shared_dir):
+def test_referit_sentences_are_the_query_files_less_the_lost_images(shared_dir):
     folder = shared_dir / "data/referit_berkeley"
     if not folder.is_dir():
         pytest.skip("no ReferIt query files")
@@ -34,24 +33,14 @@ def test_referit_sentences_are_the_query_files_less_the_lost_pictures(shared_dir
     for split in ("train", "val", "trainval"):
         queries = json.loads((folder / f"referit_query_{split}.json").read_text())
         count = sum(len(sentences) for region, sentences in queries.items() if not region.startswith(lost))
-        assert count == official_sizes("referit", "berkeley", split).sentences
+        assert count == DATASETS["referit"].splits["berkeley"][split]["sentences"]
 
 
-def test_every_official_split_can_be_loaded():
-    for (name, split_by), splits in OFFICIAL.items():
-        assert set(splits) - {"all"} <= set(BENCHMARKS[name].splits[split_by])
-    assert set(WHERE) == set(BENCHMARKS)
-
-
-def test_nothing_published_is_none():
-    assert official_sizes("refshapes", "refseg", "train") == Sizes(None, None, None)
-
-
-def write_benchmark(folder, pictures_there):
-    """Three pictures with one object each; the second object has two sentences."""
+def write_benchmark(folder, images_there):
+    """Three images with one object each; the second object has two sentences."""
     (folder / "images").mkdir(parents=True)
     names = [f"{i:06d}.png" for i in range(3)]
-    for name in names[:pictures_there]:
+    for name in names[:images_there]:
         (folder / "images" / name).touch()  # empty on purpose: the report must not open it
     instances = {
         "images": [{"id": i, "file_name": name, "height": 5, "width": 7} for i, name in enumerate(names)],
@@ -69,22 +58,22 @@ def write_benchmark(folder, pictures_there):
 
 def test_a_complete_benchmark_without_published_sizes(tmp_path):
     report = check_data("refshapes", "val", write_benchmark(tmp_path / "refshapes", 3))
-    assert report.ok and report.found == Sizes(3, 3, 4)
-    assert str(report).count("no official count") == 3 and "[OK]   all 3 pictures are there" in str(report)
+    assert report.ok and report.found == {"images": 3, "refs": 3, "sentences": 4}
+    assert str(report).count("no official count") == 3 and "[OK]   all 3 images are there" in str(report)
     assert "expected folders" not in str(report)
 
 
-def test_missing_pictures_are_counted_and_the_first_is_named(tmp_path):
+def test_missing_images_are_counted_and_the_first_is_named(tmp_path):
     report = check_data("refshapes", "val", write_benchmark(tmp_path / "refshapes", 1))
-    assert not report.ok and report.missing == 2
-    assert "[FAIL] 2 of 3 pictures are missing. The picture 000001.png of refshapes is in none of" in str(report)
+    assert not report.ok and len(report.findings.missing) == 2
+    assert "[FAIL] 2 of 3 images are missing. The image 000001.png of refshapes is in none of" in str(report)
     assert "expected folders" in str(report)
 
 
 def test_wrong_counts_fail_and_right_ones_pass(tmp_path, monkeypatch):
-    folder = write_benchmark(tmp_path / "refshapes", 3)
-    monkeypatch.setattr(check, "official_sizes", lambda *_: Sizes(3, 9, None))
-    report = check_data("refshapes", "val", folder)
+    splits = {"refseg": {"val": {"images": 3, "refs": 9}}}
+    monkeypatch.setitem(DATASETS, "refshapes", replace(DATASETS["refshapes"], splits=splits))
+    report = check_data("refshapes", "val", write_benchmark(tmp_path / "refshapes", 3))
     lines = str(report).splitlines()
     assert not report.ok and "[OK]" in lines[1] and "[FAIL]" in lines[2] and "no official count" in lines[3]
 
@@ -99,10 +88,53 @@ def test_nothing_there_prints_tree_and_hosts(tmp_path, monkeypatch):
 def test_the_four_genuine_samples(shared_dir):
     root = shared_dir / "data/refcocog_real4/refcocog"
     report = check_data("refcocog", "val", root, split_by="google")
-    assert report.found == Sizes(4, 4, 4) and report.missing == 0 and not report.ok
+    assert report.found == {"images": 4, "refs": 4, "sentences": 4} and not report.findings.missing and not report.ok
     assert "official    9536" in str(report)
 
 
-def test_an_unknown_split_is_a_mistake_of_the_caller():
-    with pytest.raises(RefsegError, match="has no split 'test': choose one of train, val, testA, testB"):
+# ---- what the table is asked for -------------------------------------------------------------------------------
+
+
+def test_names_owners_splits_and_options_that_do_not_exist():
+    wrong = [
+        (("coco", "val"), {}, "no data set 'coco': choose one of refcoco, refcoco[+], refcocog, referit, .*jhmdb"),
+        (("refcoco", "test"), {}, "refcoco .unc. has no split 'test': choose one of train, val, testA, testB"),
+        (("refcoco", "val"), {"split_by": "umd"}, "no split by 'umd': choose one of unc, google"),
+        (("a2d", "test"), {"split_by": "unc"}, "no split by 'unc': choose one of gavrilyuk"),
+        (("refcoco", "val"), {"sample_list": "x"}, "refcoco does not have sample_list: leave it out"),
+    ]
+    for place, options, sentence in wrong:
+        with pytest.raises(RefsegError, match=sentence):
+            build_dataset(*place, **options)
+    with pytest.raises(RefsegError, match="has no split 'test'"):
         check_data("refcoco", "test")
+
+
+class Blocks(ReferringDataset):
+    """What a user adds: three images, two expressions for each."""
+
+    def __init__(self, info, split, transform=None):
+        self.transform = transform
+        self.expressions = [f"{colour} block" for _ in range(3) for colour in ("red", "green")]
+        self.image_ids, self.referent_ids = [0, 0, 1, 1, 2, 2], list(range(6))
+
+    def __getitem__(self, index):
+        if self.image_ids[index] == 2:
+            raise RefsegError("Image 2 of blocks is damaged: draw it again.")
+        frames, mask = torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.ones(8, 8, dtype=torch.bool)
+        sample = RefSample(frames, mask, self.expressions[index], str(index), "blocks/val", (8, 8), mask)
+        return self.transform(sample) if self.transform else sample
+
+
+def test_a_data_set_that_a_user_adds_is_built_counted_and_checked(monkeypatch):
+    splits = {"me": {"val": {"images": 3, "samples": 7}}}
+    monkeypatch.setitem(DATASETS, "blocks", DatasetInfo("blocks", Blocks, splits))
+    data = build_dataset("blocks", "val", lambda sample: sample.expression, objects=False, num_frames=3)
+    assert len(data) == 6 and data[1] == "green block"
+    report = check_data("blocks", "val")
+    assert not report.ok and report.found == {"images": 3, "referents": 6, "samples": 6}
+    for line in ("[OK]   images", "referents       6   no official", "[FAIL] samples         6   official       7"):
+        assert line in str(report)
+    assert "[FAIL] 1 things to fix:\n         Image 2 of blocks is damaged" in str(report)
+    with pytest.raises(RefsegError, match="blocks does not have root, objects: leave it out"):
+        build_dataset("blocks", "val", root="x", objects=True)

@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from refseg.datasets import clips as video
-from refseg.datasets.clips import open_clip, plain_name, window
+from refseg.datasets import clip_files as video
+from refseg.datasets.clip_files import open_clip, plain_name
+from refseg.datasets.clips import window
 from refseg.errors import RefsegError
 
 
-def picture(path, value, size=(7, 5)):
+def image(path, value, size=(7, 5)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (value, 0, 0)).save(path)
 
@@ -24,9 +25,9 @@ def reds(clip):
 # ------------------------------------------------------------------------------------------ folders
 
 
-def test_pictures_in_the_order_of_their_numbers(tmp_path):
+def test_images_in_the_order_of_their_numbers(tmp_path):
     for number in range(1, 12):  # 10.png sorts before 2.png as text
-        picture(tmp_path / f"{number}.png", 10 * number)
+        image(tmp_path / f"{number}.png", 10 * number)
     (tmp_path / ".hidden.png").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("")
     with open_clip(tmp_path) as clip:
@@ -42,7 +43,7 @@ def test_pictures_in_the_order_of_their_numbers(tmp_path):
 
 def test_names_with_a_prefix_that_count_from_zero(tmp_path):
     for number in range(3):
-        picture(tmp_path / f"frame2_{number:03d}.JPG", 0)
+        image(tmp_path / f"frame2_{number:03d}.JPG", 0)
     assert len(open_clip(tmp_path)) == 3
 
 
@@ -52,21 +53,21 @@ def test_names_with_a_prefix_that_count_from_zero(tmp_path):
         (["00001.png", "00002.png", "00005.png"], "lacks 2 frames, the first is number 3"),
         (["00002.png", "00003.png"], "lacks 1 frames, the first is number 1"),
         (["999999999.png"], "lacks 999999998 frames"),
-        (["1.png", "00001.jpg"], "two pictures of number 1"),
+        (["1.png", "00001.jpg"], "two images of number 1"),
         (["1.png", "mask.png"], "mask.png is among the frames of a clip but its name ends in no number"),
-        ([], "holds no pictures"),
+        ([], "holds no images"),
     ],
 )
 def test_folders_that_are_no_whole_clip(tmp_path, names, sentence):
     for name in names:
-        picture(tmp_path / name, 0)
+        image(tmp_path / name, 0)
     with pytest.raises(RefsegError, match=sentence):
         open_clip(tmp_path)
 
 
 def test_frames_of_differing_size_and_broken_frames(tmp_path):
     for number, size in enumerate([(7, 5), (7, 5), (5, 7), (7, 5)], start=1):
-        picture(tmp_path / f"{number}.png", 0, size)
+        image(tmp_path / f"{number}.png", 0, size)
     sentence = r"Frame 3 of the clip .* is 5 x 7 pixels but the first one is 7 x 5"
     with open_clip(tmp_path) as clip:
         clip.frame(3)
@@ -75,7 +76,7 @@ def test_frames_of_differing_size_and_broken_frames(tmp_path):
         with pytest.raises(RefsegError, match=sentence):
             clip.check()
     (tmp_path / "3.png").write_text("<html>")
-    with pytest.raises(RefsegError, match="3.png is not a readable picture"):
+    with pytest.raises(RefsegError, match="3.png is not a readable image"):
         open_clip(tmp_path).check()
 
 
@@ -171,7 +172,7 @@ def test_a_video_cut_short(write_video, tmp_path, name):
 def test_what_is_no_video(write_video, tmp_path, content):
     write_video(tmp_path / "whole.mp4", frames=2)
     (tmp_path / "odd.mp4").write_bytes(content)
-    with pytest.raises(RefsegError, match=r"odd.mp4 (is not a readable video|holds no pictures)"):
+    with pytest.raises(RefsegError, match=r"odd.mp4 (is not a readable video|holds no images)"):
         open_clip(tmp_path / "odd.mp4")
 
 
@@ -181,7 +182,7 @@ def test_absurd_declared_size(write_video, tmp_path, monkeypatch):
         open_clip(write_video(tmp_path / "big.mp4", frames=2))
 
 
-def test_damage_in_the_middle_is_one_sentence_or_a_picture(write_video, tmp_path):
+def test_damage_in_the_middle_is_one_sentence_or_a_image(write_video, tmp_path):
     data = bytearray(write_video(tmp_path / "a.mp4", g="7").read_bytes())
     random = np.random.default_rng(0)
     for _ in range(20):
@@ -196,17 +197,17 @@ def test_damage_in_the_middle_is_one_sentence_or_a_picture(write_video, tmp_path
             assert "b.mp4" in str(error)
 
 
-def test_the_genuine_avi_shows_the_genuine_pictures(shared_dir):
+def test_the_genuine_avi_shows_the_genuine_images(shared_dir):
     pytest.importorskip("av", reason="PyAV is not installed: no video files")
     name, base = "Goal_Keeping_Tips_catch_f_cm_np1_fr_med_2", shared_dir / "data/jhmdb_sentences"
     if not base.is_dir():
         pytest.skip("no genuine J-HMDB clip")
     with (
         open_clip(base / f"ReCompress_Videos/catch/{name}.avi") as film,
-        open_clip(base / f"Rename_Images/catch/{name}") as pictures,
+        open_clip(base / f"Rename_Images/catch/{name}") as images,
     ):
-        assert len(film) == len(pictures) == 40 and film.size == pictures.size == (240, 320)
-        shown = torch.stack([pictures.frame(index)[:, ::4, ::4] for index in range(40)]).float()
+        assert len(film) == len(images) == 40 and film.size == images.size == (240, 320)
+        shown = torch.stack([images.frame(index)[:, ::4, ::4] for index in range(40)]).float()
         for index in (39, 0, 17, 16):
             distance = (film.frame(index)[:, ::4, ::4] - shown).abs().mean(dim=(1, 2, 3))
             assert distance.argmin() == index and distance[index] < 3

@@ -15,9 +15,9 @@ VOCABULARY = WordVocabulary(["the", "red", "cup"])
 def make_sample(height, width, expression, frames=1, name="0_0"):
     mask = torch.zeros(height, width, dtype=torch.bool)
     mask[-1, -1] = True
-    pictures = torch.rand(frames, 3, height, width)
+    images = torch.rand(frames, 3, height, width)
     return RefSample(
-        pictures, mask, expression, name, "test/val", (height, width), mask, annotations=Annotations(kind=expression)
+        images, mask, expression, name, "test/val", (height, width), mask, annotations=Annotations(kind=expression)
     )
 
 
@@ -28,7 +28,7 @@ def test_words_are_padded_behind():
     assert batch.token_ids.dtype == torch.int64
 
 
-def test_pictures_grow_at_the_bottom_and_on_the_right():
+def test_images_grow_at_the_bottom_and_on_the_right():
     small, large = make_sample(3, 7, "cup"), make_sample(5, 2, "cup")
     batch = Collate(VOCABULARY)([small, large])
     assert batch.frames.shape == (2, 1, 3, 5, 7) and batch.mask.shape == batch.pixel_valid.shape == (2, 1, 5, 7)

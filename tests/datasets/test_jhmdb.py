@@ -4,15 +4,14 @@ import json
 import shutil
 import struct
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from refseg.datasets import JHMDBDataset, jhmdb
-from refseg.datasets.obtain import check_clips
+from refseg.datasets import DATASETS, build_dataset, jhmdb
 from refseg.datasets.obtain.check import check_data
-from refseg.datasets.obtain.official import OFFICIAL_CLIPS, ClipSizes
 from refseg.errors import RefsegError
 
 scipy_io = pytest.importorskip("scipy.io", reason="SciPy is not installed: no puppet masks")
@@ -57,7 +56,7 @@ def tiny(folder, rows=None):
 
 
 def test_samples_of_the_list_in_its_order(tmp_path):
-    data = JHMDBDataset(tiny(tmp_path), num_frames=5)
+    data = build_dataset("jhmdb", "test", root=tiny(tmp_path), num_frames=5)
     assert data.sample_ids == [f"v_{CATCH}_f_1", f"v_{CATCH}_f_3", f"v_{ODD}_f_4"]
     assert data.expressions[0] == "Man in red catching a ball" and data[0].source == "jhmdb/test"
     for index, (seed, frames, target) in enumerate([(0, [1, 2, 3], 0), (0, [1, 2, 3, 4], 2), (1, [2, 3, 4], 2)]):
@@ -77,25 +76,30 @@ def test_the_folder_above_and_other_places_will_do(tmp_path, monkeypatch):
     (tmp_path / "jhmdb_sentences/Rename_Images").rename(tmp_path / "frames")
     (tmp_path / "jhmdb_sentences/jhmdb_sentences_samples_metadata.json").rename(tmp_path / "list.json")
     where = {"image_root": tmp_path / "frames", "sample_list": tmp_path / "list.json"}
-    assert len(JHMDBDataset(tmp_path, **where)[0].frames) == len(JHMDBDataset(**where)[0].frames) == 1
+    for options in (where, where | {"root": tmp_path}):
+        assert len(build_dataset("jhmdb", "test", **options)[0].frames) == 1
 
 
 def test_it_is_for_testing_only(tmp_path):
-    with pytest.raises(RefsegError, match="no split 'train' but only: test. Train on a2d"):
-        JHMDBDataset(tiny(tmp_path), "train")
+    with pytest.raises(RefsegError, match="jhmdb .gavrilyuk. has no split 'train': choose one of test"):
+        build_dataset("jhmdb", "train", root=tiny(tmp_path))
 
 
 # ------------------------------------------------------------------------------------------ broken files
 
 
+COUNTS = {"videos": 2, "sentences": 2, "frames": 3, "samples": 3}
+
+
 def report_on(folder, monkeypatch, **options):
-    monkeypatch.setitem(OFFICIAL_CLIPS, "jhmdb", {"test": ClipSizes(2, 2, 3, 3)})
+    splits = {"gavrilyuk": {"test": COUNTS}}
+    monkeypatch.setitem(DATASETS, "jhmdb", replace(DATASETS["jhmdb"], splits=splits))
     return check_data("jhmdb", "test", folder, **options)
 
 
 def test_a_sound_set_is_reported_as_such(tmp_path, monkeypatch):
     report = report_on(tiny(tmp_path), monkeypatch, num_frames=5)
-    assert report.ok and report.found == ClipSizes(2, 2, 3, 3)
+    assert report.ok and report.found == COUNTS
     assert "[OK]   all 2 clips are there and whole" in str(report) and "expected folders" not in str(report)
     assert f"{ODD}: only the first 4 of 6 frames have a mask and are used." in str(report)
     assert f"{CATCH}: 4 frames, shorter than the window, padded." in str(report)
@@ -154,27 +158,26 @@ BROKEN = [
 @pytest.mark.parametrize("spoil, sentence", BROKEN)
 def test_broken_clips_are_listed_and_refused_with_the_same_words(tmp_path, monkeypatch, spoil, sentence):
     spoil(tiny(tmp_path))
-    data = JHMDBDataset(tmp_path)
+    data = build_dataset("jhmdb", "test", root=tmp_path)
     with pytest.raises(RefsegError, match=sentence) as refusal:
         data[1]
     assert not data[2].mask.any()  # the other clip is sound
     report = report_on(tmp_path, monkeypatch)
-    assert not report.ok and report.broken_clips == 1 and str(refusal.value) in str(report)
-    assert "[FAIL] 1 clips are broken" in str(report)
+    assert not report.ok and report.findings.broken and str(refusal.value) in str(report)
 
 
 def test_masks_cut_short_are_found_when_read(tmp_path):
     cut(tiny(tmp_path))
     with pytest.raises(RefsegError, match="not a readable MAT file of masks"):
-        JHMDBDataset(tmp_path)[0]
+        build_dataset("jhmdb", "test", root=tmp_path)[0]
 
 
 def test_a_missing_clip(tmp_path, monkeypatch):
     shutil.rmtree(frames_of(tiny(tmp_path)))
     with pytest.raises(RefsegError, match=f"There is no folder of frames .*{CATCH}: give image_root"):
-        JHMDBDataset(tmp_path)[0]
+        build_dataset("jhmdb", "test", root=tmp_path)[0]
     report = report_on(tmp_path, monkeypatch)
-    assert report.missing == 1 and "[FAIL] 1 of 2 clips are missing. There is no folder" in str(report)
+    assert len(report.findings.missing) == 1 and "[FAIL] 1 of 2 clips are missing. There is no folder" in str(report)
 
 
 @pytest.mark.parametrize(
@@ -194,11 +197,13 @@ def test_a_missing_clip(tmp_path, monkeypatch):
 )
 def test_lists_that_are_wrong(tmp_path, row, sentence):
     with pytest.raises(RefsegError, match=sentence):
-        JHMDBDataset(tiny(tmp_path, rows=[row]))
+        build_dataset("jhmdb", "test", root=tiny(tmp_path, rows=[row]))
 
 
 def test_the_list_says_how_many_masks_there_are(tmp_path):
-    data = JHMDBDataset(tiny(tmp_path, rows=[listed(CATCH, 1, "man in red catching a ball", count=3)]))
+    data = build_dataset(
+        "jhmdb", "test", root=tiny(tmp_path, rows=[listed(CATCH, 1, "man in red catching a ball", count=3)])
+    )
     with pytest.raises(RefsegError, match="has 4 masks but the list of samples says 3"):
         data[0]
 
@@ -206,12 +211,12 @@ def test_the_list_says_how_many_masks_there_are(tmp_path):
 def test_nothing_there_prints_tree_and_hosts(tmp_path, monkeypatch):
     monkeypatch.setenv("REFSEG_DATA", str(tmp_path))
     text = str(check_data("jhmdb", "test"))
-    assert "[FAIL] There is no jhmdb_annotation.txt in" in text
+    assert "[FAIL] There is no jhmdb_annotation.txt of jhmdb in" in text
     assert "puppet_mask/ACTION/VIDEO/puppet_mask.mat" in text and "jhmdb.is.tue.mpg.de" in text
 
 
 def test_no_scipy(tmp_path, monkeypatch):
-    data = JHMDBDataset(tiny(tmp_path))
+    data = build_dataset("jhmdb", "test", root=tiny(tmp_path))
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(RefsegError, match="read by SciPy, which is not installed"):
@@ -221,7 +226,7 @@ def test_no_scipy(tmp_path, monkeypatch):
 def test_limits_of_masks(tmp_path, monkeypatch):
     monkeypatch.setattr(jhmdb, "MAX_FRAMES", 3)
     with pytest.raises(RefsegError, match="its part_mask is of shape"):
-        JHMDBDataset(tiny(tmp_path))[0]
+        build_dataset("jhmdb", "test", root=tiny(tmp_path))[0]
 
 
 # ------------------------------------------------------------------------------------------ genuine files
@@ -236,12 +241,9 @@ def genuine(shared_dir):
 
 
 def test_the_official_sizes(genuine):
-    data = JHMDBDataset(genuine)
-    sizes = OFFICIAL_CLIPS["jhmdb"]["test"]
-    videos = {row.video for row in data.rows}
-    assert sizes == ClipSizes(len(videos), len(data.sentences), len(set(data.image_ids)), len(data))
-    assert len(set(data.sentences.values())) == 616 and sum(data._used.values()) == 31838
-    assert check_clips.CLIP_SPLITS["jhmdb"] == ("test",)
+    data = build_dataset("jhmdb", "test", root=genuine)
+    assert data.counts() == DATASETS["jhmdb"].splits["gavrilyuk"]["test"]
+    assert len(set(data.sentences.values())) == 616 and sum(data.mask_counts.values()) == 31838
 
 
 def test_the_genuine_clip_with_masks_made_here(genuine, tmp_path):
@@ -253,7 +255,7 @@ def test_the_genuine_clip_with_masks_made_here(genuine, tmp_path):
     scipy_io.savemat(path, {"part_mask": masks}, do_compression=True)
     for file in ("jhmdb_annotation.txt", "jhmdb_sentences_samples_metadata.json"):
         shutil.copyfile(genuine / file, tmp_path / file)
-    data = JHMDBDataset(tmp_path, image_root=genuine / "Rename_Images", num_frames=3)
+    data = build_dataset("jhmdb", "test", root=tmp_path, image_root=genuine / "Rename_Images", num_frames=3)
     indices = [n for n, row in enumerate(data.rows) if row.video == name]
     assert len(indices) == 3
     for sample in (data[n] for n in indices):

@@ -9,30 +9,30 @@ import pytest
 import torch
 from pyarrow.parquet import write_table
 
-from refseg.datasets import ReferDataset
-from refseg.datasets.obtain.parquet import SPLITS, convert_parquet
+from refseg.datasets import DATASETS, build_dataset
+from refseg.datasets.obtain.parquet import convert_parquet
 from refseg.errors import RefsegError
 
 
 def row(number: int, split: str, **changes) -> dict:
-    """One ref about annotation 100 + number in picture 10 + number // 2, with the columns of jxu124/refcoco."""
-    picture = 10 + number // 2
+    """One ref about annotation 100 + number in image 10 + number // 2, with the columns of jxu124/refcoco."""
+    image = 10 + number // 2
     annotation = {
-        "id": 100 + number, "image_id": picture, "category_id": 3, "iscrowd": 0, "area": 8.0,
+        "id": 100 + number, "image_id": image, "category_id": 3, "iscrowd": 0, "area": 8.0,
         "segmentation": [[0.0, 0.0, 4.0, 0.0, 4.0, 4.0, 0.0, 4.0], [number, 5, number + 2, 5, number + 2, 7]],
         "bbox": [0, 0, 4, 4],
     }  # fmt: skip
-    info = {"id": picture, "file_name": f"COCO_train2014_{picture:012d}.jpg", "height": 29, "width": 37}
+    info = {"id": image, "file_name": f"COCO_train2014_{image:012d}.jpg", "height": 29, "width": 37}
     sentences = [
         {"raw": f"A Thing {k}!", "sent": f"a thing {k}", "sent_id": 10 * number + k, "tokens": ["a", "thing", str(k)]}
         for k in range(1 + number % 2)
     ]
     return {
-        "sent_ids": [s["sent_id"] for s in sentences], "file_name": f"COCO_train2014_{picture:012d}_{number}.jpg",
-        "ann_id": 100 + number, "ref_id": number, "image_id": picture, "split": split, "sentences": sentences,
+        "sent_ids": [s["sent_id"] for s in sentences], "file_name": f"COCO_train2014_{image:012d}_{number}.jpg",
+        "ann_id": 100 + number, "ref_id": number, "image_id": image, "split": split, "sentences": sentences,
         "category_id": 3, "raw_anns": json.dumps(annotation), "raw_image_info": json.dumps(info),
         "raw_sentences": json.dumps(sentences), "image_path": "coco/train2014/x.jpg", "bbox": [0.0, 0.0, 4.0, 4.0],
-        "captions": ["a thing"], "global_image_id": f"coco.{picture}", "anns_id": f"a{number}",
+        "captions": ["a thing"], "global_image_id": f"coco.{image}", "anns_id": f"a{number}",
         **changes,
     }  # fmt: skip
 
@@ -40,7 +40,7 @@ def row(number: int, split: str, **changes) -> dict:
 def write(folder, name="refcoco", refs=None):
     """A file per split; the rows call the first test split "testA", as the refs do, or "test"."""
     folder.mkdir(parents=True, exist_ok=True)
-    for n, (split, ours) in enumerate(SPLITS[name].items()):
+    for n, (split, ours) in enumerate(DATASETS[name].parquet.items()):
         rows = [row(10 * n + k, ours if k else split.replace("validation", "val")) for k in range(3)]
         rows = rows if refs is None or split != "train" else refs
         write_table(pyarrow.Table.from_pylist(rows), folder / f"{split}-00000-of-00001-0123456789abcdef.parquet")
@@ -52,8 +52,8 @@ def test_what_is_made_is_read_by_the_loader(tmp_path, name, owner):
     source, folder = write(tmp_path / "source" / "data", name).parent, tmp_path / name
     folder.mkdir()
     convert_parquet(name, source, folder)
-    for n, split in enumerate(SPLITS[name].values()):
-        dataset = ReferDataset(name, split, root=folder, split_by=owner)
+    for n, split in enumerate(DATASETS[name].parquet.values()):
+        dataset = build_dataset(name, split, root=folder, split_by=owner)
         numbers = [10 * n, 10 * n + 1, 10 * n + 1, 10 * n + 2]
         assert [ref["ref_id"] for ref in dataset.refs] == [10 * n + k for k in range(3)]
         assert dataset.expressions == ["a thing 0", "a thing 0", "a thing 1", "a thing 0"]
@@ -61,15 +61,15 @@ def test_what_is_made_is_read_by_the_loader(tmp_path, name, owner):
         assert dataset.image_ids == [10 + r // 2 for r in numbers]
     assert {path.name for path in folder.iterdir()} == {"instances.json", f"refs({owner}).json"}
     instances = json.loads((folder / "instances.json").read_text())
-    assert len({record["id"] for record in instances["images"]}) == len(instances["images"])  # each picture once
+    assert len({record["id"] for record in instances["images"]}) == len(instances["images"])  # each image once
 
 
 def test_the_genuine_samples_survive_the_way_there_and_back(shared_dir, tmp_path):
-    """RefCOCOg's four genuine refs as parquet files: the same sentences, pictures and masks as from the pickle."""
+    """RefCOCOg's four genuine refs as parquet files: the same sentences, images and masks as from the pickle."""
     root = shared_dir / "data/refcocog_real4/refcocog"
     if not root.is_dir():
         pytest.skip("no genuine samples")
-    genuine = ReferDataset("refcocog", "val", root=root, split_by="google")
+    genuine = build_dataset("refcocog", "val", root=root, split_by="google")
     instances = json.loads((root / "instances.json").read_text())
     annotations = {a["id"]: json.dumps(a) for a in instances["annotations"]}
     images = {i["id"]: json.dumps(i) for i in instances["images"]}
@@ -78,12 +78,12 @@ def test_the_genuine_samples_survive_the_way_there_and_back(shared_dir, tmp_path
         ref | {"split": "val", "raw_anns": annotations[ref["ann_id"]], "raw_image_info": images[ref["image_id"]]}
         for ref in refs
     ]
-    for split in SPLITS["refcocog"]:
+    for split in DATASETS["refcocog"].parquet:
         given = rows if split == "validation" else [row(900 + len(split), split)]
         write_table(pyarrow.Table.from_pylist(given), tmp_path / f"{split}-00000-of-00001.parquet")
     (tmp_path / "refcocog").mkdir()
     convert_parquet("refcocog", tmp_path, tmp_path / "refcocog")
-    ours = ReferDataset("refcocog", "val", root=tmp_path / "refcocog", image_root=root.parent)
+    ours = build_dataset("refcocog", "val", root=tmp_path / "refcocog", image_root=root.parent)
     assert ours.expressions == genuine.expressions and ours.image_ids == genuine.image_ids
     for mine, theirs in zip(ours, genuine, strict=True):
         assert torch.equal(mine.original_mask, theirs.original_mask) and torch.equal(mine.frames, theirs.frames)
@@ -107,7 +107,7 @@ def test_other_contents_are_one_sentence(tmp_path, changes, message):
     assert not (tmp_path / "instances.json").exists()
 
 
-def test_a_picture_of_two_kinds_a_missing_column_and_no_parquet(tmp_path):
+def test_a_image_of_two_kinds_a_missing_column_and_no_parquet(tmp_path):
     other = json.dumps({"id": 10, "file_name": "x.jpg", "height": 5, "width": 5})
     source = write(tmp_path / "a", refs=[row(0, "train"), row(1, "train", raw_image_info=other)])
     with pytest.raises(RefsegError, match="two different records of 10"):

@@ -15,11 +15,9 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from refseg.datasets.obtain.check import WHERE
-from refseg.datasets.obtain.check_clips import WHERE_CLIPS
-from refseg.datasets.obtain.official import Sizes
-from refseg.datasets.obtain.prepare import PIECES, Piece, downloads_dir, prepare
-from refseg.datasets.refer import BENCHMARKS, ReferDataset
+from refseg.datasets import DATASETS, build_dataset
+from refseg.datasets.base import Piece
+from refseg.datasets.obtain.prepare import downloads_dir, prepare
 from refseg.errors import RefsegError
 
 NAMES = [f"COCO_train2014_{n:012d}.jpg" for n in (1, 2, 3)]
@@ -34,7 +32,7 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 
 def annotations() -> bytes:
-    """RefCOCO with three pictures in every split, and noise, so that it can be cut in two."""
+    """RefCOCO with three images in every split, and noise, so that it can be cut in two."""
     records = [{"id": n, "file_name": name, "height": 29, "width": 37} for n, name in enumerate(NAMES)]
     objects = [{"id": n, "image_id": n, "segmentation": [[0, 0, 4, 0, 4, 4]]} for n in range(3)]
     refs = [
@@ -50,7 +48,7 @@ def annotations() -> bytes:
     return zipped({f"refcoco/{name}": content for name, content in files.items()})
 
 
-def pictures() -> bytes:
+def images() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (37, 29)).save(buffer, "jpeg")
     return zipped({f"train2014/{name}": buffer.getvalue() for name in NAMES})
@@ -62,14 +60,23 @@ def data(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
+def sizes(images, refs, sentences):
+    counts = {"images": images, "refs": refs, "sentences": sentences}
+    return {owner: dict.fromkeys(splits, counts) for owner, splits in DATASETS["refcoco"].splits.items()}
+
+
+def change(monkeypatch, name, **fields):
+    monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], **fields))
+
+
 @pytest.fixture
 def small(server, data, monkeypatch):
     """RefCOCO as ``server`` has it: annotations at two addresses, the first of them dead; the published sizes fit."""
-    server.files = {"/refcoco.zip": annotations(), "/train2014.zip": pictures()}
-    texts, photos = PIECES["refcoco"]
+    server.files = {"/refcoco.zip": annotations(), "/train2014.zip": images()}
+    texts, photos = DATASETS["refcoco"].pieces
     texts = replace(texts, urls=(f"{server.url}/dead/refcoco.zip", f"{server.url}/refcoco.zip"))
-    monkeypatch.setitem(PIECES, "refcoco", (texts, replace(photos, urls=(f"{server.url}/train2014.zip",))))
-    monkeypatch.setattr("refseg.datasets.obtain.check.official_sizes", lambda *_: Sizes(3, 3, 3))
+    pieces = (texts, replace(photos, urls=(f"{server.url}/train2014.zip",)))
+    change(monkeypatch, "refcoco", pieces=pieces, splits=sizes(3, 3, 3))
     return server
 
 
@@ -88,8 +95,8 @@ def files_in(folder) -> dict[str, int]:
 
 def test_from_nothing_to_samples_and_the_second_time_nothing(small, data):
     ok, text = told()
-    assert ok and "licence" in text and text.count("all 3 pictures are there") == 4
-    assert len(ReferDataset("refcoco", "testB")) == 3 and ReferDataset("refcoco", "val")[0].mask.any()
+    assert ok and "licence" in text and text.count("all 3 images are there") == 4
+    assert len(build_dataset("refcoco", "testB")) == 3 and build_dataset("refcoco", "val")[0].mask.any()
     archive = small.files["/refcoco.zip"]
     note = json.loads((downloads_dir() / "refcoco.json").read_text())
     assert note == {
@@ -106,18 +113,18 @@ def test_other_files_are_counted_again(small, data):
     assert told()[0]
     (data / "images/mscoco/images/train2014" / NAMES[0]).unlink()
     ok, text = told()
-    assert not ok and "[FAIL] 1 of 3 pictures are missing" in text
+    assert not ok and "[FAIL] 1 of 3 images are missing" in text
     assert not told()[0]  # a failure is not remembered as counted
 
 
-def test_without_pictures(small, data):
+def test_without_images(small, data):
     ok, text = told(pictures=False)
-    assert ok and "3 of 3 pictures are missing" in text and not (data / "images").exists()
+    assert ok and "3 of 3 images are missing" in text and not (data / "images").exists()
     assert {path for path, *_ in small.asked} == {"/dead/refcoco.zip", "/refcoco.zip"}
 
 
 def test_wrong_counts_are_no_success(small, monkeypatch):
-    monkeypatch.setattr("refseg.datasets.obtain.check.official_sizes", lambda *_: Sizes(3, 3, 4))
+    change(monkeypatch, "refcoco", splits=sizes(3, 3, 4))
     ok, text = told()
     assert not ok and "[FAIL] sentences       3   official       4" in text
 
@@ -129,7 +136,7 @@ def test_what_was_obtained_by_hand_is_taken_and_stays(small, data):
     assert {path for path, *_ in small.asked} == {"/train2014.zip"}
 
 
-def test_pictures_that_lie_elsewhere_are_found(small, data):
+def test_images_that_lie_elsewhere_are_found(small, data):
     other = data / "coco" / "train2017"
     other.mkdir(parents=True)
     for name in NAMES:
@@ -152,7 +159,7 @@ def test_parquet_files_instead(small, data, tmp_path):
         table = pyarrow.Table.from_pylist([{**row, "split": ours} for row in rows])
         write_table(table, tmp_path / f"{split}-00000-of-00001-1a2b.parquet")
     ok, _ = told(parquet=tmp_path)
-    assert ok and ReferDataset("refcoco", "testA").expressions == ["a cup"] * 3
+    assert ok and build_dataset("refcoco", "testA").expressions == ["a cup"] * 3
     with pytest.raises(RefsegError, match="no folder .*gone with parquet files"):
         told(parquet=tmp_path / "gone")
 
@@ -185,10 +192,10 @@ def test_an_unpacking_cut_short_is_repeated_without_another_download(small, data
 
 def test_nothing_can_be_had_says_what_to_do(server, data):
     """Every address is dead: one [FAIL] each, with the licence and how to go on; nothing is written but the lock."""
-    texts, photos = PIECES["refcoco"]
+    texts, photos = DATASETS["refcoco"].pieces
     pieces = (replace(texts, urls=(f"{server.url}/a", f"{server.url}/b")), replace(photos, urls=(f"{server.url}/c",)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PIECES, "refcoco", pieces)
+        change(patch, "refcoco", pieces=pieces)
         ok, text = told()
     assert not ok and text.count("[FAIL]") == 2 and "answers 404" in text
     assert f"Put it into {data / 'downloads'} as refcoco (as .zip or .tar.*)" in text
@@ -229,7 +236,7 @@ def test_a_text_file_must_be_the_published_one(server, data, monkeypatch):
     text = b"video_id,query\n"
     piece = Piece("sentences", "jhmdb_sentences/jhmdb_annotation.txt", "none", "jhmdb_annotation.txt",
                   urls=(f"{server.url}/t",), sha256=hashlib.sha256(text).hexdigest())  # fmt: skip
-    monkeypatch.setitem(PIECES, "jhmdb", (piece,))
+    change(monkeypatch, "jhmdb", pieces=(piece,))
     server.files["/t"] = text + b"x"
     ok, said = told("jhmdb")
     assert not ok and "not the file expected" in said and not (data / piece.place).exists()
@@ -250,11 +257,9 @@ def test_a_folder_of_other_files_is_never_touched(small, data):
     assert [path.name for path in (data / "refcoco").iterdir()] == ["mine.txt"]
 
 
-def test_unknown_and_drawn_data_sets(data):
+def test_unknown_data_sets(data):
     with pytest.raises(RefsegError, match="no data set 'coco': choose one of refcoco, .*a2d"):
         told("coco")
-    with pytest.raises(RefsegError, match="is drawn by the kit"):
-        told("refshapes")
 
 
 # ---- two at once -----------------------------------------------------------------------------------------------
@@ -296,20 +301,18 @@ def test_two_processes_at_once_make_one_data_set(small, data):
 # ---- the table -------------------------------------------------------------------------------------------------
 
 
-def test_the_table_covers_the_benchmarks_and_its_places_are_where_loaders_look():
-    assert set(PIECES) == (set(WHERE) | set(WHERE_CLIPS)) - {"refshapes", "refshapes_video"}
-    for name, pieces in PIECES.items():
-        assert all(piece.licence and (piece.urls or piece.by_hand) for piece in pieces)
-        assert all(url.startswith(("https://", "http://")) for piece in pieces for url in piece.urls)
-        assert any(piece.is_pictures for piece in pieces)
-        if name in BENCHMARKS:
-            texts, photos = pieces
-            assert texts.place == BENCHMARKS[name].folder and photos.place in BENCHMARKS[name].image_folders
-            assert all(url in "".join(WHERE[name]) for url in texts.urls)
+def test_the_pieces_are_put_where_loaders_look():
+    for name, info in DATASETS.items():
+        assert bool(info.pieces) != bool(info.draw)
+        assert all(piece.licence and (piece.urls or piece.by_hand) for piece in info.pieces)
+        assert all(url.startswith(("https://", "http://")) for piece in info.pieces for url in piece.urls)
+        if info.pieces and not info.is_clips:
+            texts, photos = info.pieces
+            assert texts.place == info.root.name and photos.place in info.image_folders and photos.is_images, name
 
 
 def test_the_checksums_are_those_of_the_genuine_files(shared_dir):
-    known = [piece for pieces in PIECES.values() for piece in pieces if piece.sha256]
+    known = [piece for info in DATASETS.values() for piece in info.pieces if piece.sha256]
     assert len(known) == 4
     for piece in known:
         path = shared_dir / "data" / piece.place.replace("/text_annotations", "")

@@ -11,16 +11,16 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from refseg.datasets import BENCHMARKS, ReferDataset, build_transform
+from refseg.datasets import DATASETS, build_dataset, build_transform
 from refseg.datasets import refer as module
+from refseg.datasets.masks import decompress_run_lengths, segmentation_mask
 from refseg.datasets.obtain.safe_pickle import load_plain_pickle
-from refseg.datasets.refer import choose_split, decompress_run_lengths, segmentation_mask
 from refseg.errors import RefsegError
 from refseg.types import Annotations
 
 
 def tiny(folder, *, change=None, refs_file="refs(refseg).json"):
-    """A RefShapes-like benchmark of two 5 x 7 pictures; ``change(instances, refs)`` breaks it."""
+    """A RefShapes-like benchmark of two 5 x 7 images; ``change(instances, refs)`` breaks it."""
     (folder / "images").mkdir(parents=True)
     for i in range(2):
         pixels = np.full((5, 7, 3), 40 * i, dtype=np.uint8)
@@ -47,7 +47,7 @@ def tiny(folder, *, change=None, refs_file="refs(refseg).json"):
 
 
 def load(folder, split="val", **options):
-    return ReferDataset("refshapes", split, root=folder, **options)
+    return build_dataset("refshapes", split, root=folder, **options)
 
 
 # ------------------------------------------------------------------------------------------ sound files
@@ -75,15 +75,15 @@ def test_the_folder_above_will_do_and_the_transform_is_applied(tmp_path):
 
 def test_default_root_is_the_data_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("REFSEG_DATA", str(tmp_path))
-    tiny(tmp_path / "refshapes")
-    assert len(ReferDataset("refshapes", "val")) == 3
+    tiny(tmp_path / "refcoco", refs_file="refs(unc).json")
+    assert len(build_dataset("refcoco", "val")) == 3
 
 
-def test_sentences_about_one_picture_decode_it_once(tmp_path, monkeypatch):
+def test_sentences_about_one_image_decode_it_once(tmp_path, monkeypatch):
     opened = []
     real = module.read_image
     monkeypatch.setattr(module, "read_image", lambda path: opened.append(path.name) or real(path))
-    data = load(tiny(tmp_path))
+    data = load(tiny(tmp_path), cache_images=False)
     first = data[2].frames.clone()
     data[2].frames.fill_(7)  # what a caller does to its sample stays with it
     assert torch.equal(data[2].frames, first) and opened == ["000001.png"]
@@ -171,9 +171,9 @@ def test_string_annotation_ids_as_in_referit(tmp_path):
             ref["split"] = "train" if ref["ref_id"] == 0 else "val"
 
     folder = tiny(tmp_path / "refclef", change=change, refs_file="refs(berkeley).json")
-    data = ReferDataset("referit", "trainval", root=folder, image_root=folder / "images")
+    data = build_dataset("referit", "trainval", root=folder, image_root=folder / "images")
     assert len(data) == 3 and data[0].annotations.ann_id == "8756_2" and data[0].source == "referit/trainval"
-    assert len(ReferDataset("referit", "train", root=folder)) == 2
+    assert len(build_dataset("referit", "train", root=folder)) == 2
 
 
 def test_refclef_unc_letters_overlap(tmp_path):
@@ -181,7 +181,7 @@ def test_refclef_unc_letters_overlap(tmp_path):
         refs[0]["split"], refs[1]["split"] = "testAB", "testB"
 
     folder = tiny(tmp_path / "refclef", change=change, refs_file="refs(unc).json")
-    sizes = {split: len(ReferDataset("referit", split, root=folder, split_by="unc")) for split in ("testA", "testB")}
+    sizes = {split: len(build_dataset("referit", split, root=folder, split_by="unc")) for split in ("testA", "testB")}
     assert sizes == {"testA": 2, "testB": 3}
 
 
@@ -196,7 +196,7 @@ def test_refclef_unc_letters_overlap(tmp_path):
     ],
 )
 @pytest.mark.parametrize("explicit", [True, False])
-def test_pictures_are_found_where_people_put_them(tmp_path, where, name, explicit):
+def test_images_are_found_where_people_put_them(tmp_path, where, name, explicit):
     def change(instances, refs):
         instances["images"][0]["file_name"] = "COCO_train2014_000000000009.jpg"
 
@@ -206,7 +206,7 @@ def test_pictures_are_found_where_people_put_them(tmp_path, where, name, explici
     Image.new("RGB", (7, 5), "white").save(base / where / name)
     if not where and not explicit:
         (base / name).rename(root / name)
-    data = ReferDataset("refcoco", "val", root=root, image_root=base if explicit else None)
+    data = build_dataset("refcoco", "val", root=root, image_root=base if explicit else None)
     assert (data[0].frames > 250).all()
 
 
@@ -218,7 +218,7 @@ def test_saiapr_spellings(tmp_path, where):
     root = tiny(tmp_path / "refclef", change=change, refs_file="refs(berkeley).json")
     (tmp_path / "images" / where).mkdir(parents=True)
     Image.new("RGB", (7, 5)).save(tmp_path / "images" / where / "38100.jpg")
-    assert ReferDataset("referit", "val", root=root)[0].original_size == (5, 7)
+    assert build_dataset("referit", "val", root=root)[0].original_size == (5, 7)
 
 
 def test_loader_ignores_exif_because_masks_count_stored_pixels(tmp_path):
@@ -230,7 +230,7 @@ def test_loader_ignores_exif_because_masks_count_stored_pixels(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "I;16", "1", "LA"])
-def test_pictures_of_every_mode(tmp_path, mode):
+def test_images_of_every_mode(tmp_path, mode):
     tiny(tmp_path)
     Image.new(mode, (7, 5)).save(tmp_path / "images/000000.png")
     assert load(tmp_path)[0].frames.shape == (1, 3, 5, 7)
@@ -252,7 +252,7 @@ def test_genuine_refcocog_from_every_kind_of_file(shared_dir, tmp_path, refs_fil
     shutil.copyfile(source / "instances.json", tmp_path / "instances.json")
     ending = "json" if refs_file.endswith("json") else "p"
     shutil.copyfile(source / refs_file, tmp_path / f"refs(google).{ending}")
-    data = ReferDataset("refcocog", "val", root=tmp_path, image_root=source.parent, split_by="google")
+    data = build_dataset("refcocog", "val", root=tmp_path, image_root=source.parent, split_by="google")
     assert data.image_ids == [25, 529, 625, 123457]
     assert data.expressions[0] == "a tall brown and tan giraffe eating from a tree"
     coco = COCO(source / "instances.json")
@@ -268,7 +268,7 @@ def coco128(shared_dir, tmp_path):
     """Every one of the 939 annotations becomes a ref."""
     source = shared_dir / "data/coco128"
     if not source.is_dir():
-        pytest.skip("no COCO pictures")
+        pytest.skip("no COCO images")
     instances = source / "annotations/instances_train2017.json"
     refs = [
         {"ref_id": n, "ann_id": a["id"], "image_id": a["image_id"], "split": "val",
@@ -277,7 +277,7 @@ def coco128(shared_dir, tmp_path):
     ]  # fmt: skip
     shutil.copyfile(instances, tmp_path / "instances.json")
     (tmp_path / "refs(unc).json").write_text(json.dumps(refs))
-    return ReferDataset("refcoco", "val", root=tmp_path, image_root=source, cache_images=True)
+    return build_dataset("refcoco", "val", root=tmp_path, image_root=source, cache_images=True)
 
 
 def test_every_mask_of_coco128_is_the_one_of_pycocotools(shared_dir, tmp_path):
@@ -370,7 +370,7 @@ def test_a_piece_without_area_is_passed_over_beside_a_sound_one():
         ({"size": [5, 7], "counts": [35]}, "covers no pixel"),
         ({"size": [5, 7], "counts": [5, 10]}, "do not add up"),
         ({"size": [5, 7], "counts": [-5, 40]}, "do not add up"),
-        ({"size": [7, 5], "counts": [5, 10, 20]}, r"of size \[7, 5\] \(height, width\) but its picture is of \[5, 7\]"),
+        ({"size": [7, 5], "counts": [5, 10, 20]}, r"of size \[7, 5\] \(height, width\) but its image is of \[5, 7\]"),
         ({"size": [5, 7], "counts": "ZZZZZ"}, "do not add up"),  # ends in the middle of a number
         ({"size": [5, 7], "counts": "5:"}, "do not add up"),
         ({"size": [5, 7]}, "do not add up"),
@@ -392,8 +392,8 @@ def change_ref(**fields):
     "change, sentence",
     [
         (change_ref(ann_id=99), "Ref 0 in .* names annotation 99, which instances.json does not hold"),
-        (change_ref(image_id=99), "Ref 0 in .* names picture 99, which instances.json does not hold"),
-        (change_ref(image_id=1), "is about picture 1 but its annotation 11 about picture 0"),
+        (change_ref(image_id=99), "Ref 0 in .* names image 99, which instances.json does not hold"),
+        (change_ref(image_id=1), "is about image 1 but its annotation 11 about image 0"),
         (change_ref(sentences=[{"sent_id": 0}]), "sentence without sent_id or sent"),
         (change_ref(sentences=[{"sent_id": 4, "sent": " ", "raw": ""}]), "Sentence 4 of ref 0 .* is empty"),
         (change_ref(ref_id=1, sentences=[{"sent_id": 2, "sent": "a"}]), "the same ref_id and sent_id"),
@@ -415,25 +415,25 @@ def test_empty_polygon_names_the_annotation(tmp_path):
     assert data[2].mask.any()
 
 
-def test_picture_of_another_size(tmp_path):
+def test_image_of_another_size(tmp_path):
     data = load(tiny(tmp_path))
     Image.new("RGB", (5, 7)).save(tmp_path / "images/000000.png")
     with pytest.raises(RefsegError, match=r"000000.png is 5 x 7 pixels but its annotations are for 7 x 5"):
         data[0]
 
 
-def test_missing_picture_tells_where_it_was_looked_for(tmp_path):
+def test_missing_image_tells_where_it_was_looked_for(tmp_path):
     data = load(tiny(tmp_path))
     (tmp_path / "images/000000.png").unlink()
-    with pytest.raises(RefsegError, match=r"picture 000000.png of refshapes is in none of .*images.*: give image_root"):
+    with pytest.raises(RefsegError, match=r"image 000000.png of refshapes is in none of .*images.*: give image_root"):
         data[0]
 
 
-def test_truncated_picture(tmp_path):
+def test_truncated_image(tmp_path):
     data = load(tiny(tmp_path))
     path = tmp_path / "images/000000.png"
     path.write_bytes(path.read_bytes()[:43])
-    with pytest.raises(RefsegError, match=r"000000.png is not a readable picture"):
+    with pytest.raises(RefsegError, match=r"000000.png is not a readable image"):
         data[0]
 
 
@@ -469,13 +469,14 @@ def test_damaged_json(tmp_path):
 )
 def test_wrong_names_list_the_right_ones(name, split, split_by, sentence):
     with pytest.raises(RefsegError, match=sentence):
-        ReferDataset(name, split, split_by=split_by)
+        build_dataset(name, split, split_by=split_by)
 
 
 def test_default_owners():
-    owners = {name: choose_split(name, "val")[1] for name in BENCHMARKS}
+    owners = {name: info.owner() for name, info in DATASETS.items()}
     assert owners == {
         "refcoco": "unc", "refcoco+": "unc", "refcocog": "umd", "referit": "berkeley", "refshapes": "refseg",
+        "a2d": "gavrilyuk", "jhmdb": "gavrilyuk", "refshapes_video": "refseg",
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""RefShapes: every expression means exactly one object, the picture alone does not tell which, all of it repeats."""
+"""RefShapes: every expression means exactly one object, the image alone does not tell which, all of it repeats."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from refseg.datasets.refer import ReferDataset
+from refseg.datasets import build_dataset
 from refseg.datasets.refshapes import EXPRESSIONS_PER_IMAGE, IMAGES, SEED, _invent, ensure, scene_rng
 from refseg.datasets.refshapes.language import KINDS, MAX_WORDS, SYNONYMS, find_form, referents
 from refseg.datasets.refshapes.scene import (
@@ -146,7 +146,7 @@ def test_words_know_what_they_are_true_of(refs, scenes):
     assert seen > 50
 
 
-def test_the_picture_alone_cannot_give_the_answer(refs):
+def test_the_image_alone_cannot_give_the_answer(refs):
     referents_of = defaultdict(set)
     for ref in refs:
         referents_of[ref["image_id"]].add(ref["ann_id"])
@@ -172,7 +172,7 @@ def test_splits_hold_what_they_promise(refs, scenes):
 
 @pytest.mark.parametrize("split", SMALL)
 def test_the_one_loader_reads_it(root, annotations, split):
-    data = ReferDataset("refshapes", split, root=root)
+    data = build_dataset("refshapes", split, root=root)
     assert len(data) == EXPRESSIONS_PER_IMAGE * SMALL[split]
     sample = data[len(data) - 1]
     assert sample.frames.shape == (1, 3, SIDE, SIDE) and sample.original_size == (SIDE, SIDE)
@@ -181,8 +181,8 @@ def test_the_one_loader_reads_it(root, annotations, split):
 
 
 def test_masks_are_the_visible_part_of_the_outline(root, annotations):
-    """What is in front hides what is behind: masks of one picture never overlap and stay inside their outlines."""
-    data = ReferDataset("refshapes", "train", root=root)
+    """What is in front hides what is behind: masks of one image never overlap and stay inside their outlines."""
+    data = build_dataset("refshapes", "train", root=root)
     taken, hidden = defaultdict(lambda: np.zeros((SIDE, SIDE), int)), 0
     masks = {data[i].annotations.ann_id: data[i].mask.numpy() for i in range(len(data))}
     for ann_id, mask in masks.items():
@@ -198,9 +198,9 @@ def test_masks_are_the_visible_part_of_the_outline(root, annotations):
 
 def test_the_painted_thing_has_its_colour_inside_its_mask():
     green = thing("square", "green", "large", x=48, y=40, radius=15)
-    picture = paint([green], seed=3)
-    inside = picture[rasterise(green.outline())].mean(0)
-    assert inside.argmax() == 1 and picture.std() > 5
+    image = paint([green], seed=3)
+    inside = image[rasterise(green.outline())].mean(0)
+    assert inside.argmax() == 1 and image.std() > 5
 
 
 def test_the_same_seed_draws_the_same_benchmark(root, tmp_path):

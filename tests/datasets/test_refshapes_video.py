@@ -320,7 +320,7 @@ def test_frames_of_a_clip_share_background_and_looks():
     before, after = (p.astype(int) for p in paint_clip([things, moved], seed=3, side=SIDE, noise=1))
     changed = abs(after - before).max(2) > 3  # the noise of two frames, and rounding
     assert before.shape == (SIDE, SIDE, 3) and not changed[:, 40:].any() and changed[:, 10:36].sum() > 50
-    scene = [thing(x=40.0, y=70.0, radius=15.0)]  # a picture is a clip of one frame
+    scene = [thing(x=40.0, y=70.0, radius=15.0)]  # an image is a clip of one frame
     assert (paint(scene, 5) == paint_clip([scene], 5)[0]).all()
 
 
@@ -362,9 +362,9 @@ def test_masks_are_read_back_with_h5py(root, texts, clips):
             y, x = np.nonzero(expected)
             assert boxes[:, i].tolist() == [x.min(), y.min(), x.max(), y.max()]
             assert SHAPES[int(shapes[0, i]) - 1] == texts[1]["objects"][video][str(i)]["shape"]
-        # The masks lie where the picture shows the things: more alike inside than the picture is all over.
-        picture = np.array(Image.open(root / "Release" / "frames" / video / "00003.png"), float)
-        assert np.mean([picture[m.T == 1].std(0).mean() for m in masks]) < 0.7 * picture.std((0, 1)).mean()
+        # The masks lie where the image shows the things: more alike inside than the image is all over.
+        image = np.array(Image.open(root / "Release" / "frames" / video / "00003.png"), float)
+        assert np.mean([image[m.T == 1].std(0).mean() for m in masks]) < 0.7 * image.std((0, 1)).mean()
 
 
 def test_the_same_seed_draws_the_same_benchmark(root, tmp_path):

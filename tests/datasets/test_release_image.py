@@ -31,14 +31,14 @@ def test_doubling_fades_to_zero_beyond_the_border():
     assert release_resize(torch.tensor([[0.0, 8.0]]), (1, 4)).tolist() == [[0, 2, 6, 6]]  # 8 * 3/4 + 0 * 1/4 at the end
 
 
-def test_a_resized_picture_stays_in_the_range_of_its_values():
+def test_a_resized_image_stays_in_the_range_of_its_values():
     assert release_resize(torch.full((1, 3), 5.0), (1, 6)).tolist() == [[5] * 6]
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_pictures_and_masks_equal_the_release(released, pair):
-    picture = torch.from_numpy(released[f"{pair}_image"]).permute(2, 0, 1) / torch.tensor(255.0, dtype=torch.float64)
-    padded = release_resize_and_pad(picture, 48)
+def test_images_and_masks_equal_the_release(released, pair):
+    image = torch.from_numpy(released[f"{pair}_image"]).permute(2, 0, 1) / torch.tensor(255.0, dtype=torch.float64)
+    padded = release_resize_and_pad(image, 48)
     assert difference(padded, released[f"{pair}_image_pad"].transpose(2, 0, 1)) < 1e-12
     # One level apart where a value lies between two: versions of scikit-image differ there as well.
     assert difference((255 * padded).round(), released[f"{pair}_image_pad_ubyte"].transpose(2, 0, 1)) <= 1

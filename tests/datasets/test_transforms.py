@@ -17,9 +17,9 @@ from refseg.types import Annotations, RefSample
 
 
 def make_sample(height, width, mask=None, expression="the left cup", frames=1):
-    picture = torch.randint(0, 256, (frames, 3, height, width), dtype=torch.uint8)
+    image = torch.randint(0, 256, (frames, 3, height, width), dtype=torch.uint8)
     mask = torch.zeros(height, width, dtype=torch.bool) if mask is None else mask
-    return RefSample(picture, mask, expression, "0_0", "test/val", (height, width), mask)
+    return RefSample(image, mask, expression, "0_0", "test/val", (height, width), mask)
 
 
 def box(height, width, top, left, bottom, right):
@@ -45,7 +45,7 @@ def test_fit(height, width, inner, padding):
     assert fit(height, width, 96) == (inner, padding)
 
 
-def test_letterbox_leaves_a_picture_of_the_right_size_alone():
+def test_letterbox_leaves_a_image_of_the_right_size_alone():
     sample = make_sample(31, 31, box(31, 31, 3, 5, 7, 11))
     boxed = Letterbox(31)(sample)
     assert boxed.frames is sample.frames and boxed.mask is sample.mask
@@ -61,7 +61,7 @@ def test_letterbox_pads_without_touching_pixels_when_no_scaling_is_needed():
     assert boxed.frames.sum() == sample.frames.sum() and boxed.mask.sum() == sample.mask.sum()
 
 
-def test_letterbox_scales_picture_and_mask_together():
+def test_letterbox_scales_image_and_mask_together():
     sample = make_sample(38, 22, box(38, 22, 6, 4, 26, 16))
     sample.frames[:] = 0
     sample.frames[..., 6:26, 4:16] = 255
@@ -71,7 +71,7 @@ def test_letterbox_scales_picture_and_mask_together():
     assert boxed.original_mask is sample.original_mask and boxed.original_size == (38, 22)
 
 
-def test_the_object_map_goes_where_the_picture_goes():
+def test_the_object_map_goes_where_the_image_goes():
     sample = make_sample(38, 22, box(38, 22, 6, 4, 26, 16))
     sample.objects = sample.mask.to(torch.uint8) * 7
     boxed = Letterbox(19)(sample)
@@ -94,7 +94,7 @@ def test_extreme_shapes_keep_a_pixel_and_find_the_way_back(height, width):
     assert torch.allclose(undo_letterbox(logits, boxed.pixel_valid, (height, width)), torch.ones(height, width))
 
 
-def test_an_8000_by_6000_picture():
+def test_an_8000_by_6000_image():
     boxed = build_transform(32)(make_sample(6000, 8000, box(6000, 8000, 3000, 4000, 3001, 4001)))
     assert boxed.mask.sum() >= 1 and boxed.pixel_valid.sum() == 24 * 32
 

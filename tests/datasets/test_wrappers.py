@@ -1,4 +1,4 @@
-"""A frozen backbone looks at every picture once, and what it saw trains a network like the pixels would."""
+"""A frozen backbone looks at every image once, and what it saw trains a network like the pixels would."""
 
 from dataclasses import replace
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset, Subset
 
 from refseg.checkpoint import Checkpoint
-from refseg.datasets import CLIP_DATASETS, Collate, ReferDataset, build_transform
+from refseg.datasets import DATASETS, Collate, build_dataset, build_transform
 from refseg.datasets.wrappers import CONTROLS, NEUTRAL, ReplacedExpressions, other_expressions
 from refseg.errors import RefsegError
 from refseg.evaluation import evaluate as module
@@ -54,7 +54,7 @@ class ColourFinder(nn.Module):
 
 
 class Blocks(Dataset):
-    """Black pictures with one block per referent; refs as ReferDataset holds them, not a file on disk."""
+    """Black pictures with one block per referent; not a file on disk."""
 
     def __init__(self, pictures: list[list[list[str]]], size: int = W, height: int = H):
         """``pictures[i][j]``: the expressions of referent j of picture i, whose block has the j-th colour."""
@@ -217,7 +217,7 @@ def test_controls_on_genuine_annotations(shared_dir):
     folder = shared_dir / "data" / "refcocog_real4"
     if not folder.is_dir():
         pytest.skip("no refcocog_real4")
-    dataset = ReferDataset("refcocog", "val", root=folder, split_by="google")
+    dataset = build_dataset("refcocog", "val", root=folder, split_by="google")
     for chosen in (control(dataset) for control in CONTROLS.values()):
         assert all(text != dataset.expressions[index] for index, text in chosen.items())
     pictures = {text: image for text, image in zip(dataset.expressions, dataset.image_ids)}
@@ -260,7 +260,7 @@ def test_a_checkpoints_scores_say_how_they_came_about(monkeypatch, tmp_path):
     assert (controlled["mIoU"], controlled["expression_control"], controlled["left_out"]) == (0.0, "other", 0)
 
 
-@pytest.mark.parametrize("data", CLIP_DATASETS)
+@pytest.mark.parametrize("data", [name for name, info in DATASETS.items() if info.is_clips])
 def test_clips_are_scored_as_papers_on_video_do(monkeypatch, data):
     loaded = Checkpoint(ColourFinder(), VOCABULARY, 23, {"record": {}}, num_frames=3)
     monkeypatch.setattr(module, "load_checkpoint", lambda folder: loaded)

@@ -1,7 +1,7 @@
 """RefShapes: the embedded benchmark, drawn by us on first use and written in the REFER layout.
 
 ``datasets.refer.ReferDataset`` reads it like RefCOCO: ``instances.json`` (polygons, and RLE where a thing is partly
-hidden), ``refs(refseg).json``, ``images/``. Deterministic by ``SEED``: every picture depends on the seed and its own
+hidden), ``refs(refseg).json``, ``images/``. Deterministic by ``SEED``: every image depends on the seed and its own
 number alone. The data card is data/README.md.
 """
 
@@ -40,7 +40,7 @@ EXPRESSIONS_PER_IMAGE = 4
 IMAGES = {"train": 8000, "val": 500, "testA": 500, "testB": 500, "testC": 500}
 
 # How often each kind of expression is asked for. testA: attributes and positions; testB: relations; testC: every
-# referent is of a colour-shape pair that no picture of another split shows.
+# referent is of a colour-shape pair that no image of another split shows.
 _KIND_WEIGHTS = {
     "train": {"attribute": 32, "superlative": 12, "position": 20, "ordinal": 4, "relation": 28, "two-step": 4},
     "val": {"attribute": 32, "superlative": 12, "position": 20, "ordinal": 4, "relation": 28, "two-step": 4},
@@ -56,7 +56,7 @@ def ensure(root: Path | None = None, images: dict[str, int] | None = None, seed:
 
     Args:
         root: default ``data_dir()/refshapes``.
-        images: pictures per split, default IMAGES (tests draw fewer).
+        images: images per split, default IMAGES (tests draw fewer).
         seed: another seed draws another benchmark of the same kind.
 
     Raises:
@@ -73,8 +73,8 @@ def _write(root: Path, marker: dict) -> None:
     numbered = [(split, index) for split, count in marker["images"].items() for index in range(count)]
     index = {"images": [], "annotations": [], "refs": []}
     for image_id, (split, number) in enumerate(tqdm(numbered, desc="drawing RefShapes", unit="image"), start=1):
-        picture = _add_image(index, image_id, split, scene_rng(marker["seed"], split, number))
-        Image.fromarray(picture).save(root / "images" / f"{image_id:06d}.png", compress_level=4)
+        image = _add_image(index, image_id, split, scene_rng(marker["seed"], split, number))
+        Image.fromarray(image).save(root / "images" / f"{image_id:06d}.png", compress_level=4)
     instances = {
         "info": {"description": "RefShapes, drawn by refseg", "version": VERSION, "seed": marker["seed"]},
         "licenses": [{"id": 1, "name": "CC0 1.0"}],
@@ -88,12 +88,12 @@ def _write(root: Path, marker: dict) -> None:
 
 
 def scene_rng(seed: int, split: str, number: int) -> Random:
-    """The source of chance of one picture: it depends on nothing but seed, split and number."""
+    """The source of chance of one image: it depends on nothing but seed, split and number."""
     return Random(f"refshapes/{seed}/{split}/{number}")
 
 
 def _add_image(index: dict[str, list], image_id: int, split: str, rng: Random) -> np.ndarray:
-    """Invent one scene with its expressions, file it in ``index``, and return the picture."""
+    """Invent one scene with its expressions, file it in ``index``, and return the image."""
     things, expressions = _invent(split, rng)
     first = len(index["annotations"]) + 1
     index["images"].append(

@@ -1,7 +1,7 @@
-"""RefShapes scenes: what objects there are, where they lie, and how a picture of them is painted.
+"""RefShapes scenes: what objects there are, where they lie, and how an image of them is painted.
 
 A scene is a list of ``Thing``s in painting order, later ones in front. The outline polygon of a thing is the one
-truth: the annotation stores it, the mask is what pycocotools rasterises from it, and the picture is painted from
+truth: the annotation stores it, the mask is what pycocotools rasterises from it, and the image is painted from
 the same polygon at four times the resolution.
 """
 
@@ -15,7 +15,7 @@ from random import Random
 import numpy as np
 from pycocotools import mask as coco_mask
 
-SIDE = 96  # pictures are SIDE x SIDE pixels
+SIDE = 96  # images are SIDE x SIDE pixels
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 COLOURS = {  # sRGB, moderately saturated so that a darker tone of each stays recognisable
@@ -29,7 +29,7 @@ COLOURS = {  # sRGB, moderately saturated so that a darker tone of each stays re
 TEXTURES = ("plain", "striped", "dotted")
 SIZES = {"small": (8.8, 10.2), "large": (13.5, 16.5)}  # radius in pixels, from and to
 
-# testC refers to these pairs; no picture of any other split shows one. Every colour loses one of its shapes.
+# testC refers to these pairs; no image of any other split shows one. Every colour loses one of its shapes.
 HELD_OUT = frozenset(zip(COLOURS, ("star", "circle", "square", "triangle", "cross", "circle")))
 
 MIN_VISIBLE = 0.65  # no thing is hidden by more than 35 % of its pixels
@@ -179,14 +179,14 @@ def _grid(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def paint(things: list[Thing], seed: int) -> np.ndarray:
-    """The picture of a scene, [SIDE, SIDE, 3] uint8. ``seed`` decides background, shading and texture only."""
+    """The image of a scene, [SIDE, SIDE, 3] uint8. ``seed`` decides background, shading and texture only."""
     return paint_clip([things], seed)[0]
 
 
 def paint_clip(scenes: list[list[Thing]], seed: int, side: int = SIDE, noise: float = 4) -> list[np.ndarray]:
-    """The pictures of one scene at several moments, [side, side, 3] uint8 each.
+    """The images of one scene at several moments, [side, side, 3] uint8 each.
 
-    Background and looks are those of the clip; only the noise is new in every picture.
+    Background and looks are those of the clip; only the noise is new in every image.
 
     Args:
         scenes: the same things in the same order, wherever each is at that moment.
@@ -197,14 +197,14 @@ def paint_clip(scenes: list[list[Thing]], seed: int, side: int = SIDE, noise: fl
     rng = np.random.RandomState(seed)  # not default_rng: this stream is frozen between NumPy versions
     background = _background(rng, side)
     looks = [_draw_look(rng, thing) for thing in scenes[0]]
-    pictures = []
+    images = []
     for things in scenes:
-        picture = background.copy()
+        image = background.copy()
         for thing, look in zip(things, looks):
-            _paint_thing(picture, thing, look)
-        picture += rng.uniform(-noise, noise, (side, side, 1)).astype(np.float32)
-        pictures.append(picture.clip(0, 255).round().astype(np.uint8))
-    return pictures
+            _paint_thing(image, thing, look)
+        image += rng.uniform(-noise, noise, (side, side, 1)).astype(np.float32)
+        images.append(image.clip(0, 255).round().astype(np.uint8))
+    return images
 
 
 def _background(rng: np.random.RandomState, side: int) -> np.ndarray:
@@ -215,12 +215,12 @@ def _background(rng: np.random.RandomState, side: int) -> np.ndarray:
     ramp = np.cos(angle) * grid_x + np.sin(angle) * grid_y
     ramp = ((ramp - ramp.min()) / (ramp.max() - ramp.min()))[..., None]
     clouds = spread @ rng.uniform(-1, 1, (_KNOTS, _KNOTS)).astype(np.float32) @ spread.T
-    picture = (1 - ramp) * tones[0] + ramp * tones[1] + rng.uniform(6, 22) * clouds[..., None]
+    image = (1 - ramp) * tones[0] + ramp * tones[1] + rng.uniform(6, 22) * clouds[..., None]
     if rng.uniform() < 0.35:
         period, angle = rng.uniform(7, 16), rng.uniform(0, np.pi)
         wave = np.sin(2 * np.pi / period * (np.cos(angle) * grid_x + np.sin(angle) * grid_y))
-        picture = picture + rng.uniform(3, 9) * wave[..., None]
-    return picture.astype(np.float32)
+        image = image + rng.uniform(3, 9) * wave[..., None]
+    return image.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -242,9 +242,9 @@ def _draw_look(rng: np.random.RandomState, thing: Thing) -> _Look:
     )
 
 
-def _paint_thing(picture: np.ndarray, thing: Thing, look: _Look) -> None:
-    """Blend one thing into the picture, its edge smoothed by painting at _ZOOM times the resolution."""
-    side = len(picture)
+def _paint_thing(image: np.ndarray, thing: Thing, look: _Look) -> None:
+    """Blend one thing into the image, its edge smoothed by painting at _ZOOM times the resolution."""
+    side = len(image)
     points = np.array(thing.outline()).reshape(-1, 2)
     left, top = np.floor(points.min(0)).astype(int).clip(0)
     right, bottom = np.ceil(points.max(0)).astype(int).clip(max=side)
@@ -256,7 +256,7 @@ def _paint_thing(picture: np.ndarray, thing: Thing, look: _Look) -> None:
     shade = 1 + look.shade * (y - thing.y) / thing.radius
     body = look.colour * (1 - 0.5 * _texture(thing, look, x, y)[..., None]) * shade[..., None]  # its tone is darker
 
-    patch = picture[top:bottom, left:right]
+    patch = image[top:bottom, left:right]
     patch += cover[..., None].astype(np.float32) * (body.astype(np.float32) - patch)
 
 

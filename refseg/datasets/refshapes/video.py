@@ -118,8 +118,8 @@ def _draw(root: Path, seed: int, item: tuple[str, int]) -> tuple[list[str], list
     name = video_name(*item)
     folder = root / "Release" / "frames" / name
     folder.mkdir()
-    for number, picture in enumerate(paint_clip(clip.frames, rng.randrange(2**32), SIDE, _NOISE), start=1):
-        Image.fromarray(picture).save(folder / f"{number:05d}.png", compress_level=4)
+    for number, image in enumerate(paint_clip(clip.frames, rng.randrange(2**32), SIDE, _NOISE), start=1):
+        Image.fromarray(image).save(folder / f"{number:05d}.png", compress_level=4)
     folder = root / "text_annotations" / "a2d_annotation_with_instances" / name
     folder.mkdir()
     (folder / f"{CENTRE + 1:05d}.h5").write_bytes(_annotation(clip))

@@ -1,1 +1,1 @@
-"""A data set's pictures in a few tar files: writing and reading them."""
+"""A data set's images in a few tar files: writing and reading them."""
