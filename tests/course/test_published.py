@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from refseg.datasets import BENCHMARKS
+from refseg.datasets import DATASETS
 from refseg.training.presets import OLD_NAMES, PRESETS, on_benchmark
 from refseg_course.published import PUBLISHED, published_table
 
@@ -17,8 +17,8 @@ def test_a_row_trains_on_what_it_says_and_is_tested_on_splits_that_exist():
             assert PRESETS[row.preset].data.name == "a2d"
             continue
         data = on_benchmark(PRESETS[row.preset], row.data, row.split_by).data
-        owner = row.split_by or BENCHMARKS[row.data].default_split_by
-        splits = BENCHMARKS[row.data].splits[owner].keys()
+        owner = DATASETS[row.data].owner(row.split_by)
+        splits = DATASETS[row.data].splits[owner].keys()
         assert {data.train_split, data.val_split} <= splits, row
         assert set(re.findall(r"(\w+) \d\d\.\d\d", row.figures)) - {"DenseCRF"} <= splits, row
         called = CALLED.get(
