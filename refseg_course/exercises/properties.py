@@ -1,4 +1,4 @@
-"""What a cross-modal attention promises, whatever is inside: our own tests and the students' last checks ask the same.
+"""What a cross-modal attention promises, whatever is inside: our own tests and the students' last checks share this.
 
 A block is called as ``block(pixels, words, token_valid, *more)``; every argument and the result have the batch first.
 The functions measure; the caller sets the tolerance. In float64 a right block is off by about 1e-12.
@@ -42,23 +42,6 @@ def gradients(result: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor 
     direction = numbers(*result.shape, seed=10).to(result)
     found = torch.autograd.grad((result * direction).sum(), leaves.values(), allow_unused=True)
     return dict(zip(leaves, found, strict=True))
-
-
-def equation_errors(block: Block, equation: Block, leaves: Mapping[str, Tensor], *inputs: Tensor) -> dict[str, float]:
-    """How far ``block`` is from ``equation``: in its value, and in the gradient of every leaf.
-
-    Args:
-        leaves: inputs and weights by name; both functions use the same ones.
-
-    Returns:
-        by "value" and the names of the leaves the largest difference over the largest number of ``equation``; NaN,
-        which is smaller than nothing, where a gradient is zero throughout
-    """
-    found, expected = block(*inputs), equation(*inputs)
-    pairs = {"value": (found, expected)}
-    found_gradients, expected_gradients = gradients(found, leaves), gradients(expected, leaves)
-    pairs |= {name: (found_gradients[name], expected_gradients[name]) for name in leaves}
-    return {name: ((one - other).abs().max() / other.abs().max()).item() for name, (one, other) in pairs.items()}
 
 
 def copy_weights(lender: nn.Module, model: nn.Module) -> None:
