@@ -143,10 +143,7 @@ class Predictor:
 
     def _word_maps(self, batch: RefBatch) -> dict[str, Tensor]:
         """Maps of the model, padding cut away, at most ``MAP_SIDE`` pixels large so that a big photo stays cheap."""
-        try:
-            maps = self.model.word_maps(batch)
-        except (AttributeError, RefsegError):  # a model without attention over words
-            return {}
+        maps = self.model.explain(batch, prediction).word_maps
         size = _within(batch.original_sizes[0], MAP_SIDE)
         valid = batch.pixel_valid[0]
         return {

@@ -160,4 +160,4 @@ class Prediction:
     """
 
     mask_logits: Tensor  # [B,1,h,w]
-    trace: dict[str, Tensor]
+    trace: dict[str, Any]  # tensors, and what the model's ``explain`` reads

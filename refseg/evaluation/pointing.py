@@ -87,7 +87,7 @@ def point(word_map: Tensor, true_pixels: Tensor, object_pixels: Tensor, pixel_va
 
 def word_maps(model: nn.Module, batch: RefBatch) -> dict[str, Tensor]:
     """The attention weights of each query word, averaged over the query regions: {level: [B,L,h,w]}."""
-    return model.word_maps(batch)
+    return model.explain(batch, model(batch)).word_maps
 
 
 def relative_word_maps(model: nn.Module, batch: RefBatch) -> dict[str, Tensor]:
@@ -96,7 +96,7 @@ def relative_word_maps(model: nn.Module, batch: RefBatch) -> dict[str, Tensor]:
     Above one where the word puts more weight than its neighbours do, however little that is.
     """
     valid = batch.token_valid[:, :, None, None]
-    maps = model.word_maps(batch)
+    maps = word_maps(model, batch)
     shared = {level: masked_mean(x, valid, dim=1)[:, None] for level, x in maps.items()}
     return {level: x / shared[level].clamp(min=torch.finfo(x.dtype).tiny) for level, x in maps.items()}
 
@@ -109,7 +109,7 @@ def point_words(model: nn.Module, batch: RefBatch, tokenizer: Any, maps_of: Maps
     """The pointing game for every content word of a batch, at every level.
 
     Args:
-        model: with ``word_maps(batch)``; in eval mode.
+        model: that explains itself with word maps; in eval mode.
         batch: of a data set that knows its objects and what each word is true of (RefShapes, ``objects=True``).
         tokenizer: that made the batch.
         maps_of: what to score, ``word_maps`` or ``relative_word_maps``.
@@ -120,6 +120,8 @@ def point_words(model: nn.Module, batch: RefBatch, tokenizer: Any, maps_of: Maps
     if batch.objects is None or any(known.word_objects is None for known in batch.annotations):
         raise RefsegError("The batch does not say what its words are true of: use RefShapes with objects=True.")
     maps = {level: of_level.cpu() for level, of_level in maps_of(model, batch).items()}
+    if not maps:
+        raise RefsegError("This model has no word maps, so that nothing can be scored: use one with attention.")
     objects, valid = batch.objects.cpu()[:, 0], batch.pixel_valid.cpu()[:, 0]
     found = []
     for b, position, word, kind, true_of in _content_words(batch, tokenizer):
@@ -152,7 +154,7 @@ def pointing_scores(
     """The pointing game over a data set.
 
     Args:
-        model: with ``word_maps``; moved to ``device``, in eval mode while this runs.
+        model: that explains itself with word maps; moved to ``device``, in eval mode while this runs.
         dataset: RefShapes built with ``objects=True`` and a transform, or a ``Subset`` of it.
         tokenizer: as for ``Collate``.
         maps_of: what to score, ``word_maps`` or ``relative_word_maps``.

@@ -17,12 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from refseg.models.backbones import LEVELS, BackboneConfig, HalvingBackboneConfig, SwinConfig
-from refseg.models.base import ModelConfig, ReferringModel
+from refseg.models.base import Explanation, ModelConfig, ReferringModel
 from refseg.models.blocks.attention import l2_normalize, masked_mean
 from refseg.models.blocks.deformable_pixel_decoder import DeformableConfig
 from refseg.models.blocks.language_guided_pixel_decoder import DecoderWordsConfig, LanguageGuidedPixelDecoder
 from refseg.models.blocks.prototype_generator import PrototypeConfig, PrototypeGenerator
-from refseg.models.blocks.vlba import Met, VisionLanguageBidirectionalAttention, VLBAConfig
+from refseg.models.blocks.vlba import (
+    VisionLanguageBidirectionalAttention,
+    VLBAConfig,
+    VLBAOutput,
+    regions_of_words,
+    words_of_regions,
+)
 from refseg.models.cmsa_net import regions_with_pixels
 from refseg.models.text import BertWordsConfig, StagedTextConfig, TransformerWordsConfig
 from refseg.types import Prediction, RefBatch
@@ -80,14 +86,11 @@ class Stage(NamedTuple):
     words: Tensor  # [B,L,Cl]
     words_valid: Tensor  # [B,L]
     region_valid: Tensor  # [B,h,w]
-    met: Met
+    output: VLBAOutput
 
 
 class AlignFormer(ReferringModel):
-    """A picture and an expression in, mask logits out.
-
-    ``visual_channels`` has the widths of those entries of the trace that say what is seen where and can still learn it,
-    ``trace_channels`` those of the entries that an objective may read.
+    """An image and an expression in, mask logits out.
 
     Args:
         config: the parts.
@@ -153,49 +156,36 @@ class AlignFormer(ReferringModel):
             x = self.backbone.stages[level](x)
             x = x[image_of] if level == LEVELS[0] else x
             inputs = x, words, valid, regions_with_pixels(batch.pixel_valid, x.shape[-2:])
-            stages[level] = Stage(*inputs, met=self.vlba[level](*inputs))
-            x, words = stages[level].met.pixels, stages[level].met.words
+            stages[level] = Stage(*inputs, output=self.vlba[level](*inputs))
+            x, words = stages[level].output.pixels, stages[level].output.words
         return stages
 
     def _features(self, stages: dict[str, Stage]) -> dict[str, Tensor]:
         """What the stages give to the trace: the last level's words and their mean, and three entries per level."""
         last = stages[LEVELS[-1]]
-        trace = {"words": last.met.word_residual, "words_valid": last.words_valid}
+        trace = {"words": last.output.word_residual, "words_valid": last.words_valid}
         trace["sentence"] = masked_mean(trace["words"], last.words_valid[..., None], dim=1)
         for level, stage in stages.items():
-            residual = stage.met.pixel_residual.movedim(1, -1)
+            residual = stage.output.pixel_residual.movedim(1, -1)
             trace[f"fused/{level}"] = self.norms[level](residual).movedim(-1, 1)
             trace |= {f"backbone/{level}": stage.pixels, f"words/{level}": stage.words}
+            if stage.output.scores is not None:
+                trace[f"scores/{level}"] = stage.output.scores
         return trace
 
-    def word_maps(self, batch: RefBatch, trace: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Where each word looks at each level, {level: [B,L,h,w]}: one direction of VLBA's score map.
-
-        Args:
-            trace: of this batch's prediction, if there is one: nothing is then computed a second time.
-        """
-        return {level: self.vlba[level].word_maps(*inputs) for level, inputs in self._met(batch, trace).items()}
-
-    def region_words(self, batch: RefBatch, trace: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """What each region reads of the words, {level: [B,R,L]}: the other direction of the same map."""
-        return {level: self.vlba[level].region_words(*inputs) for level, inputs in self._met(batch, trace).items()}
-
-    def centre_maps(self, batch: RefBatch, trace: dict[str, Tensor] | None = None) -> Tensor:
-        """How near every pixel is to the centre, step by step: cosines [B,S,h,w], first around the sentence alone."""
-        trace = self(batch).trace if trace is None else trace
-        return centre_similarity(trace["pixels"], trace["centres"])
-
-    def _met(
-        self, batch: RefBatch, trace: dict[str, Tensor] | None
-    ) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """What met at each level: pixels, words, words_valid and the valid regions."""
-        if trace is None:
-            return {level: stage[:4] for level, stage in self.encode(batch).items()}
-        met = {level: (trace[f"backbone/{level}"], trace[f"words/{level}"]) for level in LEVELS}
-        return {
-            level: (x, words, trace["words_valid"], regions_with_pixels(batch.pixel_valid, x.shape[-2:]))
-            for level, (x, words) in met.items()
-        }
+    def explain(self, batch: RefBatch, prediction: Prediction, *, region_rows: bool = False) -> Explanation:
+        """Both directions of VLBA's score maps, if the config has any, and how pixels gather around the centres."""
+        trace = prediction.trace
+        valid, found = trace["words_valid"], Explanation()
+        found.centre_maps = centre_similarity(trace["pixels"], trace["centres"])
+        for level in LEVELS:
+            if (scores := trace.get(f"scores/{level}")) is not None:
+                grid = trace[f"backbone/{level}"].shape[-2:]
+                real = regions_with_pixels(batch.pixel_valid, grid).flatten(1)
+                looks = regions_of_words(scores, real).mean(1) * valid[..., None]
+                found.word_maps[level] = looks.unflatten(2, grid)
+                found.region_words[level] = words_of_regions(scores, valid).mean(1).mT
+        return found
 
 
 def masks_around(pixels: Tensor, centres: Tensor, biases: Tensor) -> Tensor:

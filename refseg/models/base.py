@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from refseg.models.backbones import Backbone
 from refseg.models.serialise import Config
 from refseg.types import Prediction, RefBatch
 
@@ -25,6 +26,20 @@ class ModelConfig(Config):
         raise NotImplementedError(f"{type(self).__name__} does not say how its model is built.")
 
 
+@dataclass
+class Explanation:
+    """What a model can show of how it came to its answer, by level; empty where it has nothing to show."""
+
+    word_maps: dict[str, Tensor] = field(default_factory=dict)  # [B,L,h,w], where each word looks; sums to one
+    region_rows: dict[str, Tensor] = field(default_factory=dict)  # [B,R,R], where each region looks; rows sum to one
+    region_words: dict[str, Tensor] = field(default_factory=dict)  # [B,L,R], what each region reads; sums to one over L
+    # Of the fusion: how much of a level the others receive, how much of the mixture replaces it, [B,1 or C,h,w] each.
+    gates: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    frame_weights: dict[str, Tensor] = field(default_factory=dict)  # [B,heads,T,h,w], sums to one over the frames
+    centre_maps: Tensor | None = None  # [B,S,h,w], cosine of every pixel with the centre of each of S steps
+    pairs: bool = False  # a word map is of the word at every region, averaged; else of the word itself
+
+
 class ReferringModel(nn.Module):
     """An image or clip and an expression in, mask logits of the target frame out.
 
@@ -33,10 +48,26 @@ class ReferringModel(nn.Module):
     """
 
     config: ModelConfig
-    backbone: nn.Module
+    backbone: Backbone
     visual_channels: dict[str, int]
     trace_channels: dict[str, int]
 
     def forward(self, batch: RefBatch) -> Prediction:
-        """The mask logits, and in the trace what produced them."""
+        """The answer, and in ``trace`` what produced it.
+
+        Returns:
+            mask_logits [B,1,h',w']; trace with at least words [B,L,C], zero where padded, words_valid [B,L],
+            sentence [B,C], their mean, pixels [B,C,h,w], at least one entry fused/LEVEL [B,C,h,w], and all that
+            ``explain`` reads
+        """
         raise NotImplementedError
+
+    def explain(self, batch: RefBatch, prediction: Prediction, *, region_rows: bool = False) -> Explanation:
+        """What the trace of ``prediction`` shows; nothing goes through the network again.
+
+        Args:
+            batch: that ``prediction`` answers.
+            prediction: what ``forward`` returned.
+            region_rows: also ``region_rows``, which are large, and all that costs as much.
+        """
+        return Explanation()

@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg.errors import RefsegError
 from refseg.models.backbones import LEVELS, BackboneConfig, HalvingBackboneConfig, SwinConfig
-from refseg.models.base import ModelConfig, ReferringModel
+from refseg.models.base import Explanation, ModelConfig, ReferringModel
 from refseg.models.blocks.attention import masked_mean
 from refseg.models.blocks.cross_modal_alignment import CAMConfig, PyramidAlignment, ResidualGate, WordAlignment
 from refseg.models.blocks.deformable_pixel_decoder import DeformableConfig, DeformablePixelDecoder
@@ -76,10 +75,7 @@ class MagNetConfig(ModelConfig):
 
 
 class MagNet(ReferringModel):
-    """A picture and an expression in, mask logits out.
-
-    ``visual_channels`` has the widths of those entries of the trace that say what is seen where and can still learn it;
-    an objective may ask. ``trace_channels`` has the widths of what else an objective may read.
+    """An image and an expression in, mask logits out.
 
     Args:
         config: the parts.
@@ -129,9 +125,9 @@ class MagNet(ReferringModel):
         return Prediction(mask_logits, trace)
 
     def encode(self, batch: RefBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Words [B,L,C], zero where padded, words_valid [B,L], and backbone/*, words/* and fused/* of the trace.
+        """Words [B,L,C], zero where padded, words_valid [B,L], and backbone/*, words/*, fused/*, looks/* of the trace.
 
-        A picture of several samples goes through the first stage once: before it there are no words.
+        An image of several samples goes through the first stage once: before it there are no words.
         """
         token_ids, valid = self._tokens(batch)
         images, image_of = batch.distinct_images()
@@ -141,36 +137,18 @@ class MagNet(ReferringModel):
             x = x[image_of] if stage == 0 else x
             fused, residual = self.align_pixels[level](x, words, valid)
             trace |= {f"backbone/{level}": x, f"words/{level}": words, f"fused/{level}": fused}
+            if level in self.align_words:
+                real = regions_with_pixels(batch.pixel_valid, x.shape[-2:])
+                words, trace[f"looks/{level}"] = self.align_words[level](words, valid, x, real)
             if level in self.gates:  # else there is no next stage
-                words = self._look(level, words, valid, x, batch.pixel_valid)
                 x = self.gates[level](x.movedim(1, -1), residual.movedim(1, -1)).movedim(-1, 1)
         return words * valid[..., None], valid, trace
 
-    def word_maps(self, batch: RefBatch, trace: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Where each word looks at each level but the last, {level: [B,L,h,w]}, see ``WordAlignment.word_maps``.
-
-        Args:
-            trace: of this batch's prediction, if there is one: nothing is then computed a second time.
-
-        Raises:
-            RefsegError: in this network words do not look at the picture.
-        """
-        if not self.align_words:
-            raise RefsegError("The words of this network do not look at the picture: there are no maps of them.")
-        _, valid = self._tokens(batch)
-        trace = self.encode(batch)[2] if trace is None else trace
-        maps = {}
-        for level, alignment in self.align_words.items():
-            pixels = trace[f"backbone/{level}"]
-            real = regions_with_pixels(batch.pixel_valid, pixels.shape[-2:])
-            maps[level] = alignment.word_maps(trace[f"words/{level}"], valid, pixels, real)
-        return maps
-
-    def _look(self, level: str, words: Tensor, valid: Tensor, x: Tensor, pixel_valid: Tensor) -> Tensor:
-        """The words after they have looked at a level, if the config has them look."""
-        if level not in self.align_words:
-            return words
-        return self.align_words[level](words, valid, x, regions_with_pixels(pixel_valid, x.shape[-2:]))
+    def explain(self, batch: RefBatch, prediction: Prediction, *, region_rows: bool = False) -> Explanation:
+        """Where each word looks, at each level but the last; nothing if the words of this network do not look."""
+        trace = prediction.trace
+        looks = {level: trace[f"looks/{level}"] * trace["words_valid"][..., None] for level in self.align_words}
+        return Explanation({level: x.unflatten(2, trace[f"backbone/{level}"].shape[-2:]) for level, x in looks.items()})
 
     def _tokens(self, batch: RefBatch) -> tuple[Tensor, Tensor]:
         """Ids and validity [B,L]; in the release's form with its padding to 20 positions, because that counts there."""

@@ -39,7 +39,7 @@ class SupervisedWordMaps(Term):
 
     def forward(self, prediction: Prediction, batch: RefBatch, model: ReferringModel) -> dict[str, Tensor]:
         """Raises: RefsegError: the batch does not know what its words are true of."""
-        maps = model.word_maps(batch, prediction.trace)
+        maps = model.explain(batch, prediction).word_maps
         losses = [map_loss(x, true_regions(batch, x.shape[-2:])) for x in maps.values()]
         return {"maps": sum(losses) / len(losses)}
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -41,8 +42,39 @@ BEGINNINGS = [(wave, width) for width in (0.6, 1.2) for wave in (BACK, OWN, AHEA
 class TemporalConfig(Config):
     """Base of the configs of what looks across the frames of a clip."""
 
-    def build(self, channels: int) -> nn.Module:
+    before_cmsa: bool = False  # on visual features before the words come in; else on CMSA outputs before the fusion
+
+    def build(self, channels: int) -> TemporalBlock:
         """The block of one level, for features of this width."""
+        raise NotImplementedError
+
+
+class TemporalBlock(nn.Module):
+    """Base of the blocks: the features of T frames in, those of the target frame out.
+
+    A block with attention puts a ``FrameAttention`` into ``kept``, as "looks".
+    """
+
+    def forward(
+        self,
+        x: Tensor,
+        target_frame: Tensor,
+        frame_valid: Tensor,
+        region_valid: Tensor | None = None,
+        kept: dict[str, Any] | None = None,
+    ) -> Tensor:
+        """The target frame, with what the others add to it.
+
+        Args:
+            x: [B,T,C,h,w], one feature map per frame.
+            target_frame: [B] int64.
+            frame_valid: [B,T] bool, True = a real frame.
+            region_valid: [B,h,w] bool, True = a real part of the image, in every frame; None means all are.
+            kept: receives what ``explain`` needs, by name.
+
+        Returns:
+            [B,C,h,w]
+        """
         raise NotImplementedError
 
 
@@ -52,7 +84,6 @@ class CFSAConfig(TemporalConfig):
 
     dim: int = 96  # of queries, keys and values, all heads together
     heads: int = 12  # with offsets six kinds of them, see BEGINNINGS
-    before_cmsa: bool = False  # on visual features before the words come in; else on CMSA outputs before the fusion
     offsets: bool = True  # heads prefer times and places, and tell where they looked
 
     def __post_init__(self):
@@ -63,7 +94,38 @@ class CFSAConfig(TemporalConfig):
         return CrossFrameSelfAttention(channels, self)
 
 
-class CrossFrameSelfAttention(nn.Module):
+class FrameAttention(NamedTuple):
+    """What the target frame's regions attend with; the scores are query . key."""
+
+    query: Tensor  # [B,heads,R,d]
+    key: Tensor  # [B,heads,T*R,d]
+    value: Tensor  # [B,heads,T*R,d]
+    key_valid: Tensor  # [B,T*R] bool
+
+    def row(self, query_region: int) -> Tensor:
+        """The weights of one region over all frames and regions, by head: [B,heads,T,R]; each head sums to one.
+
+        Args:
+            query_region: row * w + column.
+        """
+        scores = self.query[:, :, query_region, None] @ self.key.mT  # [B,heads,1,T*R]
+        weights = scores.masked_fill(~self.key_valid[:, None, None], -math.inf).softmax(-1)
+        return weights[:, :, 0].unflatten(2, (-1, self.query.shape[2]))
+
+    def frame_weights(self) -> Tensor:
+        """Where in time every region of the target frame looks, by head: [B,heads,T,R], sums to one over T.
+
+        Frame by frame, so that memory does not grow with T.
+        """
+        R = self.query.shape[2]
+        totals = []  # per frame: log of the sum of exponentials, [B,heads,R]
+        for keys, valid in zip(self.key.split(R, dim=2), self.key_valid.split(R, dim=1), strict=True):
+            scores = (self.query @ keys.mT).masked_fill(~valid[:, None, None], -math.inf)
+            totals.append(scores.logsumexp(-1))
+        return torch.stack(totals, 2).softmax(2)
+
+
+class CrossFrameSelfAttention(TemporalBlock):
     """The features of T frames in, those of the target frame out, with what the clip adds to them.
 
     The last layer starts at zero: at first the block hands the target frame through, so it can be put into a trained
@@ -99,21 +161,19 @@ class CrossFrameSelfAttention(nn.Module):
                     self.time[head, abs(wave)] = math.copysign(4.0, wave)
 
     def forward(
-        self, x: Tensor, target_frame: Tensor, frame_valid: Tensor, region_valid: Tensor | None = None
+        self,
+        x: Tensor,
+        target_frame: Tensor,
+        frame_valid: Tensor,
+        region_valid: Tensor | None = None,
+        kept: dict[str, Any] | None = None,
     ) -> Tensor:
-        """The attended target frame.
-
-        Args:
-            x: [B,T,C,h,w], one feature map per frame.
-            target_frame: [B] int64.
-            frame_valid: [B,T] bool, True = a real frame.
-            region_valid: [B,h,w] bool, True = a real part of the picture, in every frame; None means all are.
-
-        Returns:
-            [B,C,h,w]
-        """
-        query, key, value, key_valid = self._projected(x, target_frame, frame_valid, region_valid)
-        attended = F.scaled_dot_product_attention(query, key, value, key_valid[:, None, None], scale=1.0)
+        """The attended target frame, [B,C,h,w]. Kept is "looks"."""
+        looks = self.attention(x, target_frame, frame_valid, region_valid)
+        if kept is not None:
+            kept["looks"] = looks
+        mask = looks.key_valid[:, None, None]
+        attended = F.scaled_dot_product_attention(looks.query, looks.key, looks.value, mask, scale=1.0)
         if self.offsets:
             h, w = x.shape[-2:]
             attended = torch.cat(
@@ -122,46 +182,10 @@ class CrossFrameSelfAttention(nn.Module):
         update = self.out(attended.transpose(1, 2).flatten(2))  # [B,R,C]
         return at_target(x, target_frame) + update.mT.unflatten(2, x.shape[-2:])
 
-    def attention_row(
-        self,
-        x: Tensor,
-        target_frame: Tensor,
-        frame_valid: Tensor,
-        query_region: int,
-        region_valid: Tensor | None = None,
-    ) -> Tensor:
-        """The weights of one region of the target frame over all frames and regions, one map per head.
-
-        Args:
-            query_region: row * w + column; the rest as in ``forward``.
-
-        Returns:
-            [B,heads,T,h,w]; each head sums to one
-        """
-        query, key, _, key_valid = self._projected(x, target_frame, frame_valid, region_valid)
-        scores = query[:, :, query_region, None] @ key.mT  # [B,heads,1,T*R]
-        weights = scores.masked_fill(~key_valid[:, None, None], -math.inf).softmax(-1)
-        return weights[:, :, 0].unflatten(2, (x.shape[1], *x.shape[-2:]))
-
-    def frame_weights(
+    def attention(
         self, x: Tensor, target_frame: Tensor, frame_valid: Tensor, region_valid: Tensor | None = None
-    ) -> Tensor:
-        """Where in time every region of the target frame looks, by head: [B,heads,T,h,w], sums to one over T.
-
-        Arguments as in ``forward``. Frame by frame, so that memory does not grow with T.
-        """
-        query, key, _, key_valid = self._projected(x, target_frame, frame_valid, region_valid)
-        h, w = x.shape[-2:]
-        totals = []  # per frame: log of the sum of exponentials, [B,heads,R]
-        for keys, valid in zip(key.split(h * w, dim=2), key_valid.split(h * w, dim=1), strict=True):
-            scores = (query @ keys.mT).masked_fill(~valid[:, None, None], -math.inf)
-            totals.append(scores.logsumexp(-1))
-        return torch.stack(totals, 2).softmax(2).unflatten(3, (h, w))
-
-    def _projected(
-        self, x: Tensor, target_frame: Tensor, frame_valid: Tensor, region_valid: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """query [B,heads,R,d], key and value [B,heads,T*R,d], key_valid [B,T*R]; the scores are query . key.
+    ) -> FrameAttention:
+        """What ``forward`` attends with on these inputs.
 
         With ``offsets`` d grows by ``EXTRA``: a quadratic in p' is a scalar product too, so that the fused kernel
         computes the preferences with the rest, and never a matrix of them.
@@ -182,7 +206,7 @@ class CrossFrameSelfAttention(nn.Module):
             key_extra, value_extra = places_and_times(T, h, w, target_frame, query.dtype)
             key = torch.cat([key, key_extra.expand(-1, self.heads, -1, -1)], dim=-1)
             value = torch.cat([value, value_extra.expand(-1, self.heads, -1, -1)], dim=-1)
-        return query, key, value, (frame_valid[:, :, None] & regions[:, None]).flatten(1)
+        return FrameAttention(query, key, value, (frame_valid[:, :, None] & regions[:, None]).flatten(1))
 
     def _wanted(self, h: int, w: int, like: Tensor) -> Tensor:
         """What queries put against the extra keys, [B,heads,R,EXTRA].
@@ -238,13 +262,11 @@ def waves(time: Tensor) -> Tensor:
 class FrameMeanConfig(TemporalConfig):
     """The control: the mean over the frames, without attention."""
 
-    before_cmsa: bool = False
-
     def build(self, channels: int) -> FrameMean:
         return FrameMean(channels, self)
 
 
-class FrameMean(nn.Module):
+class FrameMean(TemporalBlock):
     """The control without attention: mean over the real frames.
 
     Args:
@@ -256,8 +278,13 @@ class FrameMean(nn.Module):
         super().__init__()
 
     def forward(
-        self, x: Tensor, target_frame: Tensor, frame_valid: Tensor, region_valid: Tensor | None = None
+        self,
+        x: Tensor,
+        target_frame: Tensor,
+        frame_valid: Tensor,
+        region_valid: Tensor | None = None,
+        kept: dict[str, Any] | None = None,
     ) -> Tensor:
-        """As ``CrossFrameSelfAttention.forward``; only ``frame_valid`` plays a part."""
+        """As every block; only ``frame_valid`` plays a part, and nothing is kept."""
         share = frame_valid / frame_valid.sum(1, keepdim=True)
         return (x * share[:, :, None, None, None].to(x.dtype)).sum(1)

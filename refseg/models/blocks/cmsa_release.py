@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,13 @@ from torch import Tensor, nn
 
 from refseg.errors import RefsegError
 from refseg.models.blocks.attention import SPATIAL_CHANNELS, at_least_float32, masked_mean, masked_softmax
-from refseg.models.blocks.cmsa import CrossModalConfig, mean_of_parts, multimodal_parts, project_parts
+from refseg.models.blocks.cross_modal import (
+    CrossModalBlock,
+    CrossModalConfig,
+    mean_of_parts,
+    multimodal_parts,
+    project_parts,
+)
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,8 @@ class CMSAReleaseLevelsConfig(CrossModalConfig):
         return {"c3": self.c3, "c4": self.c4, "c5": self.c5}[level]
 
 
-@dataclass
-class Cells:
-    """What the queries look at. M = ceil(L/2) * ceil(h/2) * ceil(w/2) cells, words before rows before columns."""
+class PooledKeys(NamedTuple):
+    """What the queries look at: M = ceil(L/2) * ceil(h/2) * ceil(w/2) cells, words before rows before columns."""
 
     key: Tensor  # [B,M,d]
     value: Tensor  # [B,M,d]
@@ -58,7 +64,53 @@ class Cells:
     valid: Tensor | None  # [B,M] bool, None if all are
 
 
-class ReleaseCrossModalSelfAttention(nn.Module):
+class PooledAttention(NamedTuple):
+    """Queries and the keys they look at, an ``AttentionWeights``; the weight of a cell is shared equally by its places.
+
+    Unlike in the paper's form the weight of region p and word n is not alpha[:, p] * beta[:, n]: a ``row`` is only what
+    is left of ``joint``.
+    """
+
+    query: Tensor  # [B,L,R,d]
+    keys: PooledKeys
+
+    def of(self, rows: Tensor) -> PooledAttention:
+        """That of some samples of the batch."""
+        return PooledAttention(self.query[rows], PooledKeys(*(x if x is None else x[rows] for x in self.keys)))
+
+    def word_maps(self, token_valid: Tensor, region_valid: Tensor | None = None) -> Tensor:
+        """See ``AttentionWeights``: [B,L,R]."""
+        queries = torch.ones_like(self.query[:, 0, :, :1], dtype=torch.bool)
+        if region_valid is not None:
+            queries = region_valid.flatten(1)[..., None]
+        maps = []
+        for n in range(self.query.shape[1]):
+            weights = masked_mean(key_weights(self.query[:, n], self.keys), queries, dim=1)
+            maps.append(spread(weights[:, None], self.keys.place_valid)[:, 0].sum(1).flatten(1))
+        return torch.stack(maps, 1) * token_valid[..., None]
+
+    def region_rows(self, token_valid: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``AttentionWeights``; one query word at a time, because the weights of one are a matrix [R,L,R]."""
+        shares = (token_valid / token_valid.sum(1, keepdim=True)).to(self.query.dtype)
+        alpha = beta = self.query.new_zeros(())
+        for n in range(self.query.shape[1]):
+            joint = spread(key_weights(self.query[:, n], self.keys), self.keys.place_valid).flatten(3)  # [B,R,L,R]
+            joint = joint * shares[:, n, None, None, None]
+            alpha, beta = alpha + joint.sum(2), beta + joint.sum(3)
+        return alpha, beta
+
+    def joint(self, query_regions: Sequence[int], query_words: Sequence[int]) -> Tensor:
+        """See ``AttentionWeights``: [B,Q,L,R]."""
+        weights = key_weights(self.query[:, list(query_words), list(query_regions)], self.keys)
+        return spread(weights, self.keys.place_valid).flatten(3)
+
+    def row(self, query_region: int, query_word: int) -> tuple[Tensor, Tensor]:
+        """See ``AttentionWeights``: the marginals alpha [B,R] and beta [B,L]."""
+        joint = self.joint([query_region], [query_word])[:, 0]
+        return joint.sum(1), joint.sum(2)
+
+
+class ReleaseCrossModalSelfAttention(CrossModalBlock):
     """CMSA of the release: words and regions in, one feature per region out.
 
     Args:
@@ -81,30 +133,38 @@ class ReleaseCrossModalSelfAttention(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None) -> Tensor:
-        """mean_n( relu(W_o attended_pn) + f_pn ), f the multimodal feature or its reduction.
+    def forward(
+        self,
+        pixels: Tensor,
+        words: Tensor,
+        token_valid: Tensor,
+        region_valid: Tensor | None = None,
+        kept: dict[str, Any] | None = None,
+    ) -> Tensor:
+        """mean_n( relu(W_o attended_pn) + f_pn ), f the multimodal feature or its reduction: [B,channels,h,w].
 
-        Args:
-            pixels: [B,Cv,h,w].
-            words: [B,L,Cl].
-            token_valid: [B,L] bool, True = real word; padding stands behind the words.
-            region_valid: [B,h,w] bool; plays a part only with ``hide_padding``.
-
-        Returns:
-            fused [B,C,h,w], C = Cv+Cl+8 or the reduced width
+        Kept is "attention". ``region_valid`` plays a part only with ``hide_padding``.
 
         Raises:
             RefsegError: a padded word in front of a real one.
         """
-        query, cells, residual = self.look(pixels, words, token_valid, region_valid)
-        attended = attend(query.flatten(1, 2), cells).view_as(query)
+        (query, keys), residual = self.look(pixels, words, token_valid, region_valid)
+        if kept is not None:
+            kept["attention"] = PooledAttention(query, keys)
+        attended = attend(query.flatten(1, 2), keys).view_as(query)
         update = masked_mean(self.out(attended).relu_(), token_valid[:, :, None, None], dim=1)
         return (update + residual).transpose(1, 2).unflatten(2, pixels.shape[-2:])
 
+    def attention(
+        self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None
+    ) -> PooledAttention:
+        """What ``forward`` attends with on these inputs, to look at."""
+        return self.look(pixels, words, token_valid, region_valid)[0]
+
     def look(
         self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None
-    ) -> tuple[Tensor, Cells, Tensor]:
-        """Queries [B,L,R,d], the cells they look at, and the mean over the valid words of f [B,R,C]."""
+    ) -> tuple[PooledAttention, Tensor]:
+        """Queries and what they look at, and the mean over the valid words of f [B,R,C]."""
         check_padding_stands_behind(token_valid)
         place_valid = places(token_valid, region_valid if self.hide_padding else None, pixels.shape[-2:])
         parts = multimodal_parts(pixels, words)
@@ -115,89 +175,7 @@ class ReleaseCrossModalSelfAttention(nn.Module):
             f = relu_of_sum(self.reduce, parts)
             query, key, value = (linear(f).relu() for linear in (self.query, self.key, self.value))
             residual = masked_mean(f, token_valid[:, :, None, None], dim=1)
-        return query, pool_cells(key, value, place_valid), residual
-
-    def word_maps(
-        self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None
-    ) -> Tensor:
-        """Where each query word looks: its weights over the key regions, averaged over the valid query regions.
-
-        The weight of a pooled cell is shared out equally among its valid regions.
-
-        Returns:
-            [B,L,h,w], sums to one over the regions, zero for padded words
-        """
-        query, cells, _ = self.look(pixels, words, token_valid, region_valid)
-        queries = torch.ones_like(query[:, 0, :, :1], dtype=torch.bool)
-        if region_valid is not None:
-            queries = region_valid.flatten(1)[..., None]
-        maps = []
-        for n in range(words.shape[1]):
-            weights = masked_mean(cell_weights(query[:, n], cells), queries, dim=1)
-            maps.append(spread(weights[:, None], cells.place_valid)[:, 0].sum(1))
-        return torch.stack(maps, 1) * token_valid[:, :, None, None]
-
-    def region_rows(
-        self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Where every query region looks: its ``attention_row`` averaged over the valid query words.
-
-        One query word at a time, because the weights of one are a matrix [R,L,R].
-
-        Returns:
-            alpha [B,R,R] and beta [B,R,L], query region before key; each row sums to one
-        """
-        query, cells, _ = self.look(pixels, words, token_valid, region_valid)
-        shares = (token_valid / token_valid.sum(1, keepdim=True)).to(query.dtype)
-        alpha = beta = query.new_zeros(())
-        for n in range(words.shape[1]):
-            joint = spread(cell_weights(query[:, n], cells), cells.place_valid).flatten(3)  # [B,R,L,R]
-            joint = joint * shares[:, n, None, None, None]
-            alpha, beta = alpha + joint.sum(2), beta + joint.sum(3)
-        return alpha, beta
-
-    def joint_attention(
-        self,
-        pixels: Tensor,
-        words: Tensor,
-        token_valid: Tensor,
-        query_regions: Sequence[int],
-        query_words: Sequence[int],
-        region_valid: Tensor | None = None,
-    ) -> Tensor:
-        """The weights of Q query pairs over all words and regions; a cell's weight shared equally among its places.
-
-        Args:
-            query_regions: Q times row * w + column.
-            query_words: Q positions in the expression.
-
-        Returns:
-            [B,Q,L,R], each [L,R] sums to one
-        """
-        query, cells, _ = self.look(pixels, words, token_valid, region_valid)
-        weights = cell_weights(query[:, list(query_words), list(query_regions)], cells)
-        return spread(weights, cells.place_valid).flatten(3)
-
-    def attention_row(
-        self,
-        pixels: Tensor,
-        words: Tensor,
-        token_valid: Tensor,
-        query_region: int,
-        query_word: int,
-        region_valid: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """What is left of one query's weights when only regions, or only words, are told apart.
-
-        Unlike in the paper's form the weight of region p and word n is not alpha[:, p] * beta[:, n]: see
-        ``joint_attention``.
-
-        Returns:
-            alpha [B,R] and beta [B,L], the marginals, each sums to one
-        """
-        queries = ([query_region], [query_word])
-        joint = self.joint_attention(pixels, words, token_valid, *queries, region_valid)[:, 0]
-        return joint.sum(1), joint.sum(2)
+        return PooledAttention(query, pooled_keys(key, value, place_valid)), residual
 
 
 def check_padding_stands_behind(token_valid: Tensor) -> None:
@@ -223,17 +201,17 @@ def relu_of_sum(linear: nn.Linear, parts: tuple[Tensor, Tensor, Tensor]) -> Tens
     return (position_part[:, None] + word_part[:, :, None]).relu_()
 
 
-def pool_cells(key: Tensor, value: Tensor, place_valid: Tensor) -> Cells:
+def pooled_keys(key: Tensor, value: Tensor, place_valid: Tensor) -> PooledKeys:
     """Keys and values [B,L,R,d], none below 0, max-pooled over windows of two words, rows and columns.
 
     At the end of an odd side a window is one thick (TensorFlow's "same" padding).
     """
     if place_valid.all():
-        return Cells(max_pool(key, place_valid.shape), max_pool(value, place_valid.shape), place_valid, None)
+        return PooledKeys(max_pool(key, place_valid.shape), max_pool(value, place_valid.shape), place_valid, None)
     hidden = ~place_valid.flatten(2)[..., None]
     key, value = (max_pool(x.masked_fill(hidden, 0.0), place_valid.shape) for x in (key, value))
     valid = max_pool(place_valid.flatten(2)[..., None].to(key.dtype), place_valid.shape)[..., 0] > 0
-    return Cells(key, value, place_valid, valid)
+    return PooledKeys(key, value, place_valid, valid)
 
 
 def max_pool(x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -241,26 +219,26 @@ def max_pool(x: Tensor, shape: Sequence[int]) -> Tensor:
     return F.max_pool3d(x.view(*shape, -1).movedim(-1, 1), 2, ceil_mode=True).flatten(2).mT
 
 
-def attend(query: Tensor, cells: Cells) -> Tensor:
+def attend(query: Tensor, keys: PooledKeys) -> Tensor:
     """softmax(query key^T) value, [B,Q,d]: the weights [B,Q,M] are never in memory, which would be 0.5 GB at 40x40.
 
     In float32 at least: without 1/sqrt(d) the scores are large, and the softmax sees their differences.
     """
     with torch.autocast(query.device.type, enabled=False):
-        query, key, value = (at_least_float32(x)[:, None] for x in (query, cells.key, cells.value))
+        query, key, value = (at_least_float32(x)[:, None] for x in (query, keys.key, keys.value))
         hidden = None
-        if cells.valid is not None:
+        if keys.valid is not None:
             # The kernels multiply scores by log2(e); half of the lowest float stays finite.
-            hidden = torch.zeros_like(cells.valid, dtype=key.dtype)
-            hidden = hidden.masked_fill(~cells.valid, torch.finfo(key.dtype).min / 2)[:, None, None]
+            hidden = torch.zeros_like(keys.valid, dtype=key.dtype)
+            hidden = hidden.masked_fill(~keys.valid, torch.finfo(key.dtype).min / 2)[:, None, None]
         return F.scaled_dot_product_attention(query, key, value, attn_mask=hidden, scale=1.0)[:, 0]
 
 
-def cell_weights(query: Tensor, cells: Cells) -> Tensor:
+def key_weights(query: Tensor, keys: PooledKeys) -> Tensor:
     """The weights of ``attend`` for few queries [B,Q,d]: [B,Q,M]."""
     with torch.autocast(query.device.type, enabled=False):
-        scores = at_least_float32(query) @ at_least_float32(cells.key).mT
-    return scores.softmax(-1) if cells.valid is None else masked_softmax(scores, cells.valid[:, None])
+        scores = at_least_float32(query) @ at_least_float32(keys.key).mT
+    return scores.softmax(-1) if keys.valid is None else masked_softmax(scores, keys.valid[:, None])
 
 
 def spread(weights: Tensor, place_valid: Tensor) -> Tensor:

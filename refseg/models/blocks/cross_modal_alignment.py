@@ -102,19 +102,16 @@ class PixelsToWords(nn.Module):
 
     def forward(
         self, words: Tensor, token_valid: Tensor, regions: Tensor, region_valid: Tensor | None = None
-    ) -> Tensor:
-        """words [B,L,C], valid [B,L], regions [B,R,Cv], valid [B,R] or None -> [B,L,C]."""
+    ) -> tuple[Tensor, Tensor]:
+        """words [B,L,C], valid [B,L], regions [B,R,Cv], valid [B,R] or None -> [B,L,C], and where each word looks.
+
+        The latter are weights [B,L,R], which sum to one over the valid regions.
+        """
         centred, covariance = centred_regions(regions, region_valid)
         weights = self._weights(words, token_valid, centred, covariance, region_valid)
         seen = self.out(self.value(weights @ centred) * inverse_deviation(self.value, covariance))
         seen = instance_norm(seen) if self.norm is None else self.norm(seen)
-        return F.gelu(self.project(F.gelu(self.own(words)) * seen))
-
-    def weights(
-        self, words: Tensor, token_valid: Tensor, regions: Tensor, region_valid: Tensor | None = None
-    ) -> Tensor:
-        """Where each word looks: [B,L,R], sums to one over the valid regions."""
-        return self._weights(words, token_valid, *centred_regions(regions, region_valid), region_valid)
+        return F.gelu(self.project(F.gelu(self.own(words)) * seen)), weights
 
     def _weights(
         self, words: Tensor, token_valid: Tensor, centred: Tensor, covariance: Tensor, region_valid: Tensor | None
@@ -222,17 +219,16 @@ class WordAlignment(nn.Module):
         self.attend = PixelsToWords(dim, visual_channels, config.released_words)
         self.gate = ResidualGate(dim, nn.ReLU())
 
-    def forward(self, words: Tensor, token_valid: Tensor, pixels: Tensor, region_valid: Tensor) -> Tensor:
-        """words [B,L,C], valid [B,L], pixels [B,Cv,h,w], valid [B,h,w] -> [B,L,C]; the release sees no padding."""
-        return self.gate(words, self.attend(words, token_valid, *self._regions(pixels, region_valid)))
+    def forward(
+        self, words: Tensor, token_valid: Tensor, pixels: Tensor, region_valid: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """words [B,L,C], valid [B,L], pixels [B,Cv,h,w], valid [B,h,w] -> words [B,L,C], and where each looks [B,L,R].
 
-    def word_maps(self, words: Tensor, token_valid: Tensor, pixels: Tensor, region_valid: Tensor) -> Tensor:
-        """Where each word looks, [B,L,h,w]: sums to one over the regions, zero for padded words."""
-        weights = self.attend.weights(words, token_valid, *self._regions(pixels, region_valid))
-        return (weights * token_valid[..., None]).unflatten(2, pixels.shape[-2:])
-
-    def _regions(self, pixels: Tensor, region_valid: Tensor) -> tuple[Tensor, Tensor | None]:
-        return pixels.flatten(2).mT, None if self.attend.released else region_valid.flatten(1)
+        The release sees no padding.
+        """
+        valid = None if self.attend.released else region_valid.flatten(1)
+        residual, weights = self.attend(words, token_valid, pixels.flatten(2).mT, valid)
+        return self.gate(words, residual), weights
 
 
 def enlargement(size: int, grid: Sequence[int], like: Tensor) -> Tensor:

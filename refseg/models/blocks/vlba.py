@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg.errors import RefsegError
 from refseg.models.blocks.attention import masked_softmax
 from refseg.models.blocks.cross_modal_alignment import ResidualGate, as_map, instance_norm, merge_heads, split_heads
 from refseg.models.serialise import Config
@@ -61,13 +60,14 @@ def read(weights: Tensor, values: Tensor) -> Tensor:
     return merge_heads(weights @ split_heads(values, weights.shape[1]))
 
 
-class Met(NamedTuple):
-    """Pixels and words after they have met; the residuals are what each learned from the other, before the gate."""
+class VLBAOutput(NamedTuple):
+    """What pixels and words became; the residuals are what each learned from the other, before the gate."""
 
     pixels: Tensor  # [B,C,h,w], go on into the backbone
     words: Tensor  # [B,L,Cl], zero where padded, go on to the next level
     pixel_residual: Tensor  # [B,C,h,w]; the pixels themselves where they do not read
     word_residual: Tensor  # [B,L,Cl]; the words themselves where they do not look
+    scores: Tensor | None  # [B,K,R,L], the score map that both directions share; None without a direction
 
 
 class VisionLanguageBidirectionalAttention(nn.Module):
@@ -77,8 +77,8 @@ class VisionLanguageBidirectionalAttention(nn.Module):
         dim: C, of the pixels and of queries and keys.
         word_channels: Cl.
         config: directions and heads.
-        gated: False for the last level, behind which nothing goes on: ``Met.pixels`` and ``Met.words`` are then those
-            that came in.
+        gated: False for the last level, behind which nothing goes on: ``pixels`` and ``words`` of the output are
+            then those that came in.
     """
 
     def __init__(self, dim: int, word_channels: int, config: VLBAConfig, gated: bool = True):
@@ -93,8 +93,10 @@ class VisionLanguageBidirectionalAttention(nn.Module):
         self.pixel_gate = GatedResidual(dim) if gated and config.words_to_pixels else None
         self.word_gate = GatedResidual(word_channels) if gated and config.pixels_to_words else None
 
-    def forward(self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None) -> Met:
-        """Let them meet.
+    def forward(
+        self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None
+    ) -> VLBAOutput:
+        """Let them look at each other.
 
         Args:
             pixels: [B,C,h,w].
@@ -103,57 +105,22 @@ class VisionLanguageBidirectionalAttention(nn.Module):
             region_valid: [B,h,w], or None if all regions are real.
         """
         regions, region_valid = _as_regions(pixels, region_valid)
-        pixel_residual, word_residual = self.residuals(regions, words, token_valid, region_valid)
-        pixels_on = regions if self.pixel_gate is None else self.pixel_gate(regions, pixel_residual)
-        words_on = words if self.word_gate is None else self.word_gate(words, word_residual)
-        grid, real = pixels.shape[-2:], token_valid[..., None]
-        return Met(as_map(pixels_on, grid), words_on * real, as_map(pixel_residual, grid), word_residual * real)
-
-    def residuals(
-        self, regions: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """What each learns from the other: regions [B,R,C], words [B,L,Cl], valid [B,L], [B,R] -> the same shapes."""
-        pixel_residual, word_residual = regions, words
+        pixel_residual, word_residual, scores = regions, words, None
         if self.to_pixels is not None or self.to_words is not None:
             scores = self.scores(regions, words, region_valid)
         if self.to_pixels is not None:
             pixel_residual = self.to_pixels(regions, words, words_of_regions(scores, token_valid), region_valid)
         if self.to_words is not None:
             word_residual = self.to_words(words, regions, regions_of_words(scores, region_valid), region_valid)
-        return pixel_residual, word_residual
+        pixels_on = regions if self.pixel_gate is None else self.pixel_gate(regions, pixel_residual)
+        words_on = words if self.word_gate is None else self.word_gate(words, word_residual)
+        grid, real = pixels.shape[-2:], token_valid[..., None]
+        pixel_maps = as_map(pixels_on, grid), as_map(pixel_residual, grid)
+        return VLBAOutput(pixel_maps[0], words_on * real, pixel_maps[1], word_residual * real, scores)
 
     def scores(self, regions: Tensor, words: Tensor, region_valid: Tensor) -> Tensor:
         """The one map that both directions share, [B,K,R,L]."""
         return score_map(instance_norm(self.query(regions), region_valid), self.key(words), self.heads)
-
-    def region_words(
-        self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None
-    ) -> Tensor:
-        """What each region reads of the words, mean over heads: [B,R,L], sums to one over the valid words.
-
-        Raises:
-            RefsegError: the block has no direction and so no scores.
-        """
-        scores, _ = self._looked_at(pixels, words, region_valid)
-        return words_of_regions(scores, token_valid).mean(1)
-
-    def word_maps(
-        self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None
-    ) -> Tensor:
-        """Where each word looks, mean over heads: [B,L,h,w], sums to one over the regions, zero for padded words.
-
-        Raises:
-            RefsegError: the block has no direction and so no scores.
-        """
-        scores, region_valid = self._looked_at(pixels, words, region_valid)
-        maps = regions_of_words(scores, region_valid).mean(1) * token_valid[..., None]
-        return maps.unflatten(2, pixels.shape[-2:])
-
-    def _looked_at(self, pixels: Tensor, words: Tensor, region_valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.to_pixels is None and self.to_words is None:
-            raise RefsegError("VLBA without a direction has no score map: set words_to_pixels or pixels_to_words.")
-        regions, region_valid = _as_regions(pixels, region_valid)
-        return self.scores(regions, words, region_valid), region_valid
 
 
 VLBA = VisionLanguageBidirectionalAttention

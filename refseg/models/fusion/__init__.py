@@ -10,7 +10,7 @@ from refseg.models.fusion.ablations import (
     SumFusion,
     SumFusionConfig,
 )
-from refseg.models.fusion.base import FusionConfig
+from refseg.models.fusion.base import Fusion, FusionConfig
 from refseg.models.fusion.gmlf import (
     GatedMultiLevelFusion,
     GMLFConfig,
@@ -23,6 +23,7 @@ __all__ = [
     "ConvLSTMFusionConfig",
     "DeconvFusion",
     "DeconvFusionConfig",
+    "Fusion",
     "FusionConfig",
     "GMLFConfig",
     "GatedMultiLevelFusion",

@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg.models.fusion.base import FusionConfig
+from refseg.models.fusion.base import Fusion, FusionConfig
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class SumFusionConfig(FusionConfig):
         return SumFusion(levels, self)
 
 
-class SumFusion(nn.Module):
+class SumFusion(Fusion):
     """The sum of the levels, which is also what gated fusion becomes when every reset gate is 0.
 
     Args:
@@ -43,7 +44,7 @@ class SumFusion(nn.Module):
         self.levels = levels
         self.channels = config.dim
 
-    def forward(self, x: dict[str, Tensor]) -> Tensor:
+    def forward(self, x: dict[str, Tensor], kept: dict[str, Any] | None = None) -> Tensor:
         """{level: X [B,dim,h,w]} -> [B,dim,h,w]."""
         return reduce(torch.add, (x[level] for level in self.levels))
 
@@ -58,7 +59,7 @@ class PPMFusionConfig(FusionConfig):
         return PPMFusion(levels, self)
 
 
-class PPMFusion(nn.Module):
+class PPMFusion(Fusion):
     """The levels' sum, then the pyramid pooling module of PSPNet (Zhao et al., CVPR 2017, Sec. 3.2).
 
     The sum is averaged over coarse grids; each average passes a 1x1 convolution to dim / number of grids, is enlarged
@@ -79,7 +80,7 @@ class PPMFusion(nn.Module):
         self.narrow = nn.ModuleList(nn.Conv2d(config.dim, narrow, 1) for _ in config.bins)
         self.join = nn.Conv2d(config.dim + narrow * len(config.bins), config.dim, 3, padding=1)
 
-    def forward(self, x: dict[str, Tensor]) -> Tensor:
+    def forward(self, x: dict[str, Tensor], kept: dict[str, Any] | None = None) -> Tensor:
         """{level: X [B,dim,h,w]} -> [B,dim,h,w]."""
         total = reduce(torch.add, (x[level] for level in self.levels))
         pyramid = [total]
@@ -97,7 +98,7 @@ class DeconvFusionConfig(FusionConfig):
         return DeconvFusion(levels, self)
 
 
-class DeconvFusion(nn.Module):
+class DeconvFusion(Fusion):
     """From the deepest level to the finest: a transposed 3x3 convolution with a ReLU, then the next level is added.
 
     A deconvolution network (Noh et al., ICCV 2015) enlarges the grid at every step. Our backbones are dilated and their
@@ -116,7 +117,7 @@ class DeconvFusion(nn.Module):
             {level: nn.ConvTranspose2d(config.dim, config.dim, 3, padding=1) for level in reversed(levels[:-1])}
         )
 
-    def forward(self, x: dict[str, Tensor]) -> Tensor:
+    def forward(self, x: dict[str, Tensor], kept: dict[str, Any] | None = None) -> Tensor:
         """{level: X [B,dim,h,w]} -> [B,dim,h,w]."""
         fused = x[self.deepest]
         for level, deconv in self.deconv.items():
@@ -132,7 +133,7 @@ class ConvLSTMFusionConfig(FusionConfig):
         return ConvLSTMFusion(levels, self)
 
 
-class ConvLSTMFusion(nn.Module):
+class ConvLSTMFusion(Fusion):
     """The levels as the steps of a convolutional LSTM (Shi et al., NeurIPS 2015), the deepest first; the last h is out.
 
     One 3x3 convolution of input and state, the same at every level, gives all four maps of the cell. Left out are the
@@ -149,7 +150,7 @@ class ConvLSTMFusion(nn.Module):
         self.channels = config.dim
         self.cell = nn.Conv2d(2 * config.dim, 4 * config.dim, 3, padding=1)
 
-    def forward(self, x: dict[str, Tensor]) -> Tensor:
+    def forward(self, x: dict[str, Tensor], kept: dict[str, Any] | None = None) -> Tensor:
         """{level: X [B,dim,h,w]} -> [B,dim,h,w], every value in (-1, 1)."""
         hidden = memory = torch.zeros_like(x[self.levels[-1]])
         for level in reversed(self.levels):

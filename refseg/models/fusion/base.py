@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from refseg.models.serialise import Config
 
@@ -16,10 +17,22 @@ class FusionConfig(Config):
 
     dim: int = 500
 
-    def build(self, levels: Sequence[str]) -> nn.Module:
-        """The fusion: ``channels`` wide, ``forward({level: X [B,dim,h,w]}) -> [B,channels,h,w]``.
+    def build(self, levels: Sequence[str]) -> Fusion:
+        """The fusion of ``levels``, which are named from the finest to the deepest."""
+        raise NotImplementedError
 
-        Args:
-            levels: names of the levels, the finest first.
-        """
+
+Gates = dict[str, tuple[Tensor, Tensor]]  # level -> (memory gate, reset gate), each [B,1,h,w] or [B,C,h,w]
+
+
+class Fusion(nn.Module):
+    """Base of the fusions: the levels, of one width and grid, become one map. ``channels`` is the width of the result.
+
+    A fusion with gates puts them into ``kept``, as "gates".
+    """
+
+    channels: int
+
+    def forward(self, x: dict[str, Tensor], kept: dict[str, Any] | None = None) -> Tensor:
+        """{level: X [B,dim,h,w]} -> [B,channels,h,w]; ``kept`` receives what ``explain`` needs, by name."""
         raise NotImplementedError

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from refseg.models.fusion.base import FusionConfig
+from refseg.models.fusion.base import Fusion, FusionConfig, Gates
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class GMLFConfig(FusionConfig):
         return GatedMultiLevelFusion(levels, self)
 
 
-class GatedMultiLevelFusion(nn.Module):
+class GatedMultiLevelFusion(Fusion):
     """Levels of one width and grid in, their gated sum out.
 
     Args:
@@ -41,7 +42,7 @@ class GatedMultiLevelFusion(nn.Module):
         self.gate = nn.ModuleDict({level: nn.Conv2d(config.dim, 2, 3, padding=1) for level in levels})
         self.gamma = nn.ParameterDict({level: nn.Parameter(torch.tensor(0.5)) for level in levels})
 
-    def gates(self, x: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    def gates(self, x: dict[str, Tensor]) -> Gates:
         """The maps that decide: {level: (memory_gate [B,1,h,w], reset_gate [B,1,h,w])}, all in (0, 1).
 
         ``memory_gate`` of a level says how much of it the others receive and how much of itself it gives up;
@@ -49,9 +50,11 @@ class GatedMultiLevelFusion(nn.Module):
         """
         return {level: self.gate[level](x[level]).sigmoid().split(1, dim=1) for level in self.gate}
 
-    def forward(self, x: dict[str, Tensor]) -> Tensor:
+    def forward(self, x: dict[str, Tensor], kept: dict[str, Any] | None = None) -> Tensor:
         """{level: X [B,dim,h,w]} -> sum of the fused levels [B,dim,h,w], the input of the last convolution of Eq. 6."""
         gates = self.gates(x)
+        if kept is not None:
+            kept["gates"] = gates
         offers = {level: self.gamma[level] * gates[level][0] * x[level] for level in gates}
         fused = []
         for level, (memory_gate, reset_gate) in gates.items():
@@ -69,7 +72,7 @@ class ReleaseGMLFConfig(FusionConfig):
         return ReleaseGatedMultiLevelFusion(levels, self)
 
 
-class ReleaseGatedMultiLevelFusion(nn.Module):
+class ReleaseGatedMultiLevelFusion(Fusion):
     """The fusion of the authors' release (lwye/CMSA-Net, 2019), a cell in the manner of a simple recurrent unit.
 
     For level i and the other two, a before b: one 3x3 convolution of X^i gives u, f and r; with f and r behind a
@@ -92,24 +95,29 @@ class ReleaseGatedMultiLevelFusion(nn.Module):
             nn.init.xavier_uniform_(convolution.weight)
             nn.init.zeros_(convolution.get_parameter("bias"))
 
-    def gates(self, x: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    def gates(self, x: dict[str, Tensor]) -> Gates:
         """{level: (memory_gate [B,dim,h,w], reset_gate [B,dim,h,w])}, all in (0, 1), one value per channel.
 
         ``memory_gate`` of a level says how much of its mixture comes from the others (in the paper's form: what it
         gives to them); ``reset_gate`` says how much of the mixture replaces the level's own feature.
         """
-        return {level: self._cell(level, x[level])[1:] for level in self.cell}
+        return {level: cell[1:] for level, cell in self._cells(x).items()}
 
-    def forward(self, x: dict[str, Tensor]) -> Tensor:
+    def forward(self, x: dict[str, Tensor], kept: dict[str, Any] | None = None) -> Tensor:
         """{level: X [B,dim,h,w]} -> sum of the fused levels [B,dim,h,w]."""
-        fused = []
+        cells, fused = self._cells(x), []
+        if kept is not None:
+            kept["gates"] = {level: cell[1:] for level, cell in cells.items()}
         for level, (a, b) in self.others.items():
-            own, memory_gate, reset_gate = self._cell(level, x[level])
+            own, memory_gate, reset_gate = cells[level]
             received = self.share[level] * x[a] + (1 - self.share[level]) * x[b]
             mixture = memory_gate * received + (1 - memory_gate) * own
             fused += [reset_gate * mixture.tanh(), (1 - reset_gate) * x[level]]
         return reduce(torch.add, fused)
 
-    def _cell(self, level: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        own, memory_gate, reset_gate = self.cell[level](x).chunk(3, dim=1)
-        return own, (memory_gate + 1).sigmoid(), (reset_gate + 1).sigmoid()
+    def _cells(self, x: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        cells = {}
+        for level, convolution in self.cell.items():
+            own, memory_gate, reset_gate = convolution(x[level]).chunk(3, dim=1)
+            cells[level] = own, (memory_gate + 1).sigmoid(), (reset_gate + 1).sigmoid()
+        return cells
