@@ -35,14 +35,9 @@ from tqdm.auto import tqdm
 
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.models.blocks.attention import SPATIAL_CHANNELS, masked_mean
-from refseg.models.blocks.cmsa import (
-    CMSAConfig,
-    CrossModalSelfAttention,
-    mean_multimodal_feature,
-    multimodal_parts,
-    project_parts,
-    word_by_word_weights,
-)
+from refseg.models.blocks.cmsa import CMSAConfig, CrossModalSelfAttention
+from refseg.models.blocks.cross_modal import mean_multimodal_feature, multimodal_parts, project_parts
+from refseg.models.blocks.word_average import word_by_word_weights
 from refseg.paths import results_dir
 
 SWEEPS = {"words": (1, 2, 5, 10, 20, 40), "positions": (100, 400, 1600, 6400), "dim": (64, 128, 256, 512)}

@@ -10,18 +10,23 @@ let "red" look here and "car" look there. Writes data/results/jointness.json, in
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import tyro
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
 from refseg.machine import describe_machine, git_commit, versions
+from refseg.models.blocks.attention import masked_mean, mutual_information
+from refseg.models.cmsa_net import LEVELS, CMSANet
 from refseg.paths import checkpoints_dir, results_dir, runs_dir
+from refseg.types import RefBatch
 
 
 @dataclass
@@ -58,10 +63,26 @@ class Jointness:
         loader = DataLoader(data, batch_size=20, collate_fn=Collate(loaded.tokenizer))
         with torch.no_grad():
             for batch in tqdm(loader, desc=folder.parent.name):
-                for level, values in loaded.model.eval().jointness(batch, self.regions).items():
+                for level, values in jointness(loaded.model, batch, self.regions).items():
                     sums[level] = sums.get(level, 0.0) + values.double().sum().item()
         steps = loaded.config["record"]["progress"]["step"]
         return {"jointness": {level: total / self.samples for level, total in sums.items()}, "steps": steps}
+
+
+def jointness(model: CMSANet, batch: RefBatch, query_regions: Sequence[int]) -> dict[str, Tensor]:
+    """How far each level's attention is from a product of one over words and one over regions, {level: [B]}.
+
+    The mutual information between key word and key region under one query, in nats, averaged over all valid words as
+    queries at the given regions (row * w + column).
+    """
+    trace, information = model(batch).trace, {}
+    for level in LEVELS:
+        words_valid = trace["words_valid"]
+        L, S = words_valid.shape[1], len(query_regions)
+        regions, query_words = list(query_regions) * L, [n for n in range(L) for _ in range(S)]
+        joint = trace[f"attention/{level}"].joint(regions, query_words)
+        information[level] = masked_mean(mutual_information(joint).unflatten(1, (L, S)).mean(2), words_valid, dim=1)
+    return information
 
 
 if __name__ == "__main__":

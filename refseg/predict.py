@@ -29,7 +29,7 @@ from refseg.datasets.transforms import resize_mask
 from refseg.errors import RefsegError
 from refseg.inference import infer
 from refseg.models.serialise import config_to_dict
-from refseg.types import MASK_THRESHOLD, RefBatch, RefSample
+from refseg.types import MASK_THRESHOLD, Prediction, RefBatch, RefSample
 from refseg.viz import Picture, clip_figure, overlay, to_png_bytes
 
 MAP_SIDE = 640  # longest side of a word map; the attention grid is far coarser than that
@@ -82,7 +82,7 @@ class Predictor:
         """
         picture = _checked(image) if isinstance(image, Tensor) else read_image(image, upright=True)
         batch = self._batch(picture, expression).to(self.device)
-        (logits,) = infer(self.model, batch)[0]
+        (logits,), prediction = infer(self.model, batch)
         tokenizer = self.loaded.tokenizer
         return PredictionResult(
             image=picture,
@@ -91,7 +91,7 @@ class Predictor:
             unknown_words=tokenizer.unknown(expression),
             pred_mask=(logits > MASK_THRESHOLD).cpu(),
             mask_prob=logits.sigmoid_().cpu(),
-            word_maps=self._word_maps(batch),
+            word_maps=self._word_maps(batch, prediction),
         )
 
     @torch.inference_mode()
@@ -141,7 +141,7 @@ class Predictor:
     def _collated(self, sample: RefSample) -> RefBatch:
         return Collate(self.loaded.tokenizer)([sample])
 
-    def _word_maps(self, batch: RefBatch) -> dict[str, Tensor]:
+    def _word_maps(self, batch: RefBatch, prediction: Prediction) -> dict[str, Tensor]:
         """Maps of the model, padding cut away, at most ``MAP_SIDE`` pixels large so that a big photo stays cheap."""
         maps = self.model.explain(batch, prediction).word_maps
         size = _within(batch.original_sizes[0], MAP_SIDE)

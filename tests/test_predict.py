@@ -12,6 +12,7 @@ from refseg.checkpoint import Checkpoint
 from refseg.datasets import Collate, build_transform
 from refseg.errors import RefsegError
 from refseg.inference import predict_masks
+from refseg.models.base import Explanation, ReferringModel
 from refseg.predict import Predictor, save_prediction
 from refseg.tokenizer import WordVocabulary
 from refseg.types import Prediction, RefSample
@@ -20,32 +21,22 @@ H, W, SIZE = 13, 29, 32
 VOCABULARY = WordVocabulary(["the", "red", "one"], max_words=4)
 
 
-class RedFinder(nn.Module):
+class RedFinder(ReferringModel):
     """Red pixels of the picture, whatever is said; its word maps lie half in the padding."""
 
     def forward(self, batch):
         self.seen = batch
         return Prediction((batch.images[:, :1] - batch.images[:, 1:2]) - 1, {})
 
-    def word_maps(self, batch):
+    def explain(self, batch, prediction, *, region_rows=False):
         maps = torch.zeros(1, batch.token_ids.shape[1], 8, 8)
         maps[:, :, 0] = 9.0  # the first row of cells is padding for a wide picture
         maps[:, 0, 3, 7] = 1.0
-        return {"c4": maps, "c5": maps[..., ::2, ::2]}
-
-
-class NoWords(RedFinder):
-    word_maps = None
-
-    def __getattribute__(self, name):
-        if name == "word_maps":
-            raise AttributeError(name)
-        return super().__getattribute__(name)
+        return Explanation({"c4": maps, "c5": maps[..., ::2, ::2]})
 
 
 class NoAttention(RedFinder):
-    def word_maps(self, batch):
-        raise RefsegError("no attention in this one")
+    explain = ReferringModel.explain
 
 
 def predictor(model: nn.Module | None = None) -> Predictor:
@@ -97,9 +88,8 @@ def test_word_maps_are_cut_like_the_picture():
     assert maps["c4"][1].max() == 0  # the padding's attention is not shown
 
 
-@pytest.mark.parametrize("model", [NoWords(), NoAttention()])
-def test_a_model_without_word_maps_still_predicts(model):
-    result = predictor(model).predict(picture(), "red")
+def test_a_model_without_attention_still_predicts():
+    result = predictor(NoAttention()).predict(picture(), "red")
     assert result.word_maps == {} and result.pred_mask.any()
 
 

@@ -22,8 +22,9 @@ from refseg.evaluation.metrics import centre_auc, mask_iou
 from refseg.evaluation.pointing import point_words
 from refseg.explorer.wire import pack, pack_mask, unpack, unpack_mask
 from refseg.inference import infer
+from refseg.models.base import Explanation
 from refseg.predict import Predictor
-from refseg.types import MASK_THRESHOLD, RefBatch, RefSample
+from refseg.types import MASK_THRESHOLD, Prediction, RefBatch, RefSample
 
 SHOWN_SIDE = 480  # pixels: longest side of the pictures and masks that are shown
 PROB_SIDE = 48  # and of the map of mask probabilities
@@ -248,7 +249,7 @@ class Reader:
             unknown=[word for word in self.tokenizer.unknown(sample.expression) if word in read],
             cut=len(words) - len(read),
             frames=frames,
-            asking="pair" if hasattr(self.model, "region_rows") else "word",
+            asking="pair" if self._explained(self._batch(prepared, prepared.target_frame)).pairs else "word",
             truth=resize_mask(sample.original_mask, shown_size(sample)) if known else None,
             iou=iou,
             points=self._points(prepared, len(read)) if known else {},
@@ -310,32 +311,31 @@ class Reader:
 
     def _levels(self, batch: RefBatch) -> dict[str, Level]:
         """Maps, region rows and gates; {} for a network without attention over words."""
-        maps = self._asked("word_maps", batch)
-        small = all(x.shape[-1] * x.shape[-2] <= MOST_REGIONS for x in maps.values())
-        rows = self._asked("region_rows", batch) if small else {}
-        read = self._asked("region_words", batch)
-        gates = self._asked("gates", batch)
+        prediction = self.model(batch)
+        small = max(h * w for h, w in _grids(prediction)) <= MOST_REGIONS
+        shown = self.model.explain(batch, prediction, region_rows=small)
         valid = batch.pixel_valid[0, 0].cpu()
         levels = {}
-        for name, of_level in maps.items():
+        for name, of_level in shown.word_maps.items():
             grid = tuple(of_level.shape[-2:])
             crop = Crop(valid, grid)
             level = levels[name] = Level(crop.extent, crop(of_level[0].cpu()))
-            alpha, beta = rows.get(name, (None, read.get(name)))
+            alpha, beta = shown.region_rows.get(name), shown.region_words.get(name)
             if alpha is not None:
                 alpha = crop(alpha[0].cpu().unflatten(0, grid).unflatten(-1, grid))
                 level.alpha = crop(alpha.permute(2, 3, 0, 1)).permute(2, 3, 0, 1)
             if beta is not None:
-                level.beta = crop(beta[0].cpu().mT.unflatten(1, grid)).movedim(0, -1)
-            if name in gates:  # one map each; the release has one per channel, of which we show the mean
-                level.memory, level.reset = (crop(gate[0].mean(0).cpu()) for gate in gates[name])
+                level.beta = crop(beta[0].cpu().unflatten(1, grid)).movedim(0, -1)
+            if name in shown.gates:  # one map each; the release has one per channel, of which we show the mean
+                level.memory, level.reset = (crop(gate[0].mean(0).cpu()) for gate in shown.gates[name])
         return levels
 
     def _centre(self, batch: RefBatch, known: bool) -> Centre | None:
         """Of a network that has a centre."""
-        if not hasattr(self.model, "centre_maps"):
+        centre_maps = self._explained(batch).centre_maps
+        if centre_maps is None:
             return None
-        (maps,) = self.model.centre_maps(batch)
+        (maps,) = centre_maps
         mask, valid, areas, among = batch.mask[0], batch.pixel_valid[0], [None] * len(maps), [None] * len(maps)
         if known:
             areas = centre_auc(maps, mask, valid)
@@ -344,26 +344,15 @@ class Reader:
         crop = Crop(valid[0].cpu(), tuple(maps.shape[-2:]))
         return Centre(crop.extent, crop(maps.cpu()), areas, among)
 
-    def _asked(self, method: str, batch: RefBatch) -> dict[str, Any]:
-        """What a method of the network gives by level, {} if it has none or its blocks have nothing to show."""
-        temporal = getattr(self.model, "temporal", None)
-        answering = {
-            "gates": getattr(self.model, "fusion", None),
-            "frame_weights": None if temporal is None else next(iter(temporal.values())),
-        }
-        if not (hasattr(self.model, method) and hasattr(answering.get(method, self.model), method)):
-            return {}
-        try:
-            return getattr(self.model, method)(batch)
-        except RefsegError:  # a control without attention
-            return {}
+    def _explained(self, batch: RefBatch) -> Explanation:
+        return self.model.explain(batch, self.model(batch))
 
     def _looks(self, prepared: RefSample) -> dict[str, Tensor]:
         if len(prepared.frames) == 1:
             return {}
         batch = self._batch(prepared, prepared.target_frame)
         valid = batch.pixel_valid[0, 0].cpu()
-        weights = self._asked("frame_weights", batch)
+        weights = self._explained(batch).frame_weights
         return {level: Crop(valid, tuple(x.shape[-2:]))(x[0].mean(0).cpu()) for level, x in weights.items()}
 
     def _guesses(self, prepared: RefSample, known: bool) -> dict[int, dict[str, list[tuple[str, float]]]]:
@@ -386,7 +375,7 @@ class Reader:
     def _points(self, prepared: RefSample, words: int) -> dict[str, dict[str, list[WordScore | None]]]:
         """Scores of both normalisations; what the words share falls out of the second, as in ``relative_word_maps``."""
         batch = self._batch(prepared, prepared.target_frame)
-        maps = self._asked("word_maps", batch)
+        maps = self._explained(batch).word_maps
         if prepared.objects is None or prepared.annotations.word_objects is None or not maps:
             return {}
         shares = {level: x / x.sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny) for level, x in maps.items()}
@@ -397,6 +386,10 @@ class Reader:
                 scored = WordScore(score.hit, score.chance, score.mass, score.object_chance)
                 found[one.level][name][one.position] = scored
         return found
+
+
+def _grids(prediction: Prediction) -> list[tuple[int, int]]:
+    return [x.shape[-2:] for name, x in prediction.trace.items() if name.startswith("fused/")]
 
 
 class Crop:

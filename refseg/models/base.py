@@ -71,3 +71,15 @@ class ReferringModel(nn.Module):
             region_rows: also ``region_rows``, which are large, and all that costs as much.
         """
         return Explanation()
+
+    def pooled_words(self, batch: RefBatch, trace: dict[str, Any], mask: Tensor) -> Tensor:
+        """What each word makes of the referent's regions, [B,L,C].
+
+        Only for a model whose ``trace_channels`` have "pooled_words", the width C.
+
+        Args:
+            batch: that the trace belongs to.
+            trace: of its prediction.
+            mask: [B,1,H,W] bool; where it is empty, all real regions count.
+        """
+        raise NotImplementedError(f"{type(self).__name__} pools no words.")

@@ -273,14 +273,7 @@ class CMSANet(ReferringModel):
         return found
 
     def pooled_words(self, batch: RefBatch, trace: dict[str, Any], mask: Tensor) -> Tensor:
-        """What each word makes of the referent's regions at C5, before the mean over words: [B,L,C].
-
-        For networks whose ``trace_channels`` have "pooled_words".
-
-        Args:
-            trace: of this batch's prediction.
-            mask: [B,1,H,W] bool; where it is empty, all real regions count.
-        """
+        """What each word makes of the referent's regions at C5, before the mean over words: [B,L,C]."""
         attention, (v, e, s) = trace["attention/c5"], trace["parts/c5"]
         if "target_rows" in trace:
             rows = trace["target_rows"]

@@ -15,7 +15,7 @@ from refseg.errors import RefsegError
 from refseg.models.alignformer import AlignFormerConfig
 from refseg.models.backbones import SmallBackboneConfig
 from refseg.models.blocks.cfsa import CFSAConfig, FrameMeanConfig
-from refseg.models.blocks.cmsa import ConcatenationMeanConfig
+from refseg.models.blocks.cross_modal import ConcatenationMeanConfig
 from refseg.models.blocks.mask_head import SkipMaskHeadConfig
 from refseg.models.blocks.vlba import VLBAConfig
 from refseg.models.cmsa_net import CMSANetConfig

@@ -15,15 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from refseg.models.blocks.attention import masked_mean
 from refseg.models.blocks.attention import masked_softmax as _right_softmax
-from refseg.models.blocks.cmsa import (
-    CMSAConfig,
-    CrossModalSelfAttention,
-    mean_multimodal_feature,
-    multimodal_parts,
-    project_parts,
-    word_averaged_weights,
-    word_by_word_weights,
-)
+from refseg.models.blocks.cmsa import CMSAConfig, CrossModalSelfAttention
+from refseg.models.blocks.cross_modal import mean_multimodal_feature, multimodal_parts, project_parts
+from refseg.models.blocks.word_average import word_averaged_weights, word_by_word_weights
 from refseg_course.exercises import Exercise, numbers
 from refseg_course.exercises.properties import copy_weights, gradients
 
@@ -391,7 +385,7 @@ class _Literal(_RightCMSA):
 class _Averaged(_RightCMSA):
     average = staticmethod(word_averaged_weights)
 
-    def factorised(self, v, e, s, token_valid, region_valid=None):
+    def factorised(self, v, e, s, token_valid, region_valid=None, kept=None):
         value_p, value_n = project_parts(self.value, v, e, s)
         scores_pp, scores_np, scores_pn, scores_nn = self.scores(v, e, s, token_valid, None)
         alpha = self.average(scores_pp, scores_np, token_valid)

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from refseg.models.blocks.cmsa import CMSAConfig, CrossModalSelfAttention, mean_multimodal_feature
+from refseg.models.blocks.cmsa import CMSAConfig, CrossModalSelfAttention
+from refseg.models.blocks.cross_modal import mean_multimodal_feature
 from refseg.models.fusion import GatedMultiLevelFusion, GMLFConfig
 from refseg_course.exercises import Exercise, numbers, single_case, value
 from refseg_course.exercises.properties import copy_weights, gradients, neighbour_error, padding_error

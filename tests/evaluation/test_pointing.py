@@ -23,6 +23,7 @@ from refseg.evaluation.pointing import (
     summarise,
     word_ablations,
 )
+from refseg.models.base import Explanation, ReferringModel
 from refseg.tokenizer import WordVocabulary
 from refseg.types import Prediction
 
@@ -103,7 +104,21 @@ def test_left_of_is_a_relation_and_on_the_left_a_place():
 # ---- a model that knows where everything is ------------------------------------------------------------------------
 
 
-class Knowing(nn.Module):
+class Shown(ReferringModel):
+    """Shows the same explanation whatever is asked."""
+
+    def __init__(self, explanation: Explanation):
+        super().__init__()
+        self.explanation = explanation
+
+    def forward(self, batch):
+        return Prediction(torch.zeros(()), {})
+
+    def explain(self, batch, prediction, *, region_rows=False):
+        return self.explanation
+
+
+class Knowing(ReferringModel):
     """Looks, with every word, at the pixels that the word is true of; its mask is the referent if "the" was said."""
 
     def __init__(self, words: WordVocabulary, wrong: bool = False):
@@ -111,14 +126,14 @@ class Knowing(nn.Module):
         self.words, self.wrong = words, wrong
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def word_maps(self, batch):
+    def explain(self, batch, prediction, *, region_rows=False):
         maps = torch.zeros(*batch.token_valid.shape, *batch.objects.shape[-2:])
         for b, known in enumerate(batch.annotations):
             for n, true_of in enumerate(known.word_objects):
                 numbers = torch.tensor([known.object_ids.index(i) + 1 for i in true_of or []])
                 inside = torch.isin(batch.objects[b, 0].long(), numbers)
                 maps[b, n] = (~inside if self.wrong else inside).float() + 1e-4
-        return {"c5": maps}
+        return Explanation({"c5": maps})
 
     def forward(self, batch):
         said = (batch.token_ids == self.words.ids["the"]).any(1)[:, None, None, None]
@@ -156,7 +171,7 @@ def test_relative_maps_take_away_what_all_words_share():
     maps[0, :, 0, 0] = 0.9
     maps[0, 0, 1, 4], maps[0, 1, 0, 2] = 0.05, 0.05
     maps[0, 2] = 0  # padding
-    model = SimpleNamespace(word_maps=lambda batch: {"c4": maps})
+    model = Shown(Explanation({"c4": maps}))
     relative = relative_word_maps(model, SimpleNamespace(token_valid=torch.tensor([[True, True, False]])))["c4"]
     assert relative[0, 0].argmax() == 9 and relative[0, 1].argmax() == 2 and relative[0, 2].sum() == 0
     assert relative[0, 0, 1, 4] == pytest.approx(0.05 / 0.03) and relative[0, 0, 0, 0] == pytest.approx(1)

@@ -39,9 +39,8 @@ def test_everything_is_the_networks_own(centred, sample):
     loaded = centred._reader(0).predictor.loaded
     batch = Collate(loaded.tokenizer)([build_transform(loaded.image_size)(sample)])
     with torch.inference_mode():
-        trace = loaded.model(batch).trace
-        centre, words = loaded.model.centre_maps(batch, trace), loaded.model.region_words(batch, trace)
-        maps = loaded.model.word_maps(batch, trace)
+        shown = loaded.model.explain(batch, loaded.model(batch))
+    centre, words, maps = shown.centre_maps, shown.region_words, shown.word_maps
     frame = centred.reading.frames[0]
     assert torch.equal(frame.centre.similarity, centre[0]) and len(frame.centre.similarity) == STEPS
     assert frame.centre.areas == centre_auc(centre[0], batch.mask[0], batch.pixel_valid[0])
@@ -49,7 +48,7 @@ def test_everything_is_the_networks_own(centred, sample):
     assert centred.reading.asking == "word" and frame.levels.keys() == maps.keys()
     for name, level in frame.levels.items():
         assert torch.equal(level.maps, maps[name][0]) and level.alpha is None
-        assert torch.equal(level.beta.flatten(0, 1), words[name][0])
+        assert torch.equal(level.beta.flatten(0, 1), words[name][0].mT)
 
 
 def test_text_and_back(centred):

@@ -10,12 +10,12 @@ from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_transform
 from refseg.errors import RefsegError
 from refseg.evaluation.metrics import mask_iou
-from refseg.evaluation.pointing import point_words, relative_word_maps, word_ablations
+from refseg.evaluation.pointing import point_words, relative_word_maps, word_ablations, word_maps
 from refseg.explorer.reading import Crop, Reader, Reading
 from refseg.inference import predict_masks
 from refseg.models import build_model
 from refseg.models.blocks.cfsa import CFSAConfig
-from refseg.models.blocks.cmsa import ConcatenationMeanConfig
+from refseg.models.blocks.cross_modal import ConcatenationMeanConfig
 from refseg.predict import Predictor
 
 
@@ -50,22 +50,23 @@ def test_everything_is_the_networks_own(reader, loaded, sample, prepared):
     batch = batch_of(loaded, prepared)
     with torch.inference_mode():
         (mask,) = predict_masks(loaded.model, batch)
-        maps, rows, gates = loaded.model.word_maps(batch), loaded.model.region_rows(batch), loaded.model.gates(batch)
+        shown = loaded.model.explain(batch, loaded.model(batch), region_rows=True)
+        maps, rows, gates = shown.word_maps, shown.region_rows, shown.gates
     assert torch.equal(reading.frames[0].mask, mask)
     assert reading.iou == mask_iou(mask, sample.original_mask)
     assert reading.words == loaded.tokenizer.split(sample.expression) and reading.unknown == []
     for name, level in reading.frames[0].levels.items():
         assert level.extent == (0.0, 0.0, 1.0, 1.0)
         assert torch.equal(level.maps, maps[name][0])
-        assert torch.equal(level.alpha.flatten(2).flatten(0, 1), rows[name][0][0])
-        assert torch.equal(level.beta.flatten(0, 1), rows[name][1][0])
+        assert torch.equal(level.alpha.flatten(2).flatten(0, 1), rows[name][0])
+        assert torch.equal(level.beta.flatten(0, 1), shown.region_words[name][0].mT)
         assert torch.equal(level.memory, gates[name][0][0, 0]) and torch.equal(level.reset, gates[name][1][0, 0])
 
 
 def test_pointing_scores_are_those_of_the_pointing_game(reader, loaded, sample, prepared):
     reading = reader.read(sample, known=True)
     batch, scored = batch_of(loaded, prepared), 0
-    for name, maps_of in (("positions", lambda model, batch: model.word_maps(batch)), ("words", relative_word_maps)):
+    for name, maps_of in (("positions", word_maps), ("words", relative_word_maps)):
         for one in point_words(loaded.model, batch, loaded.tokenizer, maps_of):
             score = reading.points[one.level][name][one.position]
             assert (score.hit, score.chance, score.object_chance) == (

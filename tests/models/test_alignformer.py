@@ -137,27 +137,17 @@ def test_one_picture_of_several_expressions_is_seen_once(make_batch):
 # ---- looking at it -----------------------------------------------------------------------------------------------
 
 
-def test_both_directions_can_be_looked_at(make_batch):
+def test_both_directions_and_the_pixels_around_the_centre_can_be_looked_at(make_batch):
     model, batch = lesson(), make_batch([5, 2])
     batch.pixel_valid[1, :, 24:] = False
-    trace = model(batch).trace
-    for level, maps in model.word_maps(batch).items():
-        h, w = trace[f"backbone/{level}"].shape[-2:]
-        assert maps.shape == (2, 5, h, w) and torch.allclose(maps.sum((2, 3)), batch.token_valid.float(), atol=1e-5)
-        assert torch.allclose(model.word_maps(batch, trace)[level], maps, atol=1e-6)
-        assert maps[1, 0, -1].abs().max() == 0  # padding
-        rows = model.region_words(batch)[level]
-        assert rows.shape == (2, h * w, 5) and torch.allclose(rows.sum(2), torch.ones(()), atol=1e-5)
-        assert torch.allclose(model.region_words(batch, trace)[level], rows, atol=1e-6)
-        assert rows[1, :, 2:].abs().max() == 0
-
-
-def test_pixels_around_the_centre_step_by_step(make_batch):
-    model, batch = lesson(), make_batch([5, 2])
     prediction = model(batch)
-    maps = model.centre_maps(batch, prediction.trace)
-    assert torch.equal(maps, centre_similarity(prediction.trace["pixels"], prediction.trace["centres"]))
-    assert torch.allclose(model.centre_maps(batch), maps) and maps.abs().max() <= 1.00001
+    shown = model.explain(batch, prediction)
+    for level, maps in shown.word_maps.items():
+        assert maps[1, 0, -1].abs().max() == 0, "padding of the image"
+        assert shown.region_words[level][1, 2:].abs().max() == 0, "padding of the words"
+    trace = prediction.trace
+    assert torch.equal(shown.centre_maps, centre_similarity(trace["pixels"], trace["centres"]))
+    assert shown.centre_maps.abs().max() <= 1.00001
 
 
 # ---- with its objectives -----------------------------------------------------------------------------------------

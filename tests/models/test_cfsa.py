@@ -110,22 +110,21 @@ def test_the_rows_are_the_weights_that_forward_uses():
     attention, x, valid = block(offsets=False), clip(), every()
     valid[1, 0] = False
     region = 1 * w + 3
-    rows = attention.attention_row(x, TARGET, valid, region)
-    assert rows.shape == (B, 2, T, h, w)
-    torch.testing.assert_close(rows.sum((2, 3, 4)), torch.ones(B, 2, dtype=torch.float64))
+    looks = attention.attention(x, TARGET, valid)
+    rows = looks.row(region)
+    assert rows.shape == (B, 2, T, h * w)
+    torch.testing.assert_close(rows.sum((2, 3)), torch.ones(B, 2, dtype=torch.float64))
     assert rows[1, :, 0].abs().max() == 0
-    _, _, value, _ = attention._projected(x, TARGET, valid, None)  # [B,heads,T*R,d]
-    attended = (rows.flatten(2)[:, :, None] @ value)[:, :, 0].flatten(1)
+    attended = (rows.flatten(2)[:, :, None] @ looks.value)[:, :, 0].flatten(1)
     own = torch.stack([x[0, 1], x[1, 2]])[..., 1, 3]
     torch.testing.assert_close(attention(x, TARGET, valid)[..., 1, 3], own + attention.out(attended))
-    in_time = attention.frame_weights(x, TARGET, valid)
-    torch.testing.assert_close(in_time[..., 1, 3], rows.sum((3, 4)))
+    torch.testing.assert_close(looks.frame_weights()[..., region], rows.sum(3))
 
 
 def test_heads_begin_by_looking_back_at_their_own_frame_and_ahead():
     attention = CrossFrameSelfAttention(C, CFSAConfig(dim=12, heads=4)).double()
-    weights = attention.frame_weights(0 * clip(), torch.tensor([1, 1]), every())  # nothing to see
-    back, own, ahead, again = weights[0, :, :, 0, 0]
+    weights = attention.attention(0 * clip(), torch.tensor([1, 1]), every()).frame_weights()  # nothing to see
+    back, own, ahead, again = weights[0, :, :, 0]
     assert back[0] > 0.9 and own[1] > 0.9 and ahead[2] > 0.9 and again[0] > 0.9
     assert attention.log_width.exp().tolist() == pytest.approx([0.6, 0.6, 0.6, 1.2])
 
@@ -216,7 +215,7 @@ def test_where_in_time_the_network_looks(make_batch):
     model = build_model(replace(LESSON, temporal=CFSAConfig(dim=12, heads=3)), 11).double().eval()
     batch = clips(make_batch, 3)
     batch.frame_valid[1, 2] = False
-    weights = model.frame_weights(batch)["c4"]
+    weights = model.explain(batch, model(batch)).frame_weights["c4"]
     assert weights.shape[:3] == (2, 3, 3)  # clips, heads, frames
     torch.testing.assert_close(weights.sum(2), torch.ones_like(weights[:, :, 0]))
     assert weights[1, :, 2].max() == 0 < weights[0, :, 2].min()

@@ -5,17 +5,15 @@ import math
 import pytest
 import torch
 
-import refseg.models.blocks.cmsa as cmsa
-from refseg.errors import RefsegError
-from refseg.models.blocks.cmsa import (
-    CMSAConfig,
+from refseg.models.blocks import word_average
+from refseg.models.blocks.cmsa import CMSAConfig, CrossModalSelfAttention
+from refseg.models.blocks.cross_modal import (
     ConcatenationMean,
     ConcatenationMeanConfig,
-    CrossModalSelfAttention,
     multimodal_features,
-    word_averaged_weights,
-    word_by_word_weights,
+    multimodal_parts,
 )
+from refseg.models.blocks.word_average import word_averaged_weights, word_by_word_weights
 from refseg_course.exercises import properties
 
 B, CV, CL, DIM, H, W = 3, 5, 7, 11, 3, 4
@@ -68,13 +66,15 @@ def test_factorised_equals_literal_in_float32():
 
 def test_factorised_equals_literal_when_the_exponentials_underflow(monkeypatch):
     called = []
-    monkeypatch.setattr(cmsa, "word_by_word_weights", lambda *args: called.append(1) or word_by_word_weights(*args))
+    monkeypatch.setattr(
+        word_average, "word_by_word_weights", lambda *args: called.append(1) or word_by_word_weights(*args)
+    )
     assert_equals_literal(*block_and_inputs(5, spread=10.0), tolerance=1e-9)
     assert called, "the scores of this test are meant to be too far apart for one exponential matrix"
 
 
 def test_no_softmax_per_word_at_ordinary_scores(monkeypatch):
-    monkeypatch.setattr(cmsa, "word_by_word_weights", None)  # calling it would be a TypeError
+    monkeypatch.setattr(word_average, "word_by_word_weights", None)  # calling it would be a TypeError
     block, *inputs = block_and_inputs(5)
     assert block(*inputs).isfinite().all()
 
@@ -113,12 +113,12 @@ def test_gradients_are_right_on_both_sides_of_the_guard(distance):
 
 def test_scores_in_the_thousands_stay_finite():
     block, *inputs = block_and_inputs(5, torch.float32, spread=20.0)
-    pp = block.scores(*cmsa.multimodal_parts(*inputs[:2]), inputs[2], None)[0]
+    pp = block.scores(*multimodal_parts(*inputs[:2]), inputs[2], None)[0]
     assert pp.std() > 1000
     fused = block(*inputs)
     assert fused.isfinite().all()
     assert all(gradient.isfinite().all() for gradient in gradients(block, fused, *inputs[:2]).values())
-    assert block.word_maps(*inputs).isfinite().all()
+    assert block.attention(*inputs).word_maps(*inputs[2:]).isfinite().all()
 
 
 def test_two_words_and_four_regions_by_hand():
@@ -142,11 +142,11 @@ def test_two_words_and_four_regions_by_hand():
         assert torch.allclose(fused[0, 0].flatten(), torch.tensor([12.2, 12.2, 10.2, 10.2]), atol=1e-5)
         assert fused[0, 1].abs().max() < 1e-6  # the words 1 and -1 average out
         assert fused[0, 2].tolist() == [[-1, 0], [-1, 0]]  # x_min
-    alpha, beta = block.attention_row(pixels, words, token_valid, query_region=3, query_word=1)
+    alpha, beta = block.attention(pixels, words, token_valid).row(3, 1)
     assert torch.allclose(alpha, torch.tensor([[0.4, 0.4, 0.1, 0.1]]))
     assert torch.allclose(beta, torch.tensor([[0.75, 0.25]]))
-    maps = block.word_maps(pixels, words, token_valid)
-    assert torch.allclose(maps, torch.tensor([[0.4, 0.4], [0.1, 0.1]]).expand(1, 2, 2, 2))
+    maps = block.attention(pixels, words, token_valid).word_maps(token_valid)
+    assert torch.allclose(maps, torch.tensor([0.4, 0.4, 0.1, 0.1]).expand(1, 2, 4))
 
 
 def test_multimodal_features_normalise_region_and_word_apart():
@@ -182,8 +182,8 @@ def test_a_sample_does_not_depend_on_its_neighbours():
 
 def test_word_maps_are_the_literal_softmax_averaged_over_queries():
     block, pixels, words, token_valid, region_valid = block_and_inputs(2)
-    maps = block.word_maps(pixels, words, token_valid, region_valid)
-    assert maps.shape == (B, 2, H, W)
+    maps = block.attention(pixels, words, token_valid, region_valid).word_maps(token_valid, region_valid)
+    maps = maps.unflatten(2, (H, W))
     assert torch.allclose(maps.sum((2, 3)), token_valid.double())
     assert not maps[~region_valid[:, None].expand_as(maps)].any()
     f = multimodal_features(pixels[:1], words[:1])  # the first sample has no padding
@@ -194,7 +194,7 @@ def test_word_maps_are_the_literal_softmax_averaged_over_queries():
 
 def test_attention_row_is_one_row_of_the_literal_softmax():
     block, pixels, words, token_valid, region_valid = block_and_inputs(5)
-    alpha, beta = block.attention_row(pixels, words, token_valid, 6, 3, region_valid)
+    alpha, beta = block.attention(pixels, words, token_valid, region_valid).row(6, 3)
     assert torch.allclose(alpha.sum(1), torch.ones(B).double()) and torch.allclose(beta.sum(1), torch.ones(B).double())
     assert not alpha[~region_valid.flatten(1)].any() and not beta[~token_valid].any()
     f = multimodal_features(pixels, words)
@@ -212,16 +212,6 @@ def test_concatenation_mean_is_the_mean_of_the_multimodal_features():
     expected = multimodal_features(pixels, words).mean(1).transpose(1, 2).view(B, -1, H, W)
     assert torch.allclose(fused, expected)
     assert control.channels == block.channels and not list(control.parameters())
-
-
-def test_concatenation_mean_has_no_maps():
-    control = ConcatenationMean(CV, CL, ConcatenationMeanConfig())
-    with pytest.raises(RefsegError, match="no attention"):
-        control.word_maps(None, None, None)
-    with pytest.raises(RefsegError, match="no attention"):
-        control.attention_row(None, None, None, 0, 0)
-    with pytest.raises(RefsegError, match="no attention"):
-        control.region_rows(None, None, None)
 
 
 def test_memory_never_grows_with_words_times_regions_squared():
@@ -264,7 +254,7 @@ def test_scores_are_float32_under_autocast(spread):
     """Half precision may round queries and keys, never the sum of their products; the spread reaches both paths."""
     block, *inputs = block_and_inputs(5, torch.float32, spread)
     with torch.autocast("cpu", torch.bfloat16):
-        scores = block.scores(*cmsa.multimodal_parts(*inputs[:2]), *inputs[2:])
+        scores = block.scores(*multimodal_parts(*inputs[:2]), *inputs[2:])
         fused = block(*inputs)
     assert {x.dtype for x in scores} == {torch.float32}
     assert fused.isfinite().all()

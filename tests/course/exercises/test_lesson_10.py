@@ -50,7 +50,7 @@ def test_the_right_weights_are_the_packages():
         query, key = block.query(normed[torch.arange(2), target]), block.key(normed)
         weights = check._right_attention(query, key, valid)
         for region in range(4):
-            row = block.attention_row(x, target, valid, region)[:, 0].flatten(2)
+            row = block.attention(x, target, valid).row(region)[:, 0]
             torch.testing.assert_close(weights[:, region], row)
 
 
