@@ -78,7 +78,7 @@ def tiny_checkpoint(tiny_experiment, tmp_path) -> Path:
     """An untrained checkpoint that knows the words of the small RefShapes."""
     from refseg.checkpoint import Checkpoint, save_checkpoint
     from refseg.models import build_model
-    from refseg.training.loop import build_data
+    from refseg.training.build import build_data
 
     _, _, tokenizer = build_data(tiny_experiment)
     model = build_model(tiny_experiment.model, len(tokenizer))
@@ -94,15 +94,15 @@ def tiny_grounded(tiny_experiment, tmp_path) -> Path:
     from refseg.models import build_model
     from refseg.models.backbones import HalvingBackboneConfig
     from refseg.models.magnet import MagNetConfig
+    from refseg.models.serialise import config_to_dict
     from refseg.objectives import MaskGroundingConfig, MaskLossConfig, ObjectiveConfig
-    from refseg.training.experiment import experiment_to_dict
-    from refseg.training.loop import build_data
+    from refseg.training.build import build_data
 
     _, _, tokenizer = build_data(tiny_experiment)
     backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
     model = build_model(replace(MagNetConfig.lesson(), backbone=backbone), len(tokenizer))
     objective = ObjectiveConfig((MaskLossConfig(), MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2)))
-    record = {"experiment": experiment_to_dict(replace(tiny_experiment, model=model.config, objective=objective))}
+    record = {"experiment": config_to_dict(replace(tiny_experiment, model=model.config, objective=objective))}
     folder = tmp_path / "grounded"
     save_checkpoint(folder, Checkpoint(model, tokenizer, tiny_experiment.data.image_size), record=record)
     predictor = grounding_of(load_checkpoint(folder)).predictor.state_dict()
@@ -118,7 +118,7 @@ def tiny_alignformer(tiny_experiment, tmp_path) -> Path:
     from refseg.models import build_model
     from refseg.models.alignformer import AlignFormerConfig
     from refseg.models.backbones import HalvingBackboneConfig
-    from refseg.training.loop import build_data
+    from refseg.training.build import build_data
 
     _, _, tokenizer = build_data(tiny_experiment)
     backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
