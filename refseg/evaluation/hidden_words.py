@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from refseg.checkpoint import Checkpoint, load_checkpoint, load_training
 from refseg.datasets import Collate
-from refseg.datasets.refshapes.language import SYNONYMS, content_words
 from refseg.datasets.refshapes.scene import ATTRIBUTES
+from refseg.datasets.refshapes.wording import SYNONYMS, content_words
 from refseg.errors import RefsegError
 from refseg.models.text import TransformerWords, TransformerWordsConfig
 from refseg.objectives import MaskGroundingConfig, ObjectiveContext, objective_from_dict
