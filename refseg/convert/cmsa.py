@@ -52,7 +52,7 @@ def convert_cmsa_release(
     """Write the release's weights as a checkpoint that ``evaluate`` and ``predict`` read.
 
     The network then computes what the release computes, its stem, colours and upsampling included. What differs is
-    the picture it gets: ours is scaled down with antialiasing (see ``transforms.release_resize_and_pad``).
+    the picture it gets: ours is scaled down with antialiasing (see ``evaluation.release_resize``).
 
     Args:
         checkpoint: the name that its .index and .data files begin with.
