@@ -18,6 +18,8 @@ from torch.utils.data import Subset
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import build_dataset, build_transform
 from refseg.evaluation.pointing import ablation_scores, pointing_scores, relative_word_maps, word_maps
+from refseg.explorer.session import POINTING
+from refseg.explorer.state import NORMALISATIONS
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import checkpoints_dir, results_dir
 
@@ -55,6 +57,21 @@ class PointingBenchmark:
                 result["ablation"] = {"split": split, "expressions": len(dataset), "by_kind": by_kind}
         print(ablation_table(result["ablation"]["by_kind"]))
         self.out.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"{write_summary(self.checkpoint, result)}: renew SHA256SUMS beside it.")
+
+
+def write_summary(checkpoint: Path, result: dict) -> Path:
+    """The part that the explorer shows, in the checkpoint's folder; a "note" that is there stays."""
+    path, columns = checkpoint / POINTING, ("N", "pointing", "chance", "object_chance")
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    split, by_maps = next(iter(result["pointing"].items()))
+    scores = {
+        normalisation: {level: {c: kinds["all"][c] for c in columns} for level, kinds in by_maps[name].items()}
+        for normalisation, name in zip(NORMALISATIONS, MAPS, strict=True)
+    }
+    about = {"data": "refshapes", "of": f"RefShapes {split}", "note": old.get("note", ""), "scores": scores}
+    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return path
 
 
 def spread(dataset, count: int | None):

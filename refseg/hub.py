@@ -35,7 +35,9 @@ def save_pretrained(loaded: Checkpoint, folder: Path, card: str = "") -> None:
     Raises:
         RefsegError: see ``save_checkpoint``.
     """
-    save_checkpoint(folder, loaded)
+    window = {"num_frames": loaded.num_frames, "frame_stride": loaded.frame_stride}
+    record = loaded.config.get("record", {})
+    save_checkpoint(folder, loaded.model, loaded.tokenizer, loaded.image_size, record=record, **window)
     try:
         (Path(folder) / CARD).write_text(f"{_FRONT}{card or '# ' + Path(folder).name}\n", encoding="utf-8")
     except OSError as error:

@@ -1,10 +1,10 @@
 """``make gallery``: 24 expressions of RefShapes with their explorer in one page; and the examples that are shipped.
 
-Which ones is decided by a rule and not by taste: of each kind of expression the first pictures of val whose mask is
-right, and the first whose mask is wrong.
+A rule decides which ones, not taste: of each kind of expression the first images of val whose mask is right, and the
+first whose mask is wrong.
 
     python -m refseg_course.gallery FILE            writes the page
-    python -m refseg_course.gallery --examples      writes refseg/explorer/examples.json anew
+    python -m refseg_course.gallery --examples      writes refseg/explorer/examples.json again
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from refseg.evaluation.evaluate import score
 from refseg.explorer import page
 from refseg.explorer.scene import Scene
 from refseg.explorer.widget import EXAMPLES, SHIPPED, Explorer
+from refseg.files import write_text
 from refseg.paths import checkpoints_dir, runs_dir
 
 LOOKED_AT = 800  # expressions of val, from its beginning
 RIGHT, WRONG = 0.8, 0.5  # a mask is right from this IoU on, and wrong below that
 RIGHT_PER_KIND, PER_KIND = 3, 4
-PER_SCENE = 2  # expressions of one picture
+PER_SCENE = 2  # expressions of one image
 SHIPPED_KINDS = ("position", "relation", "attribute", "two-step")  # of the examples; of the last a wrong one
 
 
@@ -48,8 +49,8 @@ def build_gallery(path: Path, looked_at: int = LOOKED_AT) -> Path:
     }
     content = explorer.still_content()  # before the sheets, whose tables hold the IoU without each word
     texts["stills"] = explorer.still_sheets()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return page.write(path, content, explorer.state.to_dict(), "Where do the words look?", **texts)
+    write_text(path, page.render(content, explorer.state.to_dict(), "Where do the words look?", **texts))
+    return path
 
 
 def write_examples(path: Path = EXAMPLES, looked_at: int = LOOKED_AT) -> Path:
@@ -64,7 +65,7 @@ def write_examples(path: Path = EXAMPLES, looked_at: int = LOOKED_AT) -> Path:
 
 def read_all(scenes: list[Scene]) -> Explorer:
     """An explorer of the scenes in which the shipped checkpoint has read every expression."""
-    explorer = Explorer.of_scenes(checkpoints_dir() / SHIPPED, scenes)
+    explorer = Explorer(checkpoints_dir() / SHIPPED, scenes=scenes)
     for number, scene in enumerate(scenes):
         for sample in scene.samples:
             explorer.read(sample.expression, scene=number)
@@ -72,16 +73,16 @@ def read_all(scenes: list[Scene]) -> Explorer:
 
 
 def choose_scenes(looked_at: int) -> list[Scene]:
-    """Of each kind the first right ones and the first wrong one, each with another expression of its picture.
+    """Of each kind the first right ones and the first wrong one, each with another expression of its image.
 
     Where no mask of a kind is wrong there is one more right one.
     """
     val = build_dataset("refshapes", "val", objects=True)
-    ious = _ious(looked_at)
+    ious, kinds = _ious(looked_at), [val[n].annotations.kind for n in range(looked_at)]
     taken: set = set()
     chosen: list[int] = []
     for kind in KINDS:
-        places = [n for n in range(looked_at) if val[n].annotations.kind == kind]
+        places = [n for n in range(looked_at) if kinds[n] == kind]
         right, wrong = [n for n in places if ious[n] >= RIGHT], [n for n in places if ious[n] < WRONG]
         of_kind: list[int] = []
         for some, until in ((right, RIGHT_PER_KIND), (wrong, PER_KIND), (right, PER_KIND)):
@@ -105,21 +106,21 @@ def _ious(looked_at: int) -> list[float]:
 
 
 _INTRODUCTION = """
-<p>A network of 0.9 million parameters was given a picture and a sentence, and found the pixels that the sentence
-means. Point at a region: which words look there? Choose a word: where does it look? Strike a word out: what becomes of
-the mask? Everything works with the keyboard and without the network.</p>
-<p>{count} sentences of <b>RefShapes</b>, our own benchmark, chosen by a rule and not by taste: of each of six kinds of
-sentence the first three of val whose mask is right (IoU of 0.8 or more) and the first whose mask is wrong (below 0.5;
-where none is, one more right one), among the first {looked}. {right} are right here and {wrong} wrong, many more than
-one in twenty: wrong ones were looked for.</p>
+<p>A network of 0.9 million parameters was given an image and an expression, and found the pixels that the expression
+refers to. Point at a region: which words look there? Choose a word: where does it look? Strike a word out: how does the
+mask change? Everything works with the keyboard, and offline.</p>
+<p>{count} expressions of <b>RefShapes</b>, our own benchmark, chosen by a rule and not by taste: of each of six kinds
+the first three of val whose mask is right (IoU of 0.8 or more) and the first whose mask is wrong (below 0.5; if there
+is none, one more right one), among the first {looked}. Here {right} are right and {wrong} wrong. Over all of val about
+6 of 100 are wrong: this page looks for them.</p>
 """
 
 _CLOSING = """
 <h2>What to look for</h2>
-<p>Strike out words first: that shows what each is worth to the mask, and the mask is what the network was trained for.
-Then look at the maps. They point, because this network was also shown where every word should look, with a truth that
-only a drawn benchmark has. The same network trained on masks alone finds the same things and sends the attention of
-all words to one place at the border. A map that convinces is not yet a map that explains.</p>
+<p>Strike words out first: that shows what each is worth to the mask, and the mask is what the network was trained for.
+Then look at the maps. They point, because this network was also shown where every word should look, with ground truth
+that only a drawn benchmark has. The same network trained on masks alone finds the same objects and sends the attention
+of all words to one place at the border. A map that convinces is not yet a map that explains.</p>
 <p>Made by <code>make gallery</code> of refseg, a kit to learn, explore and reproduce referring segmentation.
 RefShapes is CC0.</p>
 """

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from refseg.datasets import Collate
-from refseg.datasets.refshapes.wording import WORD_KINDS, content_words, word_kinds
+from refseg.datasets.refshapes.language import WORD_KINDS, content_words, word_kinds
 from refseg.errors import RefsegError
 from refseg.evaluation.metrics import mask_iou
 from refseg.inference import device_of, in_eval_mode, predict_masks
@@ -95,8 +95,12 @@ def relative_word_maps(model: nn.Module, batch: RefBatch) -> dict[str, Tensor]:
 
     Above one where the word puts more weight than its neighbours do, however little that is.
     """
-    valid = batch.token_valid[:, :, None, None]
-    maps = word_maps(model, batch)
+    return relative(word_maps(model, batch), batch.token_valid)
+
+
+def relative(maps: dict[str, Tensor], token_valid: Tensor) -> dict[str, Tensor]:
+    """The maps of :func:`word_maps` as :func:`relative_word_maps` gives them; ``token_valid`` is the batch's."""
+    valid = token_valid[:, :, None, None]
     shared = {level: masked_mean(x, valid, dim=1)[:, None] for level, x in maps.items()}
     return {level: x / shared[level].clamp(min=torch.finfo(x.dtype).tiny) for level, x in maps.items()}
 
@@ -105,21 +109,19 @@ MapsOf = Callable[[nn.Module, RefBatch], dict[str, Tensor]]
 
 
 @torch.inference_mode()
-def point_words(model: nn.Module, batch: RefBatch, tokenizer: Any, maps_of: MapsOf = word_maps) -> list[WordPointing]:
+def point_words(maps: dict[str, Tensor], batch: RefBatch, tokenizer: Any) -> list[WordPointing]:
     """The pointing game for every content word of a batch, at every level.
 
     Args:
-        model: that explains itself with word maps; in eval mode.
+        maps: of the batch, from ``word_maps``, ``relative_word_maps`` or the model's ``explain``.
         batch: of a data set that knows its objects and what each word is true of (RefShapes, ``objects=True``).
         tokenizer: that made the batch.
-        maps_of: what to score, ``word_maps`` or ``relative_word_maps``.
 
     Raises:
         RefsegError: the batch does not know that, or the model has no attention over words.
     """
     if batch.objects is None or any(known.word_objects is None for known in batch.annotations):
         raise RefsegError("The batch does not say what its words are true of: use RefShapes with objects=True.")
-    maps = {level: of_level.cpu() for level, of_level in maps_of(model, batch).items()}
     if not maps:
         raise RefsegError("This model has no word maps, so that nothing can be scored: use one with attention.")
     objects, valid = batch.objects.cpu()[:, 0], batch.pixel_valid.cpu()[:, 0]
@@ -128,7 +130,7 @@ def point_words(model: nn.Module, batch: RefBatch, tokenizer: Any, maps_of: Maps
         numbers = torch.tensor([batch.annotations[b].object_ids.index(i) + 1 for i in true_of])
         true_pixels, object_pixels = torch.isin(objects[b].long(), numbers), objects[b] > 0
         for level, of_level in maps.items():
-            score = point(of_level[b, position], true_pixels, object_pixels, valid[b])
+            score = point(of_level[b, position].cpu(), true_pixels, object_pixels, valid[b])
             found.append(WordPointing(batch.sample_ids[b], position, word, kind, level, score))
     return found
 
@@ -173,7 +175,9 @@ def pointing_scores(
     found: list[WordPointing] = []
     with in_eval_mode(model.to(device)), tqdm(total=len(dataset), unit="sample", disable=not progress) as bar:
         for batch in loader:
-            found += point_words(model, batch.to(device), tokenizer, maps_of)
+            batch = batch.to(device)
+            with torch.inference_mode():
+                found += point_words(maps_of(model, batch), batch, tokenizer)
             bar.update(len(batch))
     return summarise(found)
 

@@ -1,89 +1,73 @@
-"""One self-contained page: pictures, readings, style and script in one HTML file that asks for nothing else."""
+"""What the browser is given: the script, the constants it shares with Python, and a page that holds everything."""
 
 from __future__ import annotations
 
 import html
 import json
+import re
 from pathlib import Path
+from string import Template
 from typing import Any
 
-from refseg.files import write_text
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+from refseg.explorer.state import FORMAT, LAYERS, LONGEST_EXPRESSION, NORMALISATIONS
+from refseg.viz import DARK, PREDICTION, TRUTH
 
 HERE = Path(__file__).parent
+# The modules of the script, in an order in which each needs only earlier ones.
+MODULES = ("numbers", "drawing", "elements", "view", "maps", "texts", "figures", "words", "controls", "keys", "kernel")
+MODULES += ("panel", "render")
+WAYS = {  # how a hidden word is guessed, see ``hidden_words.WAYS``
+    "picture and mask": "Words, image and mask",
+    "picture": "Words and image",
+    "words alone": "Words alone",
+}
+SECOND = "#CC79A7"  # Okabe and Ito's reddish purple: the mask that another one is compared with
+DIVERGING = ["#0b3c6f", "#3f78b0", "#a5c6e0", "#f6f4ef", "#e9bd85", "#c27a2b", "#7d3c00"]  # the middle is zero
 
 
-def write(path: Path, content: dict[str, Any], view: dict[str, Any], title: str = "", **texts: str) -> Path:
-    """Write the page of an explorer, complete or not at all.
+def script() -> str:
+    """The modules in ``js`` as one ES module: without their imports of each other there is nothing to load."""
+    text = "\n".join((HERE / "js" / f"{name}.js").read_text(encoding="utf-8") for name in MODULES)
+    return re.sub(r"^import .*;\n|^export (?!default)", "", text, flags=re.MULTILINE)
+
+
+def constants() -> dict[str, Any]:
+    """What the script shares with Python and holds no copy of."""
+    return {
+        "labels": {"layers": LAYERS, "normalisations": NORMALISATIONS, "ways": WAYS},
+        "colours": {
+            "prediction": PREDICTION,
+            "truth": TRUTH,
+            "second": SECOND,
+            "dark": DARK,
+            "cividis": [to_hex(colormaps["cividis"](n / 32)) for n in range(33)],
+            "diverging": DIVERGING,
+        },
+        "longest": LONGEST_EXPRESSION,
+        "format": FORMAT,
+    }
+
+
+def render(content: dict[str, Any], view: dict[str, Any], title: str = "", **texts: str) -> str:
+    """One page that holds everything: images, readings, style and script.
 
     Args:
         content, view: as the widget has them; ``content["live"]`` False.
         texts: "introduction" and "closing", HTML above and below the explorer; "stills", HTML where no script runs.
-
-    Raises:
-        RefsegError: the file cannot be written.
     """
-    write_text(path, render(content, view, title, **texts))
-    return path
-
-
-def render(
-    content: dict[str, Any],
-    view: dict[str, Any],
-    title: str = "",
-    introduction: str = "",
-    closing: str = "",
-    stills: str = "",
-) -> str:
-    """The page as text."""
-    title = title or f"“{view['expression']}” in the word-region explorer"
-    return _TEMPLATE.format(
-        title=html.escape(title),
-        heading=html.escape(title),
-        introduction=introduction,
-        closing=closing,
-        stills=stills,
+    return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
+        {"introduction": "", "closing": "", "stills": "", **texts},
+        title=html.escape(title or f"“{view['expression']}” in the word-region explorer"),
         style=(HERE / "explorer.css").read_text(encoding="utf-8"),
         content=_script_json(content),
         view=_script_json(view),
-        script=(HERE / "explorer.js").read_text(encoding="utf-8"),
+        script=script(),
     )
 
 
 def _script_json(value: Any) -> str:
     """JSON that cannot end the <script> it stands in."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
-
-
-_TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<link rel="icon" href="data:,">
-<style>
-{style}
-</style>
-</head>
-<body class="rx-page">
-<main>
-<h1>{heading}</h1>
-{introduction}
-<div id="explorer"></div>
-<noscript>
-<p>Here JavaScript is switched off. With it you can point at regions, choose words and strike them out; without it, this
-is what there is to see.</p>
-{stills}
-</noscript>
-{closing}
-</main>
-<script type="application/json" id="content">{content}</script>
-<script type="application/json" id="view">{view}</script>
-<script type="module">
-{script}
-const read = (id) => JSON.parse(document.getElementById(id).textContent);
-render({{ model: new StillModel(read("content"), read("view")), el: document.getElementById("explorer") }});
-</script>
-</body>
-</html>
-"""

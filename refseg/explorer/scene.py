@@ -1,8 +1,7 @@
-"""A picture or clip with the expressions that its data set has for it, and what networks read in them."""
+"""An image or clip with the expressions that its data set has for it, and what networks read in them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,19 @@ from torchvision.transforms.v2 import functional as F
 from refseg.datasets import read_image
 from refseg.errors import RefsegError
 from refseg.explorer.reading import Reading, shown_size
-from refseg.explorer.wire import picture_from_uri, picture_uri
+from refseg.explorer.wire import from_wire, image_from_uri, image_uri, to_wire
 from refseg.types import Annotations, RefSample
 
 
 @dataclass
 class Scene:
-    """One picture or clip.
+    """One image or clip.
 
     ``readings`` is filled by the explorer, by number of the network and expression.
     """
 
-    samples: list[RefSample]  # of this picture, as read; the first is the one to begin with
-    known: bool  # whether their masks are the truth
+    samples: list[RefSample]  # of this image, as read; the first is the one to begin with
+    known: bool  # whether their masks are the ground truth
     readings: dict[tuple[int, str], Reading] = field(default_factory=dict)
 
     @property
@@ -35,7 +34,7 @@ class Scene:
         return self.samples[0]
 
     def find(self, expression: str) -> tuple[RefSample, bool]:
-        """The sample of an expression, and whether its mask is the truth; one that was typed has none."""
+        """The sample of an expression, and whether its mask is the ground truth; a typed one has none."""
         for sample in self.samples:
             if sample.expression == expression:
                 return sample, self.known
@@ -56,43 +55,41 @@ class Scene:
             "size": list(size),
             "target": self.first.target_frame,
             "known": self.known,
-            "frames": [picture_uri(frame) for frame in frames],
+            "frames": [image_uri(frame) for frame in frames],
             "expressions": [sample.expression for sample in self.samples],
-            "readings": [{"model": model, **reading.to_wire()} for (model, _), reading in self.readings.items()],
+            "readings": [{"model": model, **to_wire(reading)} for (model, _), reading in self.readings.items()],
         }
 
     @classmethod
     def from_wire(cls, wire: dict[str, Any]) -> Scene:
-        """The way back, for pictures that were small enough to be sent as they are."""
-        frames = torch.stack([picture_from_uri(uri) for uri in wire["frames"]])
-        readings = {
-            (reading["model"], reading["expression"]): Reading.from_wire(reading) for reading in wire["readings"]
-        }
+        """The way back, for images that were small enough to be sent as they are."""
+        frames = torch.stack([image_from_uri(uri) for uri in wire["frames"]])
+        readings = {(one["model"], one["expression"]): from_wire(Reading, one) for one in wire["readings"]}
         truths = {expression: reading.truth for (_, expression), reading in readings.items()}
         samples = [_sample(frames, wire, expression, truths.get(expression)) for expression in wire["expressions"]]
         return cls(samples, wire["known"], readings)
 
 
 def scene_of(sample: RefSample | str | Path | Tensor, expression: str | None = None) -> Scene:
-    """A scene of one sample, or of a picture and an expression.
+    """A scene of one sample, or of an image and an expression.
 
     Args:
-        sample: of a data set without a transform; or a picture file, or [3,H,W] uint8.
-        expression: for a picture; a sample has its own.
+        sample: of a data set without a transform; or an image file, or [3,H,W] uint8.
+        expression: for an image; a sample has its own.
 
     Raises:
-        RefsegError: no readable picture, or no expression for it.
+        RefsegError: no readable image, or no expression for it.
     """
     if isinstance(sample, RefSample):
         return Scene([sample], known=True)
     if not expression:
-        raise RefsegError("A picture needs an expression: say what to find in it, e.g. 'the red car'.")
+        raise RefsegError("An image needs an expression: say what to find in it, for example 'the red car'.")
     frames = (read_image(sample, upright=True) if not isinstance(sample, Tensor) else sample)[None]
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3:
         shape = tuple(frames.shape[1:])
-        raise RefsegError(f"The picture is {frames.dtype} of shape {shape}: give [3,H,W] uint8, 0..255.")
+        raise RefsegError(f"The image is {frames.dtype} of shape {shape}: give [3,H,W] uint8, 0..255.")
     name = "picture" if isinstance(sample, Tensor) else Path(sample).name
-    wire = {"sample_id": name, "source": "picture", "target": 0}
+    wire = {"sample_id": name, "source": "picture", "target": 0}  # stored in findings
     return Scene([_sample(frames, wire, expression, None)], known=False)
 
 
@@ -109,11 +106,3 @@ def _sample(frames: Tensor, wire: dict[str, Any], expression: str, truth: Tensor
         original_mask=mask,
         target_frame=wire["target"],
     )
-
-
-def group_by_picture(samples: Sequence[RefSample]) -> list[Scene]:
-    """One scene per picture, in the order of the samples."""
-    scenes: dict[Any, list[RefSample]] = {}
-    for sample in samples:
-        scenes.setdefault(sample.annotations.image_id or sample.sample_id, []).append(sample)
-    return [Scene(of_picture, known=True) for of_picture in scenes.values()]

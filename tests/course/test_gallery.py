@@ -25,7 +25,7 @@ def test_the_rule(small):
     kinds = [scene.first.annotations.kind for scene in scenes]
     assert kinds == sorted(kinds, key=KINDS.index) and max(map(kinds.count, kinds)) <= gallery.PER_KIND
     pictures = [scene.first.annotations.image_id for scene in scenes]
-    assert len(set(pictures)) == len(pictures), "every picture once"
+    assert len(set(pictures)) == len(pictures), "every image once"
     assert scenes[0].first.sample_id == next(
         val[n].sample_id for n in range(small) if val[n].annotations.kind == kinds[0]
     )
@@ -44,7 +44,7 @@ def test_the_page_is_one_file_with_all_of_them(small, tmp_path):
     for scene in content["scenes"]:
         assert len(scene["readings"]) == gallery.PER_SCENE
         assert all(len(reading["strikes"]) in (0, len(reading["words"])) for reading in scene["readings"])
-    assert "https:" not in text and f"{len(content['scenes'])} sentences" in text
+    assert "https:" not in text and f"{len(content['scenes'])} expressions" in text
 
 
 def test_the_examples_are_written_in_the_same_way(small, tmp_path, monkeypatch):
@@ -59,4 +59,4 @@ def test_the_examples_are_written_in_the_same_way(small, tmp_path, monkeypatch):
 def test_the_real_one_is_small_enough(tmp_path):
     path = gallery.build_gallery(tmp_path / "gallery.html")
     assert path.stat().st_size <= 8_000_000
-    assert "24 sentences" in path.read_text(encoding="utf-8")
+    assert "24 expressions" in path.read_text(encoding="utf-8")

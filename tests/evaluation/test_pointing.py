@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from refseg.datasets import Collate, build_dataset, build_transform
-from refseg.datasets.refshapes.wording import WORD_KINDS, word_kinds
+from refseg.datasets.refshapes.language import WORD_KINDS, word_kinds
 from refseg.errors import RefsegError
 from refseg.evaluation.pointing import (
     OTHER,
@@ -181,7 +181,7 @@ def test_a_batch_that_does_not_know_its_objects_is_refused(tiny_refshapes):
     data = build_dataset("refshapes", "val", build_transform(96))
     words = WordVocabulary.build(data.expressions)
     with pytest.raises(RefsegError, match="objects=True"):
-        point_words(Knowing(words), Collate(words)([data[0]]), words)
+        point_words({"c5": torch.ones(1, 9, 2, 2)}, Collate(words)([data[0]]), words)
     with pytest.raises(RefsegError, match="No word was scored"):
         summarise([])
 

@@ -108,3 +108,25 @@ def even(value: float) -> str:
 def hover_times(place) -> np.ndarray:
     """Milliseconds that 60 steps of the pointer take, layout and drawing included, measured in the browser."""
     return np.array(place.evaluate(_STEPS.replace("\n", " ")))
+
+
+def minus(value: float) -> str:
+    """The same for a number that may be negative and is small."""
+    if 0 < abs(value) < 0.005:
+        return "<0.01" if value > 0 else ">−0.01"
+    return f"{value:.2f}".replace("-", "−")
+
+
+def line(shown) -> str:
+    """The line that reads the chosen region."""
+    return shown.locator(".rx-reading").inner_text()
+
+
+def heard(shown) -> str:
+    """What a screen reader was last given to read."""
+    return shown.locator("[aria-live=polite]").inner_text()
+
+
+def title(shown, number: int) -> str:
+    """What stands below the image (0) or a map."""
+    return shown.locator("figcaption strong").nth(number).inner_text()

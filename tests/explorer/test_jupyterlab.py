@@ -42,6 +42,7 @@ from refseg.datasets import build_dataset
 from refseg.datasets.refshapes import ensure
 from refseg.explorer import Explorer
 from refseg.explorer.reading import Reading
+from refseg.explorer.wire import from_wire, to_wire
 from refseg.paths import checkpoints_dir, data_dir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +66,7 @@ def known(refshapes) -> Explorer:
     """The lesson's explorer in this process, for the numbers that are to be seen; rounded as they travel."""
     explorer = Explorer(checkpoints_dir() / "cmsa_refshapes", build_dataset("refshapes", "val", objects=True)[0])
     readings = explorer.scene.readings
-    readings |= {key: Reading.from_wire(reading.to_wire()) for key, reading in readings.items()}
+    readings |= {key: from_wire(Reading, to_wire(reading)) for key, reading in readings.items()}
     return explorer
 
 
@@ -176,7 +177,7 @@ def calm(panel) -> None:
     wait_for(panel, "IoU 0.94")
 
 
-def ask(panel, sentence: str, label: str = "Sentence") -> str:
+def ask(panel, sentence: str, label: str = "Expression") -> str:
     """Type a sentence into the field and press Enter; gives what is remarked once its words are there."""
     field = panel.get_by_label(label)
     field.click()
@@ -260,7 +261,7 @@ def the_lesson_runs_from_top_to_bottom(lesson):
     assert lesson.asked == [], "something is asked of the network"
     pair = lesson.locator(".rx").nth(1)
     pair.scroll_into_view_if_needed()  # what is out of sight JupyterLab does not lay out
-    assert verdict(pair) == "A: IoU 0.94. B: truth not known" and stages(pair).count() == 4
+    assert verdict(pair) == "A: IoU 0.94. B: no ground truth" and stages(pair).count() == 4
 
 
 def what_python_did_is_on_the_screen(lesson):
@@ -355,25 +356,25 @@ def a_sentence_is_typed_and_answered(panel):
     for sentence in sentences:
         told = ask(panel, sentence)
         took.append(int(re.search(r"Answered in (\d+) ms\.", told).group(1)))
-        assert verdict(panel) == "Truth not known" and drawing(stages(panel).first) != before
+        assert verdict(panel) == "No ground truth" and drawing(stages(panel).first) != before
     print("answered in JupyterLab, ms:", sorted(took))
     assert min(took) < QUICK * slowed()
 
     told = ask(panel, "the red giraffe")
     assert "Not in the vocabulary: “giraffe”." in told
     assert "not in the vocabulary" in panel.locator(".rx-row", has_text="giraffe").inner_text()
-    panel.get_by_label("Sentence").fill(" . ")
-    panel.get_by_label("Sentence").press("Enter")
+    panel.get_by_label("Expression").fill(" . ")
+    panel.get_by_label("Expression").press("Enter")
     panel.get_by_role("alert").wait_for()
-    assert "no word in it" in panel.get_by_role("alert").inner_text()
+    assert "has no words" in panel.get_by_role("alert").inner_text()
 
 
 def two_sentences_are_compared(panel, lesson, known):
     pair = lesson.locator(".rx").nth(1)
     other = pair.text_content(), drawing(stages(pair).first)
     panel.get_by_role("button", name="Compare").click()
-    ask(panel, OTHER_SIDE, "Sentence B")
-    assert verdict(panel) == "A: IoU 0.94. B: truth not known"
+    ask(panel, OTHER_SIDE, "Expression B")
+    assert verdict(panel) == "A: IoU 0.94. B: no ground truth"
     assert panel.locator("figcaption strong").nth(3).inner_text() == "Difference, A minus B"
     assert panel.locator(".rx-words").nth(1).locator("label").last.inner_text() == "right"
     choose(panel, "Mask")
@@ -402,16 +403,16 @@ def the_whole_tour_by_keyboard(panel, lesson, known):
         style = lesson.evaluate("""() => { const one = document.activeElement;
             const shown = one.type === "radio" && one.closest(".rx-segments") ? one.nextElementSibling : one;
             return getComputedStyle(shown).outlineStyle; }""")
-        assert style != "none" or place.startswith("sentence"), f"the focus on {place} is not to be seen"
+        assert style != "none" or place.startswith("expression"), f"the focus on {place} is not to be seen"
 
-    tab("sentence0")
+    tab("expression0")
     keys.press("Control+a")
     keys.type("the white cross")
     keys.press("Enter")
     panel.locator(".rx-note", has_text="Answered in ").wait_for()
     expect_words(panel, ["the", "white", "cross"])
-    assert verdict(panel) == "Truth not known"
-    assert lesson.evaluate(where) == "sentence0", "the focus stays in the field"
+    assert verdict(panel) == "No ground truth"
+    assert lesson.evaluate(where) == "expression0", "the focus stays in the field"
     keys.press("Control+a")
     keys.type("the white cross on the far left")
     tab("find0")
@@ -519,7 +520,7 @@ def a_saved_view_is_reopened_and_two_views_agree(panel, lesson, tmp_path):
     choose(second, "Region")
     ask(second, "the purple star")
     panel.scroll_into_view_if_needed()
-    wait_for(panel, "Truth not known")
+    wait_for(panel, "No ground truth")
     expect_words(panel, ["the", "purple", "star"])
     expect_second_title(panel, re.compile("^Where row "))
     reopened.scroll_into_view_if_needed()
@@ -558,10 +559,10 @@ def where_the_module_is_blocked_the_sheet_and_plain_widgets_do(open_notebook):
     plain.get_by_text(f"“{reading.words[6]}” at level c3").first.wait_for()
     shown.append(pixels())
     plain.get_by_label("Strike out").select_option(label=f"7 {reading.words[6]}")
-    plain.get_by_text(f"Without “{reading.words[6]}” IoU {reading.strikes[6,].iou:.2f}.").first.wait_for()
+    plain.get_by_text(f"Without “{reading.words[6]}”: IoU {reading.strikes[6,].iou:.2f}.").first.wait_for()
     shown.append(pixels())
     assert len(set(shown)) == 3, "another map, then another mask"
-    field = plain.get_by_label("Sentence")
+    field = plain.get_by_label("Expression")
     field.fill("the red circle")
     field.press("Enter")
     plain.get_by_text("“the red circle”: the mask covers").first.wait_for()

@@ -12,9 +12,12 @@ import pytest
 import torch
 
 from refseg.errors import RefsegError
-from refseg.explorer import Explorer, widget
+from refseg.evaluation.hidden_words import WAYS
+from refseg.explorer import Explorer, page, session, state, widget
 from refseg.explorer.reading import Reader
+from refseg.explorer.scene import Scene
 from refseg.explorer.sheet import contact_sheet
+from refseg.explorer.state import ExplorerState
 
 
 def ask(explorer, **message):
@@ -45,13 +48,13 @@ def test_the_shipped_examples_open_without_the_network(monkeypatch):
     def refuse(*args):
         raise AssertionError("the checkpoint is loaded although everything was computed before")
 
-    monkeypatch.setattr(widget, "Predictor", refuse)
+    monkeypatch.setattr(session, "Predictor", refuse)
     explorer = Explorer()
     assert len(explorer.scenes) == 4 and len(json.dumps(explorer.content)) < 1_500_000
     ious = [scene.readings[0, scene.first.expression].iou for scene in explorer.scenes]
     assert max(ious) > 0.8 and min(ious) < 0.5, "right and wrong ones are shown"
     assert explorer.strike(0).iou is not None
-    assert "IoU" in repr(explorer) and explorer.content["models"][0]["worth"]["words"]["c3"]["N"] > 1000
+    assert "IoU" in repr(explorer) and explorer.content["models"][0]["pointing"]["scores"]["words"]["c3"]["N"] > 1000
 
 
 def test_the_shipped_examples_are_what_the_shipped_network_gives():
@@ -60,7 +63,7 @@ def test_the_shipped_examples_are_what_the_shipped_network_gives():
     scene = explorer.scene
     stored = explorer.reading
     sample, known = scene.find(stored.expression)
-    reading = explorer._reader(0).read(sample, known)
+    reading = explorer.session.reader(0).read(sample, known)
     assert reading.iou == pytest.approx(stored.iou, abs=1e-3)
     assert torch.allclose(reading.frames[0].levels["c3"].maps, stored.frames[0].levels["c3"].maps, rtol=0.02, atol=1e-4)
 
@@ -71,12 +74,12 @@ def test_another_expression(explorer):
     assert explorer.reading.unknown == ["unheard"] and explorer.reading.iou is None
     assert [one["expression"] for one in explorer.fresh] == ["the unheard star"]
     assert (explorer.state.word, explorer.state.level) == (2, "c5")
-    assert "truth not known" in repr(explorer) and "of all words'" in repr(explorer)
-    with pytest.raises(RefsegError, match="no word of"):
+    assert "no ground truth" in repr(explorer) and "of all words'" in repr(explorer)
+    with pytest.raises(RefsegError, match="not a word of"):
         explorer.show(word="giraffe")
     with pytest.raises(RefsegError, match="no word in it"):
         explorer.show(" ")
-    with pytest.raises(RefsegError, match="letters"):
+    with pytest.raises(RefsegError, match="shorten it to 1000"):
         explorer.show("star " * 400)
     assert explorer.reading.words != words
 
@@ -105,7 +108,7 @@ def test_two_expressions_and_two_networks(tiny_checkpoint, sample):
     assert [model["name"] for model in networks.content["models"]] == ["tiny", "tiny"]
 
 
-def test_a_picture_and_an_expression(tiny_checkpoint, sample, tmp_path):
+def test_an_image_and_an_expression(tiny_checkpoint, sample, tmp_path):
     from PIL import Image
 
     Image.fromarray(sample.frames[0].permute(1, 2, 0).numpy()).save(tmp_path / "photo.png")
@@ -143,12 +146,12 @@ def test_errors_reach_the_screen(explorer, monkeypatch):
     (answer,) = ask(explorer, expression="the blue star")
     assert answer["error"] == "The network failed with ZeroDivisionError: by nothing"
     assert ask(explorer, expression=3)[0]["error"].startswith("The network failed")
-
-
-@pytest.mark.parametrize("message", [None, [], {}, {"ask": "rm"}, {"ask": None}])
-def test_messages_that_ask_for_nothing_are_passed_over(explorer, message):
-    explorer._on_message(explorer, message, [])
-    assert explorer._newest == {}
+    answers = []
+    explorer.send = answers.append
+    for message in (None, [], {}, {"ask": "rm"}, {"ask": None}):
+        explorer._on_message(explorer, message, [])
+    explorer._worker.submit(lambda: None).result(timeout=60)
+    assert answers == [], "what asks for nothing is not answered"
 
 
 def test_a_newer_request_overtakes_an_older_one(explorer, monkeypatch):
@@ -184,13 +187,12 @@ def test_a_finding_goes_out_and_comes_back(explorer, tiny_checkpoint, sample, tm
     assert stored["note"] == "look at this" and stored["seen"]["struck"] == ["the"]
 
 
-def test_a_finding_of_another_picture_is_refused(explorer, tmp_path):
+def test_a_finding_of_another_image_is_refused(explorer, tmp_path):
     explorer.save_state(tmp_path / "finding.json")
     stored = json.loads((tmp_path / "finding.json").read_text(encoding="utf-8"))
     before = explorer.state
     for changes in (
         {"sample": {"source": "refcoco/val", "sample_id": "1"}},
-        {"state": stored["state"] | {"scene": 7}},
         {"state": stored["state"] | {"word": 99}},
         {"state": stored["state"] | {"struck": [99]}},
         {"state": stored["state"] | {"level": "c9"}},
@@ -201,10 +203,20 @@ def test_a_finding_of_another_picture_is_refused(explorer, tmp_path):
         with pytest.raises(RefsegError):
             explorer.load_state(tmp_path / "other.json")
     assert explorer.state == before
+    with pytest.raises(RefsegError, match="counted from 0"):
+        explorer.state = replace(explorer.state, scene=1)
+
+
+def test_a_finding_is_opened_wherever_its_image_is_among_others(explorer, tiny_checkpoint, sample, tmp_path):
+    explorer.show(level="c4").save_state(tmp_path / "finding.json")
+    scenes = [Scene([replace(sample, sample_id="another")], True), Scene([sample], True)]
+    several = Explorer(tiny_checkpoint, scenes=scenes)
+    several.load_state(tmp_path / "finding.json")
+    assert (several.state.scene, several.state.level) == (1, "c4") and several.scene.first is sample
 
 
 def test_what_stands_on_paper(explorer):
-    """A picture, the sentence, and the numbers of every word; the notebook's HTML is the sheet's."""
+    """An image, the sentence, and the numbers of every word; the notebook's HTML is the sheet's."""
     data, _ = explorer._repr_mimebundle_()
     assert data["text/plain"] == repr(explorer) and explorer.reading.expression in data["text/plain"]
     assert "application/vnd.jupyter.widget-view+json" in data and len(data["text/html"]) < 100_000
@@ -228,7 +240,7 @@ def test_the_numbers_on_paper_follow_the_view(explorer):
     shown = cells_of(explorer.contact_sheet())
     assert [row[-1] for row in shown[1:]] == [f"{one.iou:.2f}" for one in explorer.reading.strikes.values()]
     assert shown[1][1].endswith("% of all words'")
-    assert explorer.sentence().endswith(f"Without “{explorer.reading.words[0]}” IoU {strike.iou:.2f}.")
+    assert explorer.sentence().endswith(f"Without “{explorer.reading.words[0]}”: IoU {strike.iou:.2f}.")
     explorer.show("the unheard star")
     assert "unheard (not in the vocabulary)" in explorer.contact_sheet()
 
@@ -241,12 +253,18 @@ def test_the_sheet_of_a_clip_is_of_the_frame_on_show(tiny_checkpoint, sample):
     reading.frames[0].mask = nothing
     reading.frames[1].mask = torch.arange(96).expand(96, 96) < 48
     explorer.state = replace(explorer.state, frame=1)
-    plain = contact_sheet(frames[1], reading, "c3", "positions", frame=1, mask=nothing)
-    seen = np.asarray(explorer.sheet(explorer.state)), np.asarray(plain)
-    changed = (seen[0] != seen[1]).any(-1).nonzero()
+    strike = explorer.strike(0)
+    strike.masks[1] = nothing
+    marked, bare = (
+        np.asarray(contact_sheet(frames[n], reading, replace(explorer.state, frame=n, struck=struck)))
+        for n, struck in ((1, ()), (1, (0,)))
+    )
+    changed = (marked != bare).any(-1).nonzero()
     assert changed[1].max() < 100, "the mask of frame 2 covers the left half"
-    first = np.asarray(explorer.sheet(replace(explorer.state, frame=0)))
-    assert (first[28:178, 12:162] != seen[1][28:178, 12:162]).any(), "and the picture is that of frame 2"
+    pictures = re.findall(
+        r'base64,([^"]+)"', explorer.show(struck=()).contact_sheet() + explorer.show(frame=0).contact_sheet()
+    )
+    assert len(set(pictures)) == 2, "and each frame has its own sheet"
 
 
 def cells_of(text: str) -> list[list[str]]:
@@ -257,7 +275,7 @@ def cells_of(text: str) -> list[list[str]]:
 
 def test_the_contact_sheet_shows_maps_in_cividis(explorer):
     """The largest weight of all is the lightest colour of the sheet's maps."""
-    sheet = contact_sheet(explorer.scene.first.frames[0], explorer.reading, "c3", "positions", "a caption")
+    sheet = contact_sheet(explorer.scene.first.frames[0], explorer.reading, explorer.state, caption="a caption")
     colours = {colour for _, colour in sheet.getcolors(10**6)}
     lightest = tuple(matplotlib.colormaps["cividis"](255, bytes=True)[:3])
     assert lightest in colours
@@ -276,24 +294,77 @@ def test_the_page_holds_everything_and_no_address(explorer, tmp_path):
 
 def test_the_plain_explorer_does_the_same(explorer):
     plain = explorer.plain()
-    assert explorer.reading.expression in plain.told.value and 'alt="' in plain.sheet.value
-    shown = [plain.picture.value]
+    assert explorer.reading.expression in plain.text.value and 'alt="' in plain.sheet.value
+    shown = [plain.image.value]
     for word, level in ((2, "c3"), (2, "c5")):
         plain.word.value, plain.level.value = word, level
-        assert (explorer.state.word, explorer.state.level) == (word, level) and plain.picture.value not in shown
-        shown.append(plain.picture.value)
+        assert (explorer.state.word, explorer.state.level) == (word, level) and plain.image.value not in shown
+        shown.append(plain.image.value)
     plain.struck.value = (len(explorer.reading.words) - 1,)  # where the next sentence has no word
-    assert "Without" in plain.told.value and "IoU" in plain.told.value
+    assert "Without" in plain.text.value and "IoU" in plain.text.value
     plain.expression.value = "the star"
     assert explorer.reading.words == ["the", "star"] and [label for label, _ in plain.word.options] == [
         "1 the",
         "2 star",
     ]
     plain.expression.value = ""
-    assert "no word in it" in plain.told.value
+    assert "no word in it" in plain.text.value
     assert repr(plain).startswith("PlainExplorer: “the star”")
 
 
-def test_a_state_of_another_explorer_is_refused(explorer):
-    with pytest.raises(RefsegError, match="counted from 0"):
-        explorer.state = replace(explorer.state, scene=1)
+def test_the_centre_in_words(tiny_alignformer, sample, tmp_path):
+    """Step by step, on paper too, and a finding keeps the step; without a centre there is no word of it."""
+    explorer = Explorer(tiny_alignformer, sample)
+    assert explorer.state.step == 3, "it opens on what the mask is made of"
+    centre = explorer.reading.frames[0].centre
+    said = explorer.show(layer="centre", step=0).sentence()
+    low, high = centre.similarity[0].min(), centre.similarity[0].max()
+    assert f"Cosine with the centre of the sentence alone: from {low:.2f} to {high:.2f}" in said
+    assert f"AUC {centre.areas[0]:.3f}, among objects {centre.among[0]:.3f}." in said
+    assert "after look 2 of 3" in explorer.show(step=2).sentence()
+    path = explorer.show(step=1).save_state(tmp_path / "finding.json")
+    assert "Cosine" not in explorer.show(layer="word").sentence()
+    explorer.load_state(path)
+    assert (explorer.state.layer, explorer.state.step) == ("centre", 1)
+    with pytest.raises(RefsegError, match="names step 4 of the centre: the last one is 3"):
+        explorer.show(step=4)
+
+
+def test_the_hidden_word_in_words(tiny_grounded, sample):
+    explorer = Explorer(tiny_grounded, sample)
+    place = next(iter(explorer.reading.guesses))
+    (first, share), *_ = explorer.reading.guesses[place]["picture and mask"]
+    said = explorer.show(word=place, guessing=True).sentence()
+    assert f"is hidden; guessed in its place: “{first}” {share:.0%} (picture and mask)" in said
+    assert "is hidden" not in explorer.show(guessing=False).sentence()
+
+
+def test_python_and_the_browser_share_their_constants(explorer):
+    """Labels, colours and limits are defined once, in Python: the script holds none, the browser receives them."""
+    script, content = page.script(), explorer.content
+    constants = page.constants()
+    assert constants.items() <= content.items()
+    labels = constants["labels"]
+    assert labels["layers"] is state.LAYERS and labels["normalisations"] is state.NORMALISATIONS
+    assert list(labels["ways"]) == list(WAYS)
+    colours = constants["colours"]
+    for text in (*state.LAYERS.values(), *state.NORMALISATIONS.values(), *labels["ways"].values()):
+        assert " " not in text or f'"{text}"' not in script  # a label of one word is a heading elsewhere, too
+    for colour in (*colours["cividis"], *colours["diverging"], *(c for c in colours.values() if isinstance(c, str))):
+        assert colour.lstrip("#").lower() not in script.lower()
+    assert str(state.LONGEST_EXPRESSION) not in script and state.FORMAT not in script
+    assert ExplorerState().to_dict().keys() == explorer.view.keys()
+
+
+def test_the_modules_join_into_one_script():
+    """All of them, each small, in an order in which each needs only earlier ones; the joined script loads nothing."""
+    files = sorted((page.HERE / "js").glob("*.js"))
+    assert sorted(page.MODULES) == [path.stem for path in files]
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 400, path.name
+        needed = re.findall(r'^import \{[^}]+\} from "\./(\w+)\.js";$', text, re.MULTILINE)
+        assert len(needed) == text.count("import {"), f"{path.name}: an import on one line each"
+        assert all(page.MODULES.index(name) < page.MODULES.index(path.stem) for name in needed), path.name
+    script = page.script()
+    assert "import " not in script.replace("// ", "") and script.count("export ") == 1
