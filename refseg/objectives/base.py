@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from functools import reduce
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
@@ -115,7 +117,7 @@ class Objective(nn.Module):
 
     def __init__(self, terms: Sequence[Term]):
         super().__init__()
-        self.terms = nn.ModuleList(terms)
+        self.terms: Any = nn.ModuleList(terms)  # of Term
         self.weights: dict[str, float] = {}
         for term in terms:
             if twice := self.weights.keys() & term.weights:
@@ -135,7 +137,7 @@ class Objective(nn.Module):
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum."""
-        return sum(self.weights[name] * loss for name, loss in losses.items())
+        return reduce(torch.add, (self.weights[name] * loss for name, loss in losses.items()))
 
 
 def _into_terms(objective: Objective, state: dict[str, Tensor], prefix: str, *_) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -116,9 +117,9 @@ def instance_means(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         pixels: [B,D,h,w], of length one.
         labels: [B,1,H,W], see ``instance_labels``; K is the highest label plus one, at least 2.
     """
-    grid, count = pixels.shape[-2:], max(int(labels.max()), BACKGROUND) + 1
+    (h, w), count = pixels.shape[-2:], max(int(labels.max()), BACKGROUND) + 1
     # One label after the other: a one-hot map of a crowded street would take gigabytes.
-    shares = torch.cat([F.adaptive_avg_pool2d((labels == k).float(), grid) for k in range(count)], dim=1)
+    shares = torch.cat([F.adaptive_avg_pool2d((labels == k).float(), (h, w)) for k in range(count)], dim=1)
     weights = core_weights(shares)
     sums = torch.einsum("bkhw,bdhw->bkd", weights, pixels)
     means = sums / weights.sum((2, 3)).clamp(min=1e-6)[..., None]
@@ -183,9 +184,7 @@ class ContrastConfig(TermConfig):
     weight: float = 0.5
     temperature: float = 0.07  # at the start; it is learned
 
-    def compare(self, centres: Tensor, pixels: Tensor, batch: RefBatch, temperature: Tensor) -> Tensor:
-        """The loss; the arguments are those of ``pixel_contrast``."""
-        raise NotImplementedError
+    compare: ClassVar[Callable[[Tensor, Tensor, RefBatch, Tensor], Tensor]]  # as ``pixel_contrast``
 
     def build(self, context: ObjectiveContext) -> Contrast:
         return Contrast(self, context)

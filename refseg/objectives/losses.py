@@ -5,9 +5,17 @@ Both mask losses count real pixels only (``pixel_valid``), so that letterboxing 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def mean_of(losses: Sequence[Tensor]) -> Tensor:
+    """The mean of several losses, scalars."""
+    return reduce(torch.add, losses) / len(losses)
 
 
 def binary_cross_entropy(mask_logits: Tensor, mask: Tensor, pixel_valid: Tensor) -> Tensor:

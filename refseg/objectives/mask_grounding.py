@@ -61,6 +61,8 @@ class MaskGrounding(Term):
         RefsegError: no tokenizer, or a model without words or the named pixels in its trace.
     """
 
+    hideable: Tensor  # [V] bool, whether a token may be hidden
+
     def __init__(self, config: MaskGroundingConfig, context: ObjectiveContext):
         super().__init__({"ground": config.weight})
         context.require(config, "words", config.pixels)
@@ -93,9 +95,10 @@ class MaskGrounding(Term):
         return replace(batch, token_ids=batch.token_ids.masked_fill(hidden, self.hidden_id))
 
     def forward(self, prediction: Prediction, batch: RefBatch, model: ReferringModel) -> dict[str, Tensor]:
+        assert batch.hidden_words is not None, "prepare was not called"
         hidden = batch.hidden_words != NOT_HIDDEN
-        told = torch.rand(len(batch), 1, 1, 1, device=hidden.device) >= self.config.mask_dropout
-        logits = self.logits(prediction, replace(batch, mask=batch.mask & told), model, hidden)
+        shown = torch.rand(len(batch), 1, 1, 1, device=hidden.device) >= self.config.mask_dropout
+        logits = self.logits(prediction, replace(batch, mask=batch.mask & shown), model, hidden)
         return {"ground": hidden_word_loss(logits.float(), batch.hidden_words[hidden])}
 
     def logits(

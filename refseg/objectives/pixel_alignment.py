@@ -57,11 +57,13 @@ class PixelAlignment(Term):
             if self.config.pixel_to_text:
                 text = l2_normalize(self.sentence_to_pixels(trace["sentence"].float()))
             compared = sample_pixels(pixels, batch, text, self.config.referent_pixels, self.config.other_pixels)
-            referent, others, *which = compared
             if self.config.pixel_to_pixel:
                 losses["pixel_to_pixel"] = pixel_to_pixel_loss(*compared, temperature)
-            if self.config.pixel_to_text:
-                losses["pixel_to_text"] = pixel_to_text_loss(referent, others, text, *which, temperature)
+            if text is not None:
+                referent, others, referent_valid, others_valid = compared
+                losses["pixel_to_text"] = pixel_to_text_loss(
+                    referent, others, text, referent_valid, others_valid, temperature
+                )
         return losses
 
 
@@ -82,9 +84,9 @@ def sample_pixels(
     Returns:
         [B,P,D], [B,Q,D], and which of them there are: [B,P] and [B,Q] bool
     """
-    grid, regions = pixels.shape[-2:], pixels.flatten(2).mT
-    inside = F.adaptive_avg_pool2d(batch.mask.float(), grid).flatten(1) > 0.5
-    real = F.adaptive_avg_pool2d(batch.pixel_valid.float(), grid).flatten(1) > 0.5
+    (h, w), regions = pixels.shape[-2:], pixels.flatten(2).mT
+    inside = F.adaptive_avg_pool2d(batch.mask.float(), (h, w)).flatten(1) > 0.5
+    real = F.adaptive_avg_pool2d(batch.pixel_valid.float(), (h, w)).flatten(1) > 0.5
     scores = torch.rand(inside.shape, device=inside.device)
     others = real & ~inside
     if text is not None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from refseg.errors import RefsegError
 from refseg.models.base import ReferringModel
 from refseg.objectives.base import ObjectiveContext, Term, TermConfig
-from refseg.objectives.losses import binary_cross_entropy, dice_loss
+from refseg.objectives.losses import binary_cross_entropy, dice_loss, mean_of
 from refseg.types import Prediction, RefBatch
 
 IGNORED = -100  # what cross-entropy passes over
@@ -51,7 +51,7 @@ class MaskLoss(Term):
             logits = F.interpolate(mask_logits.float(), truth[0].shape[-2:], mode="bilinear", align_corners=False)
             bce.append(binary_cross_entropy(logits, *truth))
             dice.append(dice_loss(logits, *truth))
-        return {"bce": sum(bce) / len(masks), "dice": sum(dice) / len(masks)}
+        return {"bce": mean_of(bce), "dice": mean_of(dice)}
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,10 @@ class Semantics(Term):
             answers = self.classifiers[name](x).split(self.outputs, dim=1)
             for logits, wanted in zip(answers, truths[x.shape[-2:]].unbind(1), strict=True):
                 losses.append(F.cross_entropy(logits.float(), wanted, ignore_index=IGNORED))
-        return {"semantics": sum(losses) / len(losses)}
+        return {"semantics": mean_of(losses)}
 
 
-def region_classes(batch: RefBatch, grid: tuple[int, int]) -> Tensor:
+def region_classes(batch: RefBatch, grid: tuple[int, ...]) -> Tensor:
     """Class of the object at the centre of every region, by attribute: [B,A,h,w] int64.
 
     0 where there is no object, ``IGNORED`` where the batch is padded.
@@ -108,7 +108,7 @@ def region_classes(batch: RefBatch, grid: tuple[int, int]) -> Tensor:
     Raises:
         RefsegError: the batch does not know its objects.
     """
-    if batch.objects is None:
+    if batch.objects is None or batch.object_classes is None:
         raise RefsegError("The batch does not say what its pixels show: build its data set with objects=True.")
     objects = F.interpolate(batch.objects.float(), grid, mode="nearest-exact").long()
     valid = F.interpolate(batch.pixel_valid.float(), grid, mode="nearest-exact") > 0

@@ -13,7 +13,7 @@ from refseg.datasets.refshapes.language import content_words
 from refseg.errors import RefsegError
 from refseg.models.base import ReferringModel
 from refseg.objectives.base import ObjectiveContext, Term, TermConfig
-from refseg.objectives.losses import map_loss
+from refseg.objectives.losses import map_loss, mean_of
 from refseg.tokenizer import split_words
 from refseg.types import Prediction, RefBatch
 
@@ -41,10 +41,10 @@ class SupervisedWordMaps(Term):
         """Raises: RefsegError: the batch does not know what its words are true of."""
         maps = model.explain(batch, prediction).word_maps
         losses = [map_loss(x, true_regions(batch, x.shape[-2:])) for x in maps.values()]
-        return {"maps": sum(losses) / len(losses)}
+        return {"maps": mean_of(losses)}
 
 
-def true_regions(batch: RefBatch, grid: tuple[int, int]) -> Tensor:
+def true_regions(batch: RefBatch, grid: tuple[int, ...]) -> Tensor:
     """Regions whose centre shows something that the word is true of: [B,L,h,w] bool, False for function words.
 
     Raises:
@@ -55,8 +55,8 @@ def true_regions(batch: RefBatch, grid: tuple[int, int]) -> Tensor:
     objects = F.interpolate(batch.objects.float(), grid, mode="nearest-exact").long()[:, 0]
     true = torch.zeros(*batch.token_ids.shape, *grid, dtype=torch.bool, device=objects.device)
     for b, (expression, known) in enumerate(zip(batch.expressions, batch.annotations, strict=True)):
-        words = split_words(expression)[: batch.token_ids.shape[1]]
-        for position, _, _, true_of in content_words(words, known.word_objects):
-            numbers = [known.object_ids.index(annotation) + 1 for annotation in true_of]
+        words, ids = split_words(expression)[: batch.token_ids.shape[1]], known.object_ids or []
+        for position, _, _, true_of in content_words(words, known.word_objects or ()):
+            numbers = [ids.index(annotation) + 1 for annotation in true_of]
             true[b, position] = torch.isin(objects[b], objects.new_tensor(numbers))
     return true

@@ -65,11 +65,11 @@ class WordPredictor(nn.Module):
             valid.append(words_valid.new_ones(tokens[-1].shape[:2]))
         if mask is not None:
             centre, found = mask_centre(mask)
-            told = self.from_centre(place_code(centre, self.kind.shape[1])) + self.kind[2]
+            known = self.from_centre(place_code(centre, self.kind.shape[1])) + self.kind[2]
             if pixels is not None:
-                told = told + self.from_pixels(feature_at(pixels, centre))
-            told = (told * found[:, None])[:, None]
-            tokens = [tokens[0] + told, *tokens[1:], told]
+                known = known + self.from_pixels(feature_at(pixels, centre))
+            known = (known * found[:, None])[:, None]
+            tokens = [tokens[0] + known, *tokens[1:], known]
             valid.append(found[:, None])
         read = self.layers(torch.cat(tokens, 1), src_key_padding_mask=~torch.cat(valid, 1))  # torch: True = padding
         return read[:, : words.shape[1]]
