@@ -49,8 +49,8 @@ from refseg.evaluation.mask_files import score_files
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import PROJECT, results_dir
 from refseg.tokenizer import WordVocabulary
+from refseg.training.batches import ShuffledBatches
 from refseg.training.experiment import OptimConfig
-from refseg.training.loop import ShuffledBatches
 
 A2D_TRUTH = "data/a2d_sentences/a2d_sentences_test_annotations_in_coco_format.json"
 SIDE, BATCH, WORKERS = 320, 16, 2  # pixels, samples, processes

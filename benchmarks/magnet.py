@@ -140,7 +140,7 @@ class Magnet:
 def recovery_of(checkpoint: Path, samples: int) -> dict:
     """Hide every colour and shape word of some of val, one at a time, and let the trained head guess it."""
     loaded = load_checkpoint(checkpoint)
-    guesser = WordGuesser(loaded, trained_heads(loaded, words_alone(loaded.tokenizer)))
+    guesser = WordGuesser(loaded, trained_heads(checkpoint, words_alone(loaded.tokenizer)))
     val = build_dataset("refshapes", "val", build_transform(loaded.image_size))
     return described(recover(guesser, val, samples))
 
@@ -171,7 +171,7 @@ def by_rarity(checkpoint: Path) -> dict:
 def ship(last: Path) -> None:
     """Make ``last/`` of a training the shipped checkpoint, with its heads beside the weights."""
     loaded = load_checkpoint(last)
-    write_heads(trainings.ship(last, SHIPPED), trained_heads(loaded, words_alone(loaded.tokenizer)))
+    write_heads(trainings.ship(last, SHIPPED), trained_heads(last, words_alone(loaded.tokenizer)))
 
 
 def words_alone(tokenizer: WordVocabulary) -> WordsAlone:

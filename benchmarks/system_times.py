@@ -26,7 +26,8 @@ from trainings import at_one_budget
 from refseg.datasets import Collate
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import results_dir
-from refseg.training.loop import build_data, build_modules, seconds_per_step
+from refseg.training.build import build_data, build_learner
+from refseg.training.loop import seconds_per_step
 from refseg.types import RefBatch
 
 ROWS = magnet.ROWS | alignformer.ROWS
@@ -75,8 +76,8 @@ def network_and_sentence(preset: str) -> tuple[nn.Module, RefBatch]:
     """The untrained network and a batch of one sample of val."""
     experiment = at_one_budget(preset, 1000)
     train_set, val_set, tokenizer = build_data(experiment)
-    model, _, _ = build_modules(experiment, train_set, tokenizer)
-    return model.eval(), Collate(tokenizer)([val_set[0]])
+    learner, _ = build_learner(experiment, train_set, tokenizer)
+    return learner.model.eval(), Collate(tokenizer)([val_set[0]])
 
 
 @torch.no_grad()

@@ -53,7 +53,7 @@ def ship(last: Path, name: str) -> Path:
     loaded, folder = load_checkpoint(last), checkpoints_dir() / name
     card = folder / "README.md"
     text = card.read_text() if card.exists() else None
-    save_checkpoint(folder, loaded.model, loaded.tokenizer, loaded.image_size, record=loaded.config["record"])
+    save_checkpoint(folder, loaded)
     if text is not None:
         card.write_text(text)
     print(f"{last} is shipped as {folder}: make SHA256SUMS anew (refseg doctor says how).")

@@ -2,18 +2,17 @@
 
 ``config.json`` holds all that is needed to rebuild the model and to feed it: the model's config, the vocabulary, the
 size of its input (in pixels, and in frames of a clip), and for the record the experiment and its results. A checkpoint
-of a run that can be resumed has ``training.safetensors`` (optimiser, random state) beside it.
+of a run that can be resumed also has ``training.pt`` (optimiser, random state), which only training reads.
 
-Writing is all or nothing. The new folder is completed under another name and then takes the place of the old one, so
-a kill or a full disk leaves the old checkpoint as it was.
+Writing is all or nothing: a kill or a full disk leaves the old checkpoint as it was.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import pickle
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,86 +23,79 @@ from torch import Tensor, nn
 
 from refseg import __version__
 from refseg.errors import RefsegError
+from refseg.files import filled, last_complete
 from refseg.models import build_model
 from refseg.models.serialise import config_from_dict, config_to_dict
 from refseg.tokenizer import TOKENIZERS, WordVocabulary
 
 FORMAT = 1
-WEIGHTS, CONFIG, TRAINING = "model.safetensors", "config.json", "training.safetensors"
+WEIGHTS, CONFIG, TRAINING = "model.safetensors", "config.json", "training.pt"
+OLD_TRAINING = "training.safetensors"  # of runs that began before there was training.pt
 
 
 @dataclass
 class Checkpoint:
-    """A checkpoint in memory."""
+    """A checkpoint in memory: a model, and how it is fed."""
 
-    model: nn.Module  # in eval mode
+    model: nn.Module  # in eval mode when it was loaded
     tokenizer: WordVocabulary
-    image_size: int
-    config: dict[str, Any]  # config.json as stored
-    training: dict[str, Tensor] | None = None  # what save_checkpoint was given as ``training``
-    num_frames: int = 1  # of the clips it was trained on, and how far apart the frames were
+    image_size: int  # pixels, of the side of the square that images are letterboxed to
+    config: dict[str, Any] = field(default_factory=dict)  # config.json as stored
+    num_frames: int = 1  # the window of frames that the model sees, and how far apart they are, see ``A2DDataset``
     frame_stride: int = 1
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Facts for the reader: experiment, results, step."""
+        return self.config.get("record", {})
 
 
 def save_checkpoint(
     folder: Path,
-    model: nn.Module,
-    tokenizer: WordVocabulary,
-    image_size: int,
+    checkpoint: Checkpoint,
     *,
-    num_frames: int = 1,
-    frame_stride: int = 1,
     record: dict[str, Any] | None = None,
-    training: dict[str, Tensor] | None = None,
+    training: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint; an older one in ``folder`` is replaced only when the new one is complete.
 
     Args:
-        image_size: pixels, of the side of the square that pictures are letterboxed to.
-        num_frames, frame_stride: the window of frames that the model is to be fed with, see ``A2DDataset``.
-        record: JSON-able facts for the reader (experiment, results, step), stored under "record".
-        training: named tensors needed to resume.
+        folder: made if it is missing.
+        checkpoint: what to write.
+        record: JSON-able facts for the reader; default is the record that the checkpoint was loaded with.
+        training: what ``load_training`` is to return, of tensors, numbers, lists and dicts; else the checkpoint cannot
+            be resumed.
 
     Raises:
         RefsegError: the disk is full or not writable; the old checkpoint is still there.
     """
-    folder = Path(folder)
     config = {
         "format": FORMAT,
         "refseg": __version__,
-        "model": config_to_dict(model.config),
-        "tokenizer": type(tokenizer).__name__,
-        "vocabulary": tokenizer.vocabulary,
-        "max_words": tokenizer.max_words,
-        "image_size": image_size,
-        "num_frames": num_frames,
-        "frame_stride": frame_stride,
-        "record": record or {},
+        "model": config_to_dict(checkpoint.model.config),
+        "tokenizer": type(checkpoint.tokenizer).__name__,
+        "vocabulary": checkpoint.tokenizer.vocabulary,
+        "max_words": checkpoint.tokenizer.max_words,
+        "image_size": checkpoint.image_size,
+        "num_frames": checkpoint.num_frames,
+        "frame_stride": checkpoint.frame_stride,
+        "record": checkpoint.record if record is None else record,
     }
-    partial, previous = _beside(folder, "partial"), _beside(folder, "previous")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(_plain(model.state_dict()), partial / WEIGHTS)
-        if training is not None:
-            save_file(_plain(training), partial / TRAINING)
+    # safetensors refuses shared and strided memory
+    weights = {name: x.detach().cpu().contiguous().clone() for name, x in checkpoint.model.state_dict().items()}
+    with filled(folder, replace=True) as partial:
+        try:
+            save_file(weights, partial / WEIGHTS)
+            if training is not None:
+                torch.save(training, partial / TRAINING)
+        except (SafetensorError, RuntimeError) as error:  # how the two libraries report a full disk
+            raise OSError(None, str(error).splitlines()[0]) from error
         (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
-        if folder.exists():  # else what is in ``previous`` is the last complete one, left there by a kill
-            shutil.rmtree(previous, ignore_errors=True)
-            folder.rename(previous)
-        partial.rename(folder)
-        shutil.rmtree(previous, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise RefsegError(
-            f"The checkpoint {folder} could not be written ({error}): make room on the disk or name another "
-            "folder; the last complete checkpoint is unharmed."
-        ) from error
 
 
 def exists(folder: Path) -> bool:
     """True if ``folder`` holds a complete checkpoint, or a kill in the middle of a replacement left one beside it."""
-    return (_whole(Path(folder)) / CONFIG).is_file()
+    return (last_complete(Path(folder)) / CONFIG).is_file()
 
 
 def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
@@ -112,7 +104,7 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
     Raises:
         RefsegError: no checkpoint there, written by a newer version, damaged, or weights of another config.
     """
-    folder = _whole(Path(folder))
+    folder = last_complete(Path(folder))
     config = _read_config(folder)
     try:
         tokenizer = TOKENIZERS[config["tokenizer"]](config["vocabulary"], config["max_words"])
@@ -128,16 +120,46 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
             f"The weights in {folder / WEIGHTS} do not fit the config beside them ({problem}): "
             f"the two files come from different checkpoints; copy the whole folder again."
         ) from error
-    training = _read_tensors(folder / TRAINING) if (folder / TRAINING).is_file() else None
     window = config["num_frames"], config["frame_stride"]
-    return Checkpoint(model.to(device).eval(), tokenizer, config["image_size"], config, training, *window)
+    return Checkpoint(model.to(device).eval(), tokenizer, config["image_size"], config, *window)
 
 
-def begin_with(model: nn.Module, tokenizer: WordVocabulary, folder: Path, parts: Collection[str] = ()) -> list[str]:
+def load_training(folder: Path) -> dict[str, Any] | None:
+    """What ``save_checkpoint`` was given as ``training``, on the CPU; None if there is nothing.
+
+    The file is a pickle, so it is read with ``weights_only``: what it names is looked up in a short list of torch's
+    own, and nothing in it runs.
+
+    Raises:
+        RefsegError: the file is damaged, or holds something else.
+    """
+    folder = last_complete(Path(folder))
+    if not (folder / TRAINING).is_file():
+        return _nested(_read_tensors(folder / OLD_TRAINING)) if (folder / OLD_TRAINING).is_file() else None
+    try:
+        return torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise _damaged(folder / TRAINING, str(error).partition("\n")[0]) from error
+
+
+def _nested(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The training state of older runs, whose tensors were named "optimizer.3.exp_avg", "objective.NAME", ..."""
+    training: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        part, _, inner = name.partition(".")
+        if part == "optimizer":
+            index, _, entry = inner.partition(".")
+            training.setdefault(part, {}).setdefault(int(index), {})[entry] = tensor
+        else:
+            training.setdefault(part, {})[inner] = tensor
+    return training
+
+
+def init_from(model: nn.Module, tokenizer: WordVocabulary, folder: Path, parts: Collection[str] = ()) -> list[str]:
     """Give ``model`` the weights of another checkpoint wherever name and shape agree; words keep their vectors by name.
 
     Args:
-        model: changed in place, e.g. a network for video that begins with one trained on pictures.
+        model: changed in place, e.g. a network for video that begins with one trained on images.
         tokenizer: of ``model``.
         folder: the other checkpoint.
         parts: only these parts of ``model``, e.g. ("backbone",); empty means all.
@@ -182,7 +204,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"There is no checkpoint in {folder}: a checkpoint is a folder with {CONFIG} and {WEIGHTS} in it."
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise RefsegError(f"{folder / CONFIG} is damaged ({error}): copy the checkpoint again.") from error
+        raise _damaged(folder / CONFIG, str(error)) from error
     if not isinstance(config, dict) or "format" not in config:
         raise RefsegError(f"{folder / CONFIG} is not the config of a refseg checkpoint: name another folder.")
     if config["format"] != FORMAT:  # before the other fields, because another format may have others
@@ -191,9 +213,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
             "install the version that wrote it."
         )
     config = _OF_THE_FIRST | config
-    for field, sound in _FIELDS.items():
-        if not sound(config.get(field)):
-            raise RefsegError(f"{folder / CONFIG} is damaged (its field {field!r}): copy the checkpoint again.")
+    for name, is_valid in _FIELDS.items():
+        if not is_valid(config.get(name)):
+            raise _damaged(folder / CONFIG, f"its field {name!r}")
     return config
 
 
@@ -221,19 +243,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise RefsegError(f"{path} is missing: copy the whole checkpoint folder again.") from None
     except (OSError, SafetensorError) as error:
-        raise RefsegError(f"{path} is damaged ({error}): copy the checkpoint again.") from error
+        raise _damaged(path, str(error)) from error
 
 
-def _whole(folder: Path) -> Path:
-    """``folder``, or what a kill between the two renames of save_checkpoint left in its place."""
-    previous = _beside(folder, "previous")
-    return previous if not folder.exists() and previous.exists() else folder
-
-
-def _beside(folder: Path, suffix: str) -> Path:
-    return folder.parent / f"{folder.name}.{suffix}"  # with_name would not take Path(".")
-
-
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in the usual memory layout: safetensors refuses shared and strided memory."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+def _damaged(path: Path, why: str) -> RefsegError:
+    return RefsegError(f"{path} is damaged ({why}): copy the checkpoint again.")

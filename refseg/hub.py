@@ -35,9 +35,7 @@ def save_pretrained(loaded: Checkpoint, folder: Path, card: str = "") -> None:
     Raises:
         RefsegError: see ``save_checkpoint``.
     """
-    window = {"num_frames": loaded.num_frames, "frame_stride": loaded.frame_stride}
-    record = loaded.config.get("record", {})
-    save_checkpoint(folder, loaded.model, loaded.tokenizer, loaded.image_size, record=record, **window)
+    save_checkpoint(folder, loaded)
     try:
         (Path(folder) / CARD).write_text(f"{_FRONT}{card or '# ' + Path(folder).name}\n", encoding="utf-8")
     except OSError as error:

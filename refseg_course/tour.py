@@ -27,7 +27,8 @@ from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import checkpoints_dir
 from refseg.predict import Predictor
 from refseg.training.experiment import Experiment
-from refseg.training.loop import read_log, seconds_per_step, train
+from refseg.training.log import read_log
+from refseg.training.loop import seconds_per_step, train
 from refseg.training.presets import PRESETS
 from refseg.types import RefSample
 from refseg.viz import learning_curve, prediction_figure, to_html, word_map_figure

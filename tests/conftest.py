@@ -76,35 +76,35 @@ def tiny_experiment(tiny_refshapes):
 @pytest.fixture
 def tiny_checkpoint(tiny_experiment, tmp_path) -> Path:
     """An untrained checkpoint that knows the words of the small RefShapes."""
-    from refseg.checkpoint import save_checkpoint
+    from refseg.checkpoint import Checkpoint, save_checkpoint
     from refseg.models import build_model
-    from refseg.training.loop import build_data
+    from refseg.training.build import build_data
 
     _, _, tokenizer = build_data(tiny_experiment)
     model = build_model(tiny_experiment.model, len(tokenizer))
-    save_checkpoint(tmp_path / "tiny", model, tokenizer, tiny_experiment.data.image_size)
+    save_checkpoint(tmp_path / "tiny", Checkpoint(model, tokenizer, tiny_experiment.data.image_size))
     return tmp_path / "tiny"
 
 
 @pytest.fixture
 def tiny_grounded(tiny_experiment, tmp_path) -> Path:
     """A small MagNet, untrained, with untrained heads for hidden words beside it."""
-    from refseg.checkpoint import load_checkpoint, save_checkpoint
+    from refseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from refseg.evaluation.hidden_words import WordsAlone, grounding_of, write_heads
     from refseg.models import build_model
     from refseg.models.backbones import HalvingBackboneConfig
     from refseg.models.magnet import MagNetConfig
+    from refseg.models.serialise import config_to_dict
     from refseg.objectives import MaskGroundingConfig, MaskLossConfig, ObjectiveConfig
-    from refseg.training.experiment import experiment_to_dict
-    from refseg.training.loop import build_data
+    from refseg.training.build import build_data
 
     _, _, tokenizer = build_data(tiny_experiment)
     backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
     model = build_model(replace(MagNetConfig.lesson(), backbone=backbone), len(tokenizer))
     objective = ObjectiveConfig((MaskLossConfig(), MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2)))
-    record = {"experiment": experiment_to_dict(replace(tiny_experiment, model=model.config, objective=objective))}
+    record = {"experiment": config_to_dict(replace(tiny_experiment, model=model.config, objective=objective))}
     folder = tmp_path / "grounded"
-    save_checkpoint(folder, model, tokenizer, tiny_experiment.data.image_size, record=record)
+    save_checkpoint(folder, Checkpoint(model, tokenizer, tiny_experiment.data.image_size), record=record)
     predictor = grounding_of(load_checkpoint(folder)).predictor.state_dict()
     parts = {"predictor": predictor, "alone": WordsAlone(len(tokenizer)).state_dict()}
     write_heads(folder, {f"{part}.{name}": x for part, tensors in parts.items() for name, x in tensors.items()})
@@ -114,16 +114,16 @@ def tiny_grounded(tiny_experiment, tmp_path) -> Path:
 @pytest.fixture
 def tiny_alignformer(tiny_experiment, tmp_path) -> Path:
     """A small AlignFormer, untrained."""
-    from refseg.checkpoint import save_checkpoint
+    from refseg.checkpoint import Checkpoint, save_checkpoint
     from refseg.models import build_model
     from refseg.models.alignformer import AlignFormerConfig
     from refseg.models.backbones import HalvingBackboneConfig
-    from refseg.training.loop import build_data
+    from refseg.training.build import build_data
 
     _, _, tokenizer = build_data(tiny_experiment)
     backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
     model = build_model(replace(AlignFormerConfig.lesson(), backbone=backbone), len(tokenizer))
-    save_checkpoint(tmp_path / "alignformer", model, tokenizer, 48)
+    save_checkpoint(tmp_path / "alignformer", Checkpoint(model, tokenizer, 48))
     return tmp_path / "alignformer"
 
 

@@ -339,7 +339,7 @@ def test_magnet_goes_on_row_by_row(trained_grounded, monkeypatch, tmp_path, caps
 
 
 def test_a_training_is_shipped_with_its_heads(trained_grounded, tmp_path, capsys):
-    from refseg.checkpoint import load_checkpoint
+    from refseg.checkpoint import load_training
     from refseg.evaluation.hidden_words import WordGuesser
 
     magnet = trained_grounded
@@ -355,7 +355,7 @@ def test_a_training_is_shipped_with_its_heads(trained_grounded, tmp_path, capsys
         "model.safetensors",
     ]
     guesser = WordGuesser.of(folder)
-    trained = load_checkpoint(last).training["objective.predictor.head.weight"]
+    trained = load_training(last)["objective"]["predictor.head.weight"]
     assert torch.equal(guesser.objective.predictor.head.weight, trained)
     magnet.Magnet(shipped=True).run()
     assert json.loads((tmp_path / "magnet_recovery.json").read_text())["expressions"] > 5

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refseg.checkpoint import load_checkpoint, save_checkpoint
+from refseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from refseg.models import build_model
 from refseg.training.presets import PRESETS
 
@@ -205,7 +205,7 @@ def test_a_checkpoint_of_another_config(predict, tiny_checkpoint, tiny_experimen
     other = build_model(
         replace(loaded.model.config, fusion=replace(loaded.model.config.fusion, dim=6)), len(loaded.tokenizer)
     )
-    save_checkpoint(tmp_path / "other", other, loaded.tokenizer, 32)
+    save_checkpoint(tmp_path / "other", Checkpoint(other, loaded.tokenizer, 32))
     shutil.copy(tmp_path / "other" / "model.safetensors", tiny_checkpoint)
     assert_one_line(predict(), "do not fit the config")
 

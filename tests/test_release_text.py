@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from refseg.checkpoint import load_checkpoint, save_checkpoint
+from refseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from refseg.errors import RefsegError
 from refseg.models import build_model
 from refseg.models.cmsa_net import CMSANetConfig
@@ -54,7 +54,7 @@ def test_what_is_no_vocabulary_of_the_release_is_refused(tmp_path):
 def test_a_checkpoint_keeps_its_kind_of_tokenizer(tmp_path, vocabulary_file, tiny_checkpoint):
     vocabulary, _ = ReleaseVocabulary.from_file(vocabulary_file, max_words=7)
     model = build_model(CMSANetConfig.lesson(), len(vocabulary))
-    save_checkpoint(tmp_path / "saved", model, vocabulary, 32)
+    save_checkpoint(tmp_path / "saved", Checkpoint(model, vocabulary, 32))
     tokenizer = load_checkpoint(tmp_path / "saved").tokenizer
     assert type(tokenizer) is ReleaseVocabulary and tokenizer.words == vocabulary.words and tokenizer.max_words == 7
     config = json.loads((tiny_checkpoint / "config.json").read_text())

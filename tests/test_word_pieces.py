@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from refseg.checkpoint import load_checkpoint, save_checkpoint
+from refseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from refseg.errors import RefsegError
 from refseg.models import build_model
 from refseg.models.magnet import MagNetConfig
@@ -63,7 +63,7 @@ def test_from_a_file_or_a_folder(tmp_path):
 
 
 def test_a_checkpoint_keeps_the_pieces(tokenizer, tmp_path):
-    save_checkpoint(tmp_path / "net", build_model(MagNetConfig.lesson(), len(tokenizer)), tokenizer, 96)
+    save_checkpoint(tmp_path / "net", Checkpoint(build_model(MagNetConfig.lesson(), len(tokenizer)), tokenizer, 96))
     loaded = load_checkpoint(tmp_path / "net").tokenizer
     assert json.loads((tmp_path / "net" / "config.json").read_text())["vocabulary"] == PIECES
     assert type(loaded) is WordPieces and loaded.encode("red stars") == tokenizer.encode("red stars")

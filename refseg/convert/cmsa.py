@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refseg.checkpoint import save_checkpoint
+from refseg.checkpoint import Checkpoint, save_checkpoint
 from refseg.convert.tf_checkpoint import TensorFlowCheckpoint
 from refseg.errors import RefsegError
 from refseg.models import build_model
@@ -52,7 +52,7 @@ def convert_cmsa_release(
     """Write the release's weights as a checkpoint that ``evaluate`` and ``predict`` read.
 
     The network then computes what the release computes, its stem, colours and upsampling included. What differs is
-    the picture it gets: ours is scaled down with antialiasing (see ``transforms.release_resize_and_pad``).
+    the picture it gets: ours is scaled down with antialiasing (see ``evaluation.release_resize``).
 
     Args:
         checkpoint: the name that its .index and .data files begin with.
@@ -84,7 +84,7 @@ def convert_cmsa_release(
         weights[ours] = _rearranged(numbers, weights[ours], theirs)
     model.load_state_dict(weights)
     record = {"converted_from": source.name.name, "vocabulary_file": Path(vocabulary).name, "unused": unused}
-    save_checkpoint(out, model, tokenizer, IMAGE_SIZE, record=record)
+    save_checkpoint(out, Checkpoint(model, tokenizer, IMAGE_SIZE), record=record)
     return Conversion(len(names), unused)
 
 
@@ -221,7 +221,7 @@ def convert_magnet_release(
     weights = model.state_dict()
     model.load_state_dict({ours: _rows(source, names[ours], weights[ours]) for ours in weights})
     record = {"converted_from": Path(checkpoint).name, "unused": unused}
-    save_checkpoint(out, model, tokenizer, MAGNET_IMAGE_SIZE, record=record)
+    save_checkpoint(out, Checkpoint(model, tokenizer, MAGNET_IMAGE_SIZE), record=record)
     return Conversion(len(taken), unused)
 
 

@@ -22,20 +22,26 @@ from refseg.datasets.refer import ReferDataset
 from refseg.errors import RefsegError
 from refseg.types import RefSample
 
-
-def _counts(images: int | None = None, refs: int | None = None, sentences: int | None = None) -> Counts:
-    """Of the REFER layout: distinct images, refs (objects with expressions), sentences (= samples); None: unknown."""
-    counts = {"images": images, "refs": refs, "sentences": sentences}
-    return {what: count for what, count in counts.items() if count is not None}
-
-
-def _clips(videos: int, sentences: int, frames: int, samples: int) -> Counts:
-    """Distinct videos, sentences (one per video and instance), distinct annotated frames, and samples."""
-    return {"videos": videos, "sentences": sentences, "frames": frames, "samples": samples}
+REFER_COUNTS = (
+    "images",
+    "refs",
+    "sentences",
+)  # distinct images, refs (objects with expressions), sentences (= samples)
+CLIP_COUNTS = ("videos", "sentences", "frames", "samples")  # distinct videos, sentences, annotated frames; samples
 
 
-def _refer_tree(folder: str, image: str) -> tuple[str, ...]:
-    return (f"{folder}/instances.json", f"{folder}/refs({{owner}}).p (or .json)", image)
+def _counts(names: tuple[str, ...], **splits: tuple[int | None, ...]) -> dict[str, Counts]:
+    """Published counts by split; None where no source that we could read states a number."""
+    named = {split: zip(names, counts) for split, counts in splits.items()}
+    return {split: {name: count for name, count in pairs if count is not None} for split, pairs in named.items()}
+
+
+def _refer(name: str, folder: str = "", image: str = "", **fields: Any) -> DatasetInfo:
+    """A data set in the REFER layout."""
+    folder = folder or name
+    image = image or "images/mscoco/images/train2014/COCO_train2014_000000000009.jpg"
+    tree = (f"{folder}/instances.json", f"{folder}/refs({{owner}}).p (or .json)", image)
+    return DatasetInfo(name, ReferDataset, folder=folder, tree=tree, **fields)
 
 
 def _draw_refshapes() -> Path:
@@ -50,78 +56,58 @@ def _draw_refshapes_video() -> Path:
     return ensure()
 
 
-_COCO_IMAGE = "images/mscoco/images/train2014/COCO_train2014_000000000009.jpg"
-_COCO_SPLITS = {"train": "train", "validation": "val", "test": "testA", "testB": "testB"}
+_COCO = {"image_folders": sources.COCO_FOLDERS}
+_COCO_PARQUET = {"train": "train", "validation": "val", "test": "testA", "testB": "testB"}
 
-DATASETS: dict[str, DatasetInfo] = {
-    "refcoco": DatasetInfo(
+_INFOS = (
+    _refer(
         "refcoco",
-        ReferDataset,
         splits={
-            "unc": {
-                "train": _counts(16994, 42404, 120624),
-                "val": _counts(1500, 3811, 10834),
-                "testA": _counts(750, 1975, 5657),
-                "testB": _counts(750, 1810, 5095),
-            },
-            "google": {
-                "train": _counts(19213, 40000),
-                "val": _counts(4559, 5000),
-                "test": _counts(4527, 5000),
-            },
+            "unc": _counts(
+                REFER_COUNTS,
+                train=(16994, 42404, 120624),
+                val=(1500, 3811, 10834),
+                testA=(750, 1975, 5657),
+                testB=(750, 1810, 5095),
+            ),
+            "google": _counts(REFER_COUNTS, train=(19213, 40000), val=(4559, 5000), test=(4527, 5000)),
         },
-        totals={"unc": _counts(19994, 50000, 142210)},  # REFER's demo prints it; papers write 142,209
-        image_folders=sources.COCO_FOLDERS,
-        tree=_refer_tree("refcoco", _COCO_IMAGE),
+        totals=_counts(REFER_COUNTS, unc=(19994, 50000, 142210)),  # REFER's demo prints it; papers write 142,209
         pieces=sources.REFCOCO,
-        parquet=_COCO_SPLITS,
+        parquet=_COCO_PARQUET,
+        **_COCO,
     ),
-    "refcoco+": DatasetInfo(
-        "refcoco+",
-        ReferDataset,
+    _refer(
+        "refcoco+",  # val, testA and testB together have 21373 sentences
         splits={
-            "unc": {
-                "train": _counts(16992, 42278, 120191),
-                "val": _counts(1500, 3805),  # val, testA and testB together have 21373 sentences
-                "testA": _counts(750, 1975),
-                "testB": _counts(750, 1798),
-            }
+            "unc": _counts(
+                REFER_COUNTS, train=(16992, 42278, 120191), val=(1500, 3805), testA=(750, 1975), testB=(750, 1798)
+            )
         },
-        totals={"unc": _counts(19992, 49856, 141564)},
-        image_folders=sources.COCO_FOLDERS,
-        tree=_refer_tree("refcoco+", _COCO_IMAGE),
+        totals=_counts(REFER_COUNTS, unc=(19992, 49856, 141564)),
         pieces=sources.REFCOCO_PLUS,
-        parquet=_COCO_SPLITS,
+        parquet=_COCO_PARQUET,
+        **_COCO,
     ),
-    "refcocog": DatasetInfo(
+    _refer(
         "refcocog",
-        ReferDataset,
         splits={
-            "umd": {
-                "train": _counts(21899, 42226, 80512),
-                "val": _counts(1300, 2573, 4896),
-                "test": _counts(2600, 5023, 9602),
-            },
+            "umd": _counts(REFER_COUNTS, train=(21899, 42226, 80512), val=(1300, 2573, 4896), test=(2600, 5023, 9602)),
             # Split by object, so train and val share images.
-            "google": {"train": _counts(24698, 44822, 85474), "val": _counts(4650, 5000, 9536)},
+            "google": _counts(REFER_COUNTS, train=(24698, 44822, 85474), val=(4650, 5000, 9536)),
         },
-        totals={owner: _counts(25799, 49822, 95010) for owner in ("umd", "google")},
-        image_folders=sources.COCO_FOLDERS,
-        tree=_refer_tree("refcocog", _COCO_IMAGE),
+        totals=_counts(REFER_COUNTS, umd=(25799, 49822, 95010), google=(25799, 49822, 95010)),
         pieces=sources.REFCOCOG,
         parquet={"train": "train", "validation": "val", "test": "test"},
+        **_COCO,
     ),
-    "referit": DatasetInfo(
+    _refer(
         "referit",
-        ReferDataset,
+        folder="refclef",
+        image="images/saiapr_tc-12/...",
         splits={
-            "berkeley": {
-                "train": _counts(sentences=54127),
-                "val": _counts(sentences=5842),
-                "test": _counts(sentences=60103),
-                "trainval": _counts(sentences=59969),
-            },
-            "unc": {split: {} for split in ("train", "val", "testA", "testB", "testC")},
+            "berkeley": _counts(("sentences",), train=(54127,), val=(5842,), test=(60103,), trainval=(59969,)),
+            "unc": _counts((), train=(), val=(), testA=(), testB=(), testC=()),
         },
         labels={
             "trainval": ("train", "val"),
@@ -130,23 +116,20 @@ DATASETS: dict[str, DatasetInfo] = {
             "testB": ("testB", "testAB", "testBC"),
             "testC": ("testC", "testAC", "testBC"),
         },
-        folder="refclef",
-        image_folders=sources.SAIAPR_FOLDERS,
-        tree=_refer_tree("refclef", "images/saiapr_tc-12/..."),
         pieces=sources.REFERIT,
+        image_folders=sources.SAIAPR_FOLDERS,
     ),
-    "refshapes": DatasetInfo(
+    _refer(
         "refshapes",
-        ReferDataset,
-        splits={"refseg": {split: {} for split in ("train", "val", "testA", "testB", "testC")}},
-        tree=_refer_tree("refshapes", "refshapes/images/000000.png"),
+        image="refshapes/images/000000.png",
+        splits={"refseg": _counts((), train=(), val=(), testA=(), testB=(), testC=())},
         draw=_draw_refshapes,
     ),
-    "a2d": DatasetInfo(
+    DatasetInfo(
         "a2d",
         A2DDataset,
         # 6,655 sentences, one of which is about an instance "1 (copy)" that no mask has.
-        splits={"gavrilyuk": {"train": _clips(3017, 5359, 9518, 15747), "test": _clips(737, 1295, 2342, 3800)}},
+        splits={"gavrilyuk": _counts(CLIP_COUNTS, train=(3017, 5359, 9518, 15747), test=(737, 1295, 2342, 3800))},
         folder="a2d_sentences",
         is_clips=True,
         tree=(
@@ -158,10 +141,10 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         pieces=sources.A2D,
     ),
-    "jhmdb": DatasetInfo(
+    DatasetInfo(
         "jhmdb",
         JHMDBDataset,
-        splits={"gavrilyuk": {"test": _clips(928, 928, 2784, 2784)}},
+        splits={"gavrilyuk": _counts(CLIP_COUNTS, test=(928, 928, 2784, 2784))},
         folder="jhmdb_sentences",
         is_clips=True,
         tree=(
@@ -172,20 +155,16 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         pieces=sources.JHMDB,
     ),
-    "refshapes_video": DatasetInfo(
+    DatasetInfo(
         "refshapes_video",
         A2DDataset,
-        splits={"refseg": {"train": {}, "val": {}, "test": {}}},
+        splits={"refseg": _counts((), train=(), val=(), test=())},
         is_clips=True,
-        tree=(
-            "refshapes_video/Release/videoset.csv",
-            "refshapes_video/Release/frames/VIDEO/00001.png, ...",
-            "refshapes_video/text_annotations/a2d_annotation.txt",
-            "refshapes_video/text_annotations/a2d_annotation_with_instances/VIDEO/00003.h5",
-        ),
+        tree=("refshapes_video/Release/frames/VIDEO/00001.png, ...", "refshapes_video/text_annotations/..."),
         draw=_draw_refshapes_video,
     ),
-}
+)
+DATASETS: dict[str, DatasetInfo] = {info.name: info for info in _INFOS}
 
 
 def dataset_info(name: str) -> DatasetInfo:

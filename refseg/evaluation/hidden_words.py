@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from refseg.checkpoint import Checkpoint, load_checkpoint
+from refseg.checkpoint import Checkpoint, load_checkpoint, load_training
 from refseg.datasets import Collate
-from refseg.datasets.refshapes.language import SYNONYMS, content_words
 from refseg.datasets.refshapes.scene import ATTRIBUTES
+from refseg.datasets.refshapes.wording import SYNONYMS, content_words
 from refseg.errors import RefsegError
 from refseg.models.text import TransformerWords, TransformerWordsConfig
 from refseg.objectives import MaskGroundingConfig, ObjectiveContext, objective_from_dict
@@ -138,14 +138,14 @@ def grounding_of(loaded: Checkpoint) -> MaskGrounding:
     raise RefsegError("The checkpoint was not trained with Mask Grounding: it has no heads that guess words.")
 
 
-def trained_heads(loaded: Checkpoint, alone: WordsAlone) -> dict[str, Tensor]:
+def trained_heads(last: Path, alone: WordsAlone) -> dict[str, Tensor]:
     """The heads of a training's ``last/`` checkpoint, and ``alone`` with them, named as ``WordGuesser`` takes them.
 
     Raises:
         RefsegError: the checkpoint has no state of the objective: it is not the last one of a training.
     """
-    tensors = {name: x for name, x in (loaded.training or {}).items() if name.startswith("objective.")}
-    predictor = {name.split(".predictor.")[1]: x for name, x in tensors.items() if ".predictor." in name}
+    heads = (load_training(last) or {}).get("objective", {})
+    predictor = {name.partition("predictor.")[2]: x for name, x in heads.items() if "predictor." in name}
     if not predictor:
         raise RefsegError("The checkpoint has no heads: take the folder last/ of a training with Mask Grounding.")
     parts = {"predictor": predictor, "alone": alone.state_dict()}

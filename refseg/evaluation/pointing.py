@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from refseg.datasets import Collate
-from refseg.datasets.refshapes.language import WORD_KINDS, content_words, word_kinds
+from refseg.datasets.refshapes.wording import WORD_KINDS, content_words, word_kinds
 from refseg.errors import RefsegError
 from refseg.evaluation.metrics import mask_iou
 from refseg.inference import device_of, in_eval_mode, predict_masks

@@ -33,16 +33,10 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from refseg.datasets.transforms import (
-    at_input_size,
-    release_resize_and_crop,
-    release_resize_and_pad,
-    scale,
-    undo_letterbox,
-    without_padding,
-)
+from refseg.datasets.transforms import at_input_size, scale, undo_letterbox, without_padding
 from refseg.errors import RefsegError
 from refseg.evaluation.metrics import TENTHS, average_precision, intersection_union
+from refseg.evaluation.release_resize import release_resize_and_crop, release_resize_and_pad
 from refseg.types import MASK_THRESHOLD, Annotations
 
 Size = tuple[int, int]  # (height, width)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refseg.datasets.refshapes.language import content_words
+from refseg.datasets.refshapes.wording import content_words
 from refseg.errors import RefsegError
 from refseg.models.base import ReferringModel
 from refseg.objectives.base import ObjectiveContext, Term, TermConfig

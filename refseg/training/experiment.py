@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from refseg.errors import RefsegError
 from refseg.models.base import ModelConfig
-from refseg.models.serialise import Config, config_to_dict
+from refseg.models.serialise import TYPE, Config
 from refseg.objectives import MaskLossConfig, ObjectiveConfig
+from refseg.objectives.older import upgraded
 from refseg.tokenizer import MAX_WORDS
 
 
@@ -42,6 +43,15 @@ class DataConfig(Config):
         False  # leave out training samples that cannot be read, and log them; else stop at the first
     )
     cache_features: bool = False  # keep what a frozen backbone computes in memory: every image passes through it once
+
+    @classmethod
+    def migrate(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """From older runs: other names, two choices that were words, and ``objects``, which the objective decides."""
+        stored = {DATA_RENAMED.get(name, name): value for name, value in stored.items() if name != "objects"}
+        for name, word in (("hide_expressions", "blank"), ("skip_unreadable", "skip")):
+            if name in stored:
+                stored[name] = stored[name] in (True, word)
+        return stored
 
     def __post_init__(self):
         if self.num_frames < 1 or self.num_frames % 2 == 0 or self.frame_stride < 1:
@@ -84,6 +94,14 @@ class OptimConfig(Config):
     save_every: int = 500  # steps between checkpoints to resume from
     log_every: int = 20
 
+    @classmethod
+    def migrate(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """From older runs: other names, and two choices that were words."""
+        stored = {OPTIM_RENAMED.get(name, name): value for name, value in stored.items()}
+        if "mixed_precision" in stored:
+            stored["mixed_precision"] = stored["mixed_precision"] in (True, "bf16")
+        return stored | ({"compile": bool(stored["compile"])} if "compile" in stored else {})
+
     def __post_init__(self):
         counts = ("steps", "batch_size", "accumulate", "expressions_per_image", "eval_every", "save_every", "log_every")
         for name in counts:
@@ -109,6 +127,31 @@ class Experiment(Config):
     init_parts: tuple[str, ...] = ()  # only these parts of the model take them, e.g. ("backbone",); empty means all
     about: str = field(default="", compare=False)  # one line for people
 
+    @classmethod
+    def migrate(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """From older runs: two other names, parts without their types, and objectives that were no list of terms."""
+        stored = {EXPERIMENT_RENAMED.get(name, name): value for name, value in stored.items()}
+        parts = {"data": DataConfig, "optim": OptimConfig}
+        typed = {name: {TYPE: kind.__name__, **stored[name]} for name, kind in parts.items()}
+        return {**stored, **typed, "objective": upgraded(stored["objective"])}
+
+
+# Fields that older runs know by another name.
+DATA_RENAMED = {
+    "train_share": "train_fraction",
+    "pieces": "pretrained_tokenizer",
+    "control": "hide_expressions",
+    "flips": "mirror",
+    "broken": "skip_unreadable",
+    "keep_features": "cache_features",
+}
+OPTIM_RENAMED = {
+    "short_steps": "curriculum_steps",
+    "short_words": "curriculum_words",
+    "recompute": "gradient_checkpointing",
+}
+EXPERIMENT_RENAMED = {"begin_with": "init_from", "begin_parts": "init_parts"}
+
 
 def variant(experiment: Experiment, about: str = "", **changes: Any) -> Experiment:
     """``experiment`` with other values; a dict changes fields of a part: ``variant(CMSA, data={"image_size": 64})``.
@@ -126,24 +169,14 @@ def _changed(config: Any, changes: dict[str, Any]) -> Any:
     return replace(config, **new)
 
 
-def experiment_to_dict(experiment: Experiment) -> dict[str, Any]:
-    """An experiment as plain JSON: what a checkpoint and a results file keep of it."""
-    return {
-        "model": config_to_dict(experiment.model),
-        "objective": config_to_dict(experiment.objective),
-        "data": asdict(experiment.data),
-        "optim": asdict(experiment.optim),
-        "init_from": experiment.init_from,
-        "init_parts": list(experiment.init_parts),
-        "about": experiment.about,
-    }
-
-
-def first_difference(old: Any, new: Any, where: str = "") -> str | None:
-    """The first field in which two configs differ, as "data.image_size was 96, now 128"; None if they are equal."""
-    if old == new:
-        return None
+def first_difference(old: Any, new: Any, where: str = "") -> str:
+    """The first field in which two configs differ, as "data.image_size was 96, now 128"."""
+    pairs: dict[Any, tuple[Any, Any]] = {}
     if is_dataclass(old) and type(old) is type(new):
-        names = [f.name for f in fields(old) if f.compare and getattr(old, f.name) != getattr(new, f.name)]
-        return first_difference(getattr(old, names[0]), getattr(new, names[0]), f"{where}.{names[0]}".lstrip("."))
+        pairs = {f.name: (getattr(old, f.name), getattr(new, f.name)) for f in fields(old) if f.compare}
+    elif isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+        pairs = dict(enumerate(zip(old, new)))
+    for name, (before, now) in pairs.items():
+        if before != now:
+            return first_difference(before, now, f"{where}.{name}".lstrip("."))
     return f"{where} was {old}, now {new}"

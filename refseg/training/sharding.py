@@ -12,7 +12,7 @@ because clipping and the optimiser then meet one kind of weights only.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import torch
@@ -142,12 +142,12 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
     return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)  # all have it
 
 
-def whole(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Named tensors put together again, on the CPU, one after the other; those that are not divided as they are.
 
     All processes must call it.
     """
-    return {name: full(x).cpu() if isinstance(x, DTensor) else x for name, x in tensors}
+    return {name: full(x).cpu() if isinstance(x, DTensor) else x for name, x in tensors.items()}
 
 
 def full(tensor: Tensor) -> Tensor:
@@ -157,5 +157,5 @@ def full(tensor: Tensor) -> Tensor:
 
 def put_together(part: nn.Module, into: nn.Module) -> nn.Module:
     """``into`` with the weights of ``part``: a network of the same shape that is not divided. All processes call it."""
-    into.load_state_dict(whole(part.state_dict().items()))
+    into.load_state_dict(whole(part.state_dict()))
     return into

@@ -77,6 +77,7 @@ def why(complaints: str, folder: Path, target: Target) -> str:
 
 
 def no_room(folder: Path) -> str:
+    """The sentence for a full disk."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free / 2**30
     return f"No room: {free:.1f} GiB are left on the disk of {folder}. Free some, then run the same command to go on."

@@ -9,7 +9,7 @@ import pytest
 
 import refseg_course.tour as module
 from refseg.errors import RefsegError
-from refseg.training.loop import read_log
+from refseg.training.log import read_log
 from refseg.training.presets import PRESETS
 from refseg_course.tour import COLUMNS, plan, run_tour
 

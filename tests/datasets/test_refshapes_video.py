@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refseg.datasets.refshapes import motion
 from refseg.datasets.refshapes.motion import (
     CENTRE,
     FRAMES,
@@ -23,9 +22,10 @@ from refseg.datasets.refshapes.motion import (
     Motion,
     candidates,
     does,
-    invent,
+    pixels,
     referent,
 )
+from refseg.datasets.refshapes.motion_drawing import invent
 from refseg.datasets.refshapes.scene import COLOURS, MIN_VISIBLE, SHAPES, Thing, paint, paint_clip, visible_masks
 from refseg.datasets.refshapes.video import CLIPS, SEED, _map, clip_rng, ensure, video_name
 from refseg.errors import RefsegError
@@ -275,7 +275,7 @@ def test_every_member_of_a_group_could_have_done_it():
             assert other.centre == clip.centre
             swapped += 1
             for things in other.frames:
-                whole = [motion._mask(thing).sum() for thing in things]
+                whole = [pixels(thing).sum() for thing in things]
                 assert all(seen.sum() > 0.3 * all_of_it for seen, all_of_it in zip(visible_masks(things, SIDE), whole))
     assert swapped > 50
 
@@ -396,7 +396,7 @@ def test_ensure_draws_once_and_guards_what_is_not_its_own(root, tmp_path):
     assert ensure(root, SMALL) == root and marker.stat().st_mtime_ns == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not lose me")
-    with pytest.raises(RefsegError, match="in the way of RefShapes-Video and not ours"):
+    with pytest.raises(RefsegError, match="was not drawn by the kit"):
         ensure(tmp_path / "mine", {"train": 1})
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "do not lose me"
 
@@ -417,6 +417,6 @@ def test_a_full_disk_says_so_and_leaves_nothing(monkeypatch, tmp_path, writes):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writes, full)
-    with pytest.raises(RefsegError, match="RefShapes-Video.*No space left on device.*400 MB"):
+    with pytest.raises(RefsegError, match="No space left on device.*make room"):
         ensure(tmp_path / "refshapes_video", {"train": 1})
     assert list(tmp_path.iterdir()) == []

@@ -213,7 +213,8 @@ def test_genuine_images(shared_dir, tmp_path):
 
 
 def test_training_reads_shards_and_leaves_out_a_corrupt_one(tiny_experiment, source, sharded, tmp_path):
-    from refseg.training.loop import read_log, train
+    from refseg.training.log import read_log
+    from refseg.training.loop import train
 
     data = replace(tiny_experiment.data, name="refcoco", root=str(sharded), val_samples=None, workers=1)
     optim = replace(tiny_experiment.optim, steps=4, eval_every=4, save_every=4)
@@ -229,7 +230,7 @@ def test_training_reads_shards_and_leaves_out_a_corrupt_one(tiny_experiment, sou
         train(experiment, tmp_path / "stopped", device="cpu", progress=False)
     experiment = replace(experiment, data=replace(data, skip_unreadable=True))
     train(experiment, tmp_path / "stopped", device="cpu", progress=False)
-    lines = [row for row in read_log(tmp_path / "stopped" / "log.jsonl") if "broken" in row]
-    assert sum(row["broken"] for row in lines) == 8  # two sentences in each of four epochs
-    (name,) = sum((row["broken_samples"] for row in lines), [])
+    lines = [row for row in read_log(tmp_path / "stopped" / "log.jsonl") if "unreadable" in row]
+    assert sum(row["unreadable"] for row in lines) == 8  # two sentences in each of four epochs
+    (name,) = sum((row["unreadable_samples"] for row in lines), [])
     assert "pictures-00000.tar is damaged at image 100" in name

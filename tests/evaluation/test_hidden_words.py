@@ -150,4 +150,4 @@ def test_a_network_of_another_objective(tiny_grounded):
 
 def test_only_the_last_checkpoint_of_a_training_has_heads(tiny_grounded, guesser):
     with pytest.raises(RefsegError, match="take the folder last/"):
-        trained_heads(load_checkpoint(tiny_grounded), guesser.alone)
+        trained_heads(tiny_grounded, guesser.alone)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from refseg.datasets import Collate, build_dataset, build_transform
-from refseg.datasets.refshapes.language import WORD_KINDS, word_kinds
+from refseg.datasets.refshapes.wording import WORD_KINDS, word_kinds
 from refseg.errors import RefsegError
 from refseg.evaluation.pointing import (
     OTHER,

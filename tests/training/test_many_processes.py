@@ -26,7 +26,8 @@ from refseg.evaluation.protocols import PROTOCOLS, Meter
 from refseg.models import build_model
 from refseg.models.backbones import ResNet101BackboneConfig
 from refseg.models.blocks.mask_head import MaskHeadConfig
-from refseg.training.loop import build_data, read_log
+from refseg.training.build import build_data
+from refseg.training.log import read_log
 
 pytestmark = [pytest.mark.usefixtures("no_accelerate_state"), pytest.mark.timeout(600)]
 
@@ -132,7 +133,7 @@ def task_train_until(experiment, folder, steps):
     """As if all were killed at once behind step ``steps``."""
     from test_train import up_to
 
-    from refseg.training.loop import ShuffledBatches
+    from refseg.training.batches import ShuffledBatches
 
     ShuffledBatches.__iter__ = up_to(steps)
     fit(experiment, folder)
@@ -200,11 +201,11 @@ def test_a_share_that_cannot_be_divided_is_refused(plain, tmp_path):
 
 
 def test_other_failures_are_not_taken_for_a_lost_process():
-    from refseg.training.loop import _told_if_another_stops
+    from refseg.training.loop import explain_lost_process
 
-    with pytest.raises(RuntimeError, match="out of memory"), _told_if_another_stops():
+    with pytest.raises(RuntimeError, match="out of memory"), explain_lost_process():
         raise RuntimeError("out of memory")
-    with pytest.raises(RefsegError, match="start all of them again"), _told_if_another_stops():
+    with pytest.raises(RefsegError, match="start all of them again"), explain_lost_process():
         raise RuntimeError("Connection closed by peer [127.0.0.1]:4711")
 
 

@@ -8,8 +8,8 @@ import torch
 
 from refseg.errors import RefsegError
 from refseg.models import build_model
-from refseg.models.serialise import config_from_dict
-from refseg.training.experiment import OptimConfig, experiment_to_dict, variant
+from refseg.models.serialise import config_from_dict, config_to_dict
+from refseg.training.experiment import OptimConfig, variant
 from refseg.training.presets import OLD_NAMES, PRESETS, find_preset, on_benchmark
 
 
@@ -17,9 +17,9 @@ def test_every_preset_can_be_stored_builds_its_model_and_says_what_it_is():
     pytest.importorskip("timm")
     pytest.importorskip("transformers")
     for name, experiment in PRESETS.items():
-        plain = experiment_to_dict(experiment)
+        plain = config_to_dict(experiment)
         assert json.loads(json.dumps(plain)) == plain, name  # else no run could be resumed
-        assert config_from_dict(plain["model"]) == experiment.model, name
+        assert config_from_dict(plain) == experiment, name
         with torch.device("meta"):
             model = build_model(experiment.model, 31, fetch_weights=False)
         assert sum(parameter.numel() for parameter in model.parameters()) > 100_000, name
@@ -29,7 +29,7 @@ def test_every_preset_can_be_stored_builds_its_model_and_says_what_it_is():
 
 def differences(one, other):
     """The fields of the parts in which two experiments differ, as part.field."""
-    one, other = experiment_to_dict(one), experiment_to_dict(other)
+    one, other = config_to_dict(one), config_to_dict(other)
     return {
         f"{part}.{field}"
         for part in ("model", "objective", "data", "optim")

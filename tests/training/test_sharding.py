@@ -36,7 +36,7 @@ from refseg.objectives import (
     PixelAlignmentConfig,
 )
 from refseg.training import sharding
-from refseg.training.loop import build_data
+from refseg.training.build import build_data
 
 SAME = 1.5e-5  # losses are logged with five decimals, so that a difference of 1e-5 may be a little more
 pytestmark = [pytest.mark.usefixtures("no_accelerate_state"), pytest.mark.timeout(600)]

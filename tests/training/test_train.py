@@ -14,19 +14,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Subset
 
 import refseg.training.loop as module
-from refseg.checkpoint import load_checkpoint
+from refseg.checkpoint import TRAINING, load_checkpoint, load_training
 from refseg.datasets import Collate, refshapes
 from refseg.datasets.wrappers import Mirrored
 from refseg.errors import RefsegError
-from refseg.models import build_model
 from refseg.models.backbones import HalvingBackboneConfig
 from refseg.models.magnet import MagNetConfig
+from refseg.models.serialise import config_to_dict
 from refseg.models.text import TransformerWordsConfig
 from refseg.objectives import (
     MaskGroundingConfig,
@@ -34,20 +33,14 @@ from refseg.objectives import (
     ObjectiveConfig,
     PixelAlignmentConfig,
     SemanticsConfig,
-    build_objective,
 )
 from refseg.tokenizer import WordVocabulary
-from refseg.training.experiment import OptimConfig, experiment_to_dict, variant
-from refseg.training.loop import (
-    ShuffledBatches,
-    build_data,
-    build_optimizer,
-    learning_rate,
-    read_log,
-    seconds_per_step,
-    train,
-    train_step,
-)
+from refseg.training.batches import ShuffledBatches
+from refseg.training.build import Learner, build_data, build_learner, build_optimizer
+from refseg.training.experiment import DataConfig, OptimConfig, variant
+from refseg.training.log import read_log
+from refseg.training.loop import learning_rate, seconds_per_step, train, train_step
+from refseg.training.state import parameter_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,7 +56,14 @@ def change(experiment, **optim):
 
 
 def weights(folder):
-    return load_file(folder / "last" / "model.safetensors"), load_file(folder / "last" / "training.safetensors")
+    """The weights of the last checkpoint, and the tensors of its training state by dotted names."""
+    return load_file(folder / "last" / "model.safetensors"), flat(load_training(folder / "last"))
+
+
+def flat(state, prefix=""):
+    if isinstance(state, torch.Tensor):
+        return {prefix: state}
+    return {n: x for name, inner in state.items() for n, x in flat(inner, f"{prefix}.{name}".lstrip(".")).items()}
 
 
 def assert_same_end(one, other):
@@ -101,14 +101,11 @@ def whole(tiny_experiment, whole_run, tmp_path):
 
 def test_a_batch_can_be_learned_by_heart(tiny_experiment):
     train_set, _, tokenizer = build_data(tiny_experiment)
-    model = build_model(tiny_experiment.model, len(tokenizer))
-    objective = build_objective(tiny_experiment.objective)
-    config = OptimConfig(steps=60, learning_rate=0.02, warmup_steps=5)
-    optimizer = build_optimizer(model, config)
-    batch = Collate(tokenizer)([train_set[i] for i in range(3)])
-    accelerator = Accelerator(cpu=True)
-    losses = [train_step(model, objective, optimizer, batch, accelerator, step, config)["loss"] for step in range(60)]
-    assert losses[-1] < 0.4 * losses[0]
+    learner, optimizer = build_learner(change(tiny_experiment, learning_rate=0.02), train_set, tokenizer)
+    batch, weights = Collate(tokenizer)([train_set[i] for i in range(3)]), learner.objective.weights
+    steps = [train_step(learner, optimizer, [batch], weights, clip_norm=1.0)[0] for _ in range(60)]
+    totals = [float(learner.objective.total(losses)) for losses in steps]
+    assert totals[-1] < 0.4 * totals[0]
 
 
 def test_a_run_leaves_log_last_and_best(tiny_experiment, whole):
@@ -122,8 +119,8 @@ def test_a_run_leaves_log_last_and_best(tiny_experiment, whole):
     scores = {row["step"]: row["val"]["mIoU"] for row in rows if "val" in row}
     assert best["progress"]["best"] == best["results"]["mIoU"] == max(scores.values())
     assert best["progress"]["step"] == next(step for step, score in scores.items() if score == max(scores.values()))
-    assert best["results"]["N"] == 5 and best["experiment"] == experiment_to_dict(tiny_experiment)
-    assert load_checkpoint(whole / "best").training is None
+    assert best["results"]["N"] == 5 and best["experiment"] == config_to_dict(tiny_experiment)
+    assert load_training(whole / "best") is None
     assert load_checkpoint(whole / "last").config["record"]["progress"]["step"] == 13
 
 
@@ -223,7 +220,7 @@ def test_two_kills_and_short_expressions_first(tiny_experiment, tmp_path, monkey
     assert logged(tmp_path / "cut") == logged(tmp_path / "whole")
 
 
-def test_flips_go_on_as_they_would_have_been(tiny_experiment, whole, tmp_path, monkeypatch):
+def test_mirror_go_on_as_they_would_have_been(tiny_experiment, whole, tmp_path, monkeypatch):
     experiment = replace(tiny_experiment, data=replace(tiny_experiment.data, mirror=True))
     fit(experiment, tmp_path / "flipped")
     interrupted(experiment, tmp_path / "cut", monkeypatch, 7)
@@ -269,23 +266,65 @@ def test_features_of_a_backbone_that_learns_are_not_kept(tiny_experiment, tmp_pa
         replace(experiment.data, workers=2)
 
 
-def test_a_run_from_before_there_were_flips_and_clips_goes_on(tiny_experiment, whole, tmp_path):
-    path = whole / "last" / "config.json"
-    config = json.loads(path.read_text())
-    for field in ("mirror", "num_frames", "frame_stride"):
-        del config["record"]["experiment"]["data"][field]
-    path.write_text(json.dumps(config))
-    assert fit(tiny_experiment, whole) == whole / "best"
+def made_older(folder, experiment):
+    """Rewrite ``last/`` as runs were once stored: other names and kinds of fields, the optimiser's state by number."""
+    last = folder / "last"
+    config, training = json.loads((last / "config.json").read_text()), load_training(last)
+    older = config["record"]["experiment"]
+    config["model"]["vocabulary_size"], older["model"]["vocabulary_size"] = len(config["vocabulary"]) + 2, 0
+    older["objective"] = {"type": "SegmentationConfig", "bce": 1.0, "dice": 0.5, "semantics": 1.0}
+    for part in (older, older["data"], older["optim"]):
+        del part["type"]
+    data, optim = older["data"], older["optim"]
+    for name in ("mirror", "num_frames", "frame_stride", "hide_expressions", "cache_features", "train_fraction"):
+        del data[name]
+    data |= {"objects": True, "broken": "skip" if data.pop("skip_unreadable") else "stop", "control": None}
+    optim |= {"short_steps": optim.pop("curriculum_steps"), "short_words": optim.pop("curriculum_words")}
+    optim |= {"mixed_precision": "no", "compile": None, "recompute": optim.pop("gradient_checkpointing")}
+    older |= {"begin_with": older.pop("init_from"), "begin_parts": older.pop("init_parts")}
+    config["record"]["progress"]["broken"] = config["record"]["progress"].pop("unreadable")
+    (last / "config.json").write_text(json.dumps(config))
+
+    train_set, _, tokenizer = build_data(experiment)
+    learner, _ = build_learner(experiment, train_set, tokenizer)
+    learned = [(name, p.ndim) for name, p in learner.named_parameters() if p.requires_grad]
+    names = [name for name, ndim in learned if ndim > 1] + [name for name, ndim in learned if ndim <= 1]
+    tensors = {f"objective.{name.split('.', 2)[2]}": x for name, x in training["objective"].items()}
+    for name, state in training["optimizer"].items():
+        tensors |= {f"optimizer.{names.index(name)}.{entry}": x for entry, x in state.items()}
+    tensors |= {f"random.{name}": x for name, x in training["random"].items()}
+    save_file(tensors, last / "training.safetensors")
+    (last / TRAINING).unlink()
+
+
+def test_a_run_that_is_older_than_this_layout_resumes_to_the_same_end(tiny_experiment, tmp_path, monkeypatch):
+    experiment = replace(tiny_experiment, objective=ObjectiveConfig((MaskLossConfig(), SemanticsConfig())))
+    fit(experiment, tmp_path / "whole")
+    interrupted(experiment, tmp_path / "cut", monkeypatch, 10)
+    made_older(tmp_path / "cut", experiment)
     with pytest.raises(RefsegError, match="data.mirror was False, now True"):
-        fit(replace(tiny_experiment, data=replace(tiny_experiment.data, mirror=True)), whole)
-    with pytest.raises(RefsegError, match="data.num_frames was 1, now 3"):
-        fit(replace(tiny_experiment, data=replace(tiny_experiment.data, num_frames=3)), whole)
+        fit(variant(experiment, data={"mirror": True}), tmp_path / "cut")
+    fit(experiment, tmp_path / "cut")
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+    assert logged(tmp_path / "cut") == logged(tmp_path / "whole")
 
 
-def test_a_run_from_before_objectives_were_lists_goes_on(tiny_experiment):
-    recipe = experiment_to_dict(tiny_experiment)
-    older = {"type": "SegmentationConfig", "bce": 1.0, "dice": 0.5, "semantics": 0.0}
-    assert module.migrated(recipe | {"objective": older}) == recipe
+def test_records_of_older_runs_are_read():
+    """Choices that were words, and an objective whose own parameters came before those of its layers."""
+    data = DataConfig.migrate({"broken": "skip", "control": "blank", "pieces": "bert", "flips": True, "objects": False})
+    assert data == {"skip_unreadable": True, "hide_expressions": True, "pretrained_tokenizer": "bert", "mirror": True}
+    optim = OptimConfig.migrate({"mixed_precision": "bf16", "compile": "inductor", "recompute": False})
+    assert optim == {"mixed_precision": True, "compile": True, "gradient_checkpointing": False}
+    layers = nn.ModuleDict({"classifiers": nn.Linear(2, 2, bias=True)})
+    own = nn.Module()
+    own.log_temperature = nn.Parameter(torch.zeros(()))
+    objective = nn.Module()
+    objective.terms = nn.ModuleList([layers, own])
+    learner = Learner(nn.Linear(3, 3), objective)
+    optimizer = build_optimizer(learner, OptimConfig())
+    free = ["model.bias", "objective.terms.0.classifiers.bias", "objective.terms.1.log_temperature"]
+    assert parameter_names(learner, optimizer)[2:] == free
+    assert parameter_names(learner, optimizer, older=True)[2:] == [free[0], free[2], free[1]]
 
 
 def test_mirror_images_stand_behind_the_samples(tiny_experiment):
@@ -307,7 +346,7 @@ def test_mirror_images_stand_behind_the_samples(tiny_experiment):
 def test_the_vocabulary_knows_the_words_of_the_mirror_images(tiny_experiment, monkeypatch):
     real = WordVocabulary.build
     monkeypatch.setattr(
-        module.WordVocabulary, "build", lambda texts, *args: real([t for t in texts if "rightmost" not in t], *args)
+        WordVocabulary, "build", lambda texts, *args: real([t for t in texts if "rightmost" not in t], *args)
     )
     (_, _, words), (_, _, more) = (
         build_data(tiny_experiment),
@@ -347,8 +386,9 @@ def test_hidden_words_are_those_that_would_have_been_hidden(tiny_experiment, tmp
     fit(experiment, tmp_path / "cut")
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
     assert {"ground", "pixel_to_pixel", "pixel_to_text"} <= logged(tmp_path / "whole")[0].keys()
-    stored = load_checkpoint(tmp_path / "whole" / "best")
-    assert stored.training is None and not any("predictor" in name for name in stored.model.state_dict())
+    best = tmp_path / "whole" / "best"
+    assert load_training(best) is None
+    assert not any("predictor" in name for name in load_checkpoint(best).model.state_dict())
 
 
 def test_control_c_leaves_a_folder_to_go_on_from(tiny_experiment, whole, tmp_path, monkeypatch):
@@ -442,14 +482,15 @@ def poisoned(monkeypatch, step: int, logits: bool):
     """From the ``step``-th update on the loss, or only its gradient, is NaN."""
     real, calls = module.train_step, []
 
-    def poison(model, objective, *args):
+    def poison(learner, *args):
         calls.append(1)
+        model = learner.model
         if len(calls) == step and logits:
             with torch.no_grad():
                 model.head.logits.bias.fill_(float("nan"))
         if len(calls) == step and not logits:
             model.head.logits.bias.register_hook(lambda gradient: gradient * float("nan"))
-        return real(model, objective, *args)
+        return real(learner, *args)
 
     monkeypatch.setattr(module, "train_step", poison)
 
@@ -495,7 +536,7 @@ def test_other_words_are_another_experiment(tiny_experiment, whole):
 
 
 def test_a_checkpoint_without_its_training_state_cannot_go_on(tiny_experiment, whole):
-    (whole / "last" / "training.safetensors").unlink()
+    (whole / "last" / TRAINING).unlink()
     with pytest.raises(RefsegError, match="cannot be trained on"):
         fit(tiny_experiment, whole)
 
@@ -520,9 +561,9 @@ IMAGE_IDS = [image for image in range(11) for _ in range(image % 5 + 1)]  # 1 to
 LENGTHS = [1 + (7 * index) % 11 for index in range(len(IMAGE_IDS))]
 
 
-def batches(first_step=0, rank=0, world=1, image_ids=IMAGE_IDS, lengths=LENGTHS, flips=False, **optim):
+def batches(first_step=0, rank=0, world=1, image_ids=IMAGE_IDS, lengths=LENGTHS, mirror=False, **optim):
     config = OptimConfig(**{"steps": 23, "batch_size": 6, "expressions_per_image": 3, **optim})
-    sampler = ShuffledBatches(image_ids, lengths, config, first_step, rank, world, flips)
+    sampler = ShuffledBatches(image_ids, lengths, config, first_step, rank, world, mirror)
     found = list(sampler)
     assert len(found) == len(sampler)
     return found
@@ -559,18 +600,19 @@ def test_the_order_is_a_function_of_seed_and_step():
     assert batches() != batches(seed=1)
 
 
-@pytest.mark.parametrize("flips", [False, True])
-@pytest.mark.parametrize("curriculum_steps", [0, 7, 23, 800])
-@pytest.mark.parametrize("first_step", [0, 1, 5, 7, 8, 22, 23])
-def test_a_resumed_order_is_the_tail(first_step, curriculum_steps, flips):
-    options = {"curriculum_steps": curriculum_steps, "flips": flips}
-    assert batches(first_step, **options) == batches(**options)[first_step:]
+def test_a_resumed_order_is_the_tail():
+    for curriculum_steps in (0, 7, 23, 800):
+        for mirror in (False, True):
+            options = {"curriculum_steps": curriculum_steps, "mirror": mirror}
+            whole = batches(**options)
+            for first_step in (0, 1, 5, 7, 8, 22, 23):
+                assert batches(first_step, **options) == whole[first_step:], (first_step, options)
 
 
-def test_flips_mirror_half_of_the_pictures_of_an_epoch_and_keep_the_order():
+def test_mirror_mirror_half_of_the_pictures_of_an_epoch_and_keep_the_order():
     count = len(IMAGE_IDS)
     options = {"steps": 31 * 20, "batch_size": 1, "expressions_per_image": 5}  # 20 epochs, no picture in two groups
-    plain, flipped = ([batch[0] for batch in batches(flips=flips, **options)] for flips in (False, True))
+    plain, flipped = ([batch[0] for batch in batches(mirror=mirror, **options)] for mirror in (False, True))
     assert [index % count for index in flipped] == plain and max(plain) < count <= max(flipped) < 2 * count
     epochs = [flipped[start : start + count] for start in range(0, len(flipped), count)]
     mirrored = [{(IMAGE_IDS[index % count], index >= count) for index in epoch} for epoch in epochs]
@@ -578,9 +620,9 @@ def test_flips_mirror_half_of_the_pictures_of_an_epoch_and_keep_the_order():
     assert len({frozenset(pictures) for pictures in mirrored}) == 20  # others every epoch
     shares = [sum(dict(pictures)[image] for pictures in mirrored) / 20 for image in range(11)]
     assert 0.4 < sum(shares) / 11 < 0.6 and 0.1 < min(shares) and max(shares) < 0.9
-    assert batches(flips=True, seed=1) != batches(flips=True)
-    halves = [batches(flips=True, rank=rank, world=2) for rank in (0, 1)]
-    assert [a + b for a, b in zip(*halves)] == batches(flips=True)
+    assert batches(mirror=True, seed=1) != batches(mirror=True)
+    halves = [batches(mirror=True, rank=rank, world=2) for rank in (0, 1)]
+    assert [a + b for a, b in zip(*halves)] == batches(mirror=True)
 
 
 def test_short_expressions_come_first():
@@ -667,9 +709,9 @@ def test_a_share_of_the_pictures(tiny_experiment):
     """The first pictures with all their sentences, mirror images still those of the right samples."""
     config = replace(tiny_experiment.optim, steps=40, batch_size=2)
     images, lengths = [3, 3, 5, 7, 7, 7, 9], [4] * 7
-    seen = {index for batch in ShuffledBatches(images, lengths, config, share=0.5) for index in batch}
+    seen = {index for batch in ShuffledBatches(images, lengths, config, fraction=0.5) for index in batch}
     assert seen == {0, 1, 2}
-    seen = {index for batch in ShuffledBatches(images, lengths, config, flips=True, share=0.5) for index in batch}
+    seen = {index for batch in ShuffledBatches(images, lengths, config, mirror=True, fraction=0.5) for index in batch}
     assert seen == {0, 1, 2, 7, 8, 9}
     with pytest.raises(RefsegError, match="train_fraction is 0.0"):
         replace(tiny_experiment.data, train_fraction=0.0)

@@ -14,7 +14,7 @@ from refseg.evaluation.evaluate import evaluate
 from refseg.models import build_model
 from refseg.models.backbones import ResNet101BackboneConfig
 from refseg.objectives import build_objective
-from refseg.training.loop import build_data, build_optimizer
+from refseg.training.build import build_data, build_optimizer
 from refseg.training.tuning import fit_to_machine, recompute_for_gradient
 
 pytestmark = pytest.mark.usefixtures("no_accelerate_state")
@@ -133,7 +133,7 @@ def test_the_average_by_hand(tiny_experiment, tmp_path):
         with pytest.MonkeyPatch.context() as patched:
             from test_train import up_to
 
-            from refseg.training.loop import ShuffledBatches
+            from refseg.training.batches import ShuffledBatches
 
             patched.setattr(ShuffledBatches, "__iter__", up_to(steps))
             fit(experiment, folder)

@@ -37,9 +37,11 @@ def _parquet(repository: str) -> str:
     return f"or as parquet files: hf download jxu124/{repository} --repo-type dataset --local-dir F, then --parquet F"
 
 
-def _text(what: str, folder: str, name: str, url: str, size: int, sha256: str, by_hand: str, licence: str) -> Piece:
+def _text(
+    what: str, place: str, url: str, size: int, sha256: str, by_hand: str = _PAGE, licence: str = _AUTHORS
+) -> Piece:
     """A single small file, known to the byte."""
-    place = f"{folder}/{name}"
+    name = place.rpartition("/")[2]
     return Piece(what, place, licence, name, urls=(f"{url}/{name}",), by_hand=by_hand, size=size, sha256=sha256)
 
 
@@ -73,23 +75,17 @@ REFERIT = (
 A2D = (
     _text(
         "sentences",
-        "a2d_sentences/text_annotations",
-        "a2d_annotation.txt",
+        "a2d_sentences/text_annotations/a2d_annotation.txt",
         _TEXTS,
         324464,
         "cd7fe76bfded69e90a25cf06b1213dc39bb4262d74048a10e9d38d45db8d5e81",
-        _PAGE,
-        _AUTHORS,
     ),
     _text(
         "list of videos without sentences",
-        "a2d_sentences/text_annotations",
-        "a2d_missed_videos.txt",
+        "a2d_sentences/text_annotations/a2d_missed_videos.txt",
         _TEXTS,
         335,
         "f2549383d07cfe7af64d31462a5dc4b9952bca8ec7e17e54956434887f6e17d1",
-        _PAGE,
-        _AUTHORS,
     ),
     Piece(
         "masks of the instances",
@@ -113,23 +109,19 @@ A2D = (
 JHMDB = (
     _text(
         "sentences",
-        "jhmdb_sentences",
-        "jhmdb_annotation.txt",
+        "jhmdb_sentences/jhmdb_annotation.txt",
         _TEXTS,
         76238,
         "e7e5e8625b826d7823c90e8ea0297dbe8342a567e6c9c4529b8d0a9c18580999",
-        _PAGE,
-        _AUTHORS,
     ),
     _text(
         "MTTR's list of frames",
-        "jhmdb_sentences",
-        MTTR_LIST,
+        f"jhmdb_sentences/{MTTR_LIST}",
         "https://raw.githubusercontent.com/mttr2021/MTTR/HEAD/datasets/jhmdb_sentences",
         847857,
         "7a4744a30ca20b432b9ba629f95965d7c64e84b54f438031c9916718199f2fd5",
-        f"github.com/mttr2021/MTTR, datasets/jhmdb_sentences/{MTTR_LIST}",
-        "Apache-2.0",
+        by_hand=f"github.com/mttr2021/MTTR, datasets/jhmdb_sentences/{MTTR_LIST}",
+        licence="Apache-2.0",
     ),
     Piece(
         "masks of the person",

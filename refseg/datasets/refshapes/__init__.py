@@ -8,6 +8,8 @@ number alone. The data card is data/README.md.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,8 +20,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
-from refseg.datasets.refshapes.language import KINDS, Form, Word, find_form, word_form
-from refseg.datasets.refshapes.once import draw_once
+from refseg.datasets.refshapes.language import KINDS, Form, find_form
 from refseg.datasets.refshapes.scene import (
     ATTRIBUTES,
     HELD_OUT,
@@ -31,6 +32,9 @@ from refseg.datasets.refshapes.scene import (
     rasterise,
     visible_masks,
 )
+from refseg.datasets.refshapes.wording import Word, word_form
+from refseg.errors import RefsegError
+from refseg.files import filled
 from refseg.paths import data_dir
 
 VERSION = 3  # raise it when a change alters a single pixel or word: folders of another version are drawn anew
@@ -64,12 +68,41 @@ def ensure(root: Path | None = None, images: dict[str, int] | None = None, seed:
     """
     root = Path(root or data_dir() / "refshapes")
     marker = {"version": VERSION, "seed": seed, "images": images or IMAGES}
-    return draw_once(root, _MARKER, marker, partial(_write, marker=marker), "RefShapes", 250)
+    return draw_once(root, _MARKER, marker, partial(_write, marker=marker))
+
+
+class _AlreadyDrawn(Exception):
+    """Another process was faster."""
+
+
+def draw_once(root: Path, marker_name: str, marker: dict, write: Callable[[Path], None]) -> Path:
+    """``root``, drawn by ``write`` first if its marker file is not there or says something else; all or nothing.
+
+    Raises:
+        RefsegError: the folder holds something else, or cannot be written.
+    """
+
+    def is_drawn() -> bool:
+        try:
+            return json.loads((root / marker_name).read_text()) == marker
+        except (OSError, ValueError):
+            return False
+
+    if is_drawn():
+        return root
+    if root.exists() and any(root.iterdir()) and not (root / marker_name).exists():
+        raise RefsegError(f"{root} is in the way and was not drawn by the kit: move it, or set REFSEG_DATA elsewhere.")
+    with suppress(_AlreadyDrawn), filled(root, replace=True) as partial_root:
+        write(partial_root)
+        (partial_root / marker_name).write_text(json.dumps(marker))
+        if is_drawn():
+            raise _AlreadyDrawn
+    return root
 
 
 def _write(root: Path, marker: dict) -> None:
     """Draw everything into ``root`` but the marker."""
-    (root / "images").mkdir(parents=True)
+    (root / "images").mkdir()
     numbered = [(split, index) for split, count in marker["images"].items() for index in range(count)]
     index = {"images": [], "annotations": [], "refs": []}
     for image_id, (split, number) in enumerate(tqdm(numbered, desc="drawing RefShapes", unit="image"), start=1):

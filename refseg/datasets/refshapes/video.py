@@ -25,8 +25,9 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from refseg.datasets.refshapes.motion import CENTRE, FRAMES, KINDS, MOTIONS, SIDE, STATIC_KINDS, Clip, Sentence, invent
-from refseg.datasets.refshapes.once import draw_once
+from refseg.datasets.refshapes import draw_once
+from refseg.datasets.refshapes.motion import CENTRE, FRAMES, KINDS, MOTIONS, SIDE, STATIC_KINDS, Clip, Sentence
+from refseg.datasets.refshapes.motion_drawing import invent
 from refseg.datasets.refshapes.scene import COLOURS, SHAPES, paint_clip
 from refseg.paths import data_dir
 
@@ -54,7 +55,7 @@ def ensure(root: Path | None = None, clips: dict[str, int] | None = None, seed: 
     """
     root = Path(root or data_dir() / "refshapes_video")
     marker = {"version": VERSION, "seed": seed, "clips": clips or CLIPS}
-    return draw_once(root, _MARKER, marker, partial(_write, marker=marker), "RefShapes-Video", 400)
+    return draw_once(root, _MARKER, marker, partial(_write, marker=marker))
 
 
 def clip_rng(seed: int, split: str, number: int) -> Random:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from refseg.evaluation.evaluate import batches_of
+from refseg.training.batches import ShuffledBatches
 from refseg.training.experiment import OptimConfig
-from refseg.training.loop import ShuffledBatches
 from refseg_course.exercises import ExerciseError
 from refseg_course.exercises import lesson_14 as check
 

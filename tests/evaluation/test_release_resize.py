@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from refseg.datasets.transforms import release_resize, release_resize_and_crop, release_resize_and_pad
+from refseg.evaluation.release_resize import release_resize, release_resize_and_crop, release_resize_and_pad
 
 PAIRS = "abce"  # scaled down twice, not at all, up
 

@@ -1,0 +1,136 @@
+"""What a run needs to continue: its state in ``last/``, written and read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from refseg import checkpoint
+from refseg.checkpoint import Checkpoint
+from refseg.errors import RefsegError
+from refseg.models.serialise import TYPE, config_from_dict, config_to_dict
+from refseg.tokenizer import WordVocabulary
+from refseg.training import sharding
+from refseg.training.build import Learner
+from refseg.training.experiment import Experiment, first_difference
+
+MAY_CHANGE = ("root", "workers", "skip_unreadable")  # fields of DataConfig that decide nothing about what is learned
+
+
+@dataclass
+class Progress:
+    """Where a run stands; stored in ``last/`` beside the weights."""
+
+    step: int = 0  # updates done
+    seconds: float = 0.0  # spent so far, validation included, all sittings together
+    best: float = -1.0  # highest validation mIoU
+    unreadable: int = 0  # samples that could not be read and were left out, counted each time
+
+
+@dataclass
+class RunState:
+    """All that changes in a run, and how it is stored.
+
+    Args:
+        average: of the model's weights, if the experiment asks for one.
+    """
+
+    experiment: Experiment
+    tokenizer: WordVocabulary
+    learner: Learner
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
+    progress: Progress
+
+    def save(
+        self, folder: Path, network: nn.Module, results: dict[str, Any], training: dict[str, Any] | None = None
+    ) -> None:
+        """Write ``network``, whole and not the learner's own where that is divided, with the record of this run."""
+        record = {
+            "experiment": config_to_dict(self.experiment),
+            "progress": asdict(self.progress),
+            "results": results,
+        }
+        data = self.experiment.data
+        stored = Checkpoint(
+            network, self.tokenizer, data.image_size, num_frames=data.num_frames, frame_stride=data.frame_stride
+        )
+        checkpoint.save_checkpoint(folder, stored, record=record, training=training)
+
+    def training(self) -> dict[str, Any]:
+        """Optimiser, heads of the objective, averaged weights and random state. All processes must call it."""
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state()
+        states = self.optimizer.state_dict()["state"]
+        names = parameter_names(self.learner, self.optimizer)
+        return {
+            "objective": sharding.whole(self.learner.objective.state_dict()),
+            "optimizer": {names[index]: sharding.whole(state) for index, state in states.items()},
+            "average": sharding.whole(self.average.state_dict()) if self.average is not None else {},
+            "random": random,
+        }
+
+    def resume(self, folder: Path) -> None:
+        """Load ``folder`` into learner, optimiser, average and progress if it is there; else all stays as it is.
+
+        Raises:
+            RefsegError: the folder is another run's, or cannot be trained on.
+        """
+        if not checkpoint.exists(folder):
+            return
+        loaded, training = checkpoint.load_checkpoint(folder), checkpoint.load_training(folder)
+        if training is None or not loaded.record.keys() >= {"experiment", "progress"}:
+            raise RefsegError(f"{folder} is a checkpoint that cannot be trained on: name another folder with --out.")
+        self._check_experiment(folder, loaded)
+        self.learner.model.load_state_dict(loaded.model.state_dict())
+        self.learner.objective.load_state_dict(training["objective"])
+        if self.average is not None:
+            self.average.load_state_dict(training["average"])
+        self._load_optimizer(training["optimizer"])
+        torch.set_rng_state(training["random"]["cpu"])
+        if "cuda" in training["random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(training["random"]["cuda"])
+        stored = loaded.record["progress"]
+        self.progress = Progress(**{"unreadable" if name == "broken" else name: x for name, x in stored.items()})
+
+    def _load_optimizer(self, states: dict[Any, Any]) -> None:
+        """States by the names of their parameters; older runs have them by number."""
+        names = parameter_names(self.learner, self.optimizer)
+        if any(isinstance(key, int) for key in states):
+            older = parameter_names(self.learner, self.optimizer, older=True)
+            states = {older[number]: state for number, state in states.items()}
+        numbered = {number: states[name] for number, name in enumerate(names) if name in states}
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": numbered})
+
+    def _check_experiment(self, folder: Path, loaded: Checkpoint) -> None:
+        record = {TYPE: Experiment.__name__, **loaded.record["experiment"]}
+        stored = config_from_dict(record, f"The experiment in {folder}")
+        free = {name: getattr(self.experiment.data, name) for name in MAY_CHANGE}
+        stored = replace(stored, data=replace(stored.data, **free))
+        changed = None
+        if stored != self.experiment:
+            changed = first_difference(stored, self.experiment)
+        elif loaded.tokenizer.words != self.tokenizer.words:
+            changed = "the words of the training set were others"
+        if changed:
+            raise RefsegError(
+                f"{folder.parent} holds another experiment ({changed}): name another folder with --out, or remove it."
+            )
+
+
+def parameter_names(learner: Learner, optimizer: torch.optim.Optimizer, older: bool = False) -> list[str]:
+    """The names of the optimiser's parameters, in its order, or in that of runs whose objective was no list of terms.
+
+    There an objective's own parameters, now for instance "objective.terms.2.log_temperature", came before its layers'.
+    """
+    name_of = {id(parameter): name for name, parameter in learner.named_parameters()}
+    groups = [[name_of[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
+    if older:
+        groups = [sorted(g, key=lambda n: n.startswith("objective.") and 1 + (n.count(".") > 3)) for g in groups]
+    return [name for group in groups for name in group]
