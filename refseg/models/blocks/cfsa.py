@@ -144,9 +144,9 @@ class CrossFrameSelfAttention(TemporalBlock):
         self.query = nn.Linear(channels, config.dim)
         self.key = nn.Linear(channels, config.dim, bias=False)  # a bias would shift all scores of a query alike
         self.value = nn.Linear(channels, config.dim)
-        last = nn.Linear(config.dim, channels)
         joined = config.dim + 3 * config.heads * config.offsets
-        self.out = nn.Sequential(nn.Linear(joined, config.dim), nn.ReLU(inplace=True), last)
+        first, last = nn.Linear(joined, config.dim), nn.Linear(config.dim, channels)  # a seed draws them in this order
+        self.out = nn.Sequential(first, nn.ReLU(inplace=True), last)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         nn.init.zeros_(self.query.bias)
