@@ -34,11 +34,11 @@ class Prepare:
     """Make a data set ready: draws ours, downloads and counts those of others, says what to obtain by hand."""
 
     name: DataSetName = "refshapes"
-    """refshapes, refshapes_video, refcoco, refcoco+, refcocog, referit, a2d or jhmdb."""
+    """Of the data set; a wrong one lists them all."""
     pictures: bool = True
     """With --no-pictures texts and masks only: the pictures of RefCOCO are 13 GB."""
     parquet: Path | None = None
-    """Of refcoco, refcoco+ and refcocog: a folder of parquet files to make the annotations of, as jxu124 has them."""
+    """A folder of parquet files to make the annotations of, laid out as those of jxu124/refcoco."""
 
     def run(self) -> None:
         """Draw one of ours; or obtain another one, exit status 1 if something is missing or differs."""
@@ -53,7 +53,7 @@ class Shard:
     """Write a benchmark's pictures into a few tar files, for storage slow at many small ones; run again: check them."""
 
     name: DataSetName
-    """refcoco, refcoco+, refcocog, referit or refshapes."""
+    """Of a data set in the REFER layout; a wrong one lists them all."""
     out: Path
     """The folder of the shards, and of the annotations: all that is needed, see the --root of train and evaluate."""
     root: Path | None = None
@@ -167,7 +167,7 @@ class Evaluate:
     checkpoint: Path | None = None
     """Folder with model.safetensors and config.json. Default: the shipped one, for pictures or for clips."""
     data: str = "refshapes"
-    """Data set: refshapes, refcoco, refcoco+, refcocog, referit, refshapes_video, a2d or jhmdb."""
+    """Name of the data set; a wrong one lists them all."""
     split: str = "val"
     """A wrong one lists the right ones."""
     root: Path | None = None
@@ -333,7 +333,7 @@ class CheckData:
     """Count a data set on disk beside the official numbers, and say which file is missing and where to get it."""
 
     name: DataSetName
-    """refcoco, refcoco+, refcocog, referit, refshapes, a2d or jhmdb."""
+    """Of the data set; a wrong one lists them all."""
     split: str | None = None
     """One split, or all of them."""
     root: Path | None = None
@@ -343,7 +343,7 @@ class CheckData:
     split_by: str | None = None
     """Owner of the split: unc, umd, google, berkeley."""
     num_frames: int = 1
-    """Of a2d and jhmdb: note the clips that are shorter than this window."""
+    """Of data sets of clips: note the clips that are shorter than this window."""
 
     def run(self) -> None:
         """Print a report per split; exit status 1 if anything is missing or differs."""

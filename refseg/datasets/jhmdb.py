@@ -24,12 +24,12 @@ from refseg.datasets.a2d_files import read_rows
 from refseg.datasets.clip_files import Clip, plain_name
 from refseg.datasets.clips import ClipDataset, ClipRow
 from refseg.datasets.images import MAX_PIXELS
-from refseg.datasets.obtain.sources import MTTR_LIST
 from refseg.errors import RefsegError
 from refseg.files import read_json
 from refseg.types import RefSample
 
 _PREFIX = "./jhmdb_sentences/"  # MTTR's paths begin in the folder above
+MTTR_LIST = "jhmdb_sentences_samples_metadata.json"
 MAX_FRAMES = 10_000  # of one puppet_mask.mat; J-HMDB's clips have 40 at most
 
 

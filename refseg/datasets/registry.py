@@ -10,14 +10,14 @@ samples were thinned out), which agree.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from refseg.datasets.a2d import A2DDataset
-from refseg.datasets.base import Counts, DatasetInfo, ReferringDataset
+from refseg.datasets.base import Counts, DatasetInfo, Piece, ReferringDataset
 from refseg.datasets.jhmdb import JHMDBDataset
-from refseg.datasets.obtain import sources
 from refseg.datasets.refer import ReferDataset
 from refseg.errors import RefsegError
 from refseg.types import RefSample
@@ -36,12 +36,23 @@ def _counts(names: tuple[str, ...], **splits: tuple[int | None, ...]) -> dict[st
     return {split: {name: count for name, count in pairs if count is not None} for split, pairs in named.items()}
 
 
-def _refer(name: str, folder: str = "", image: str = "", **fields: Any) -> DatasetInfo:
-    """A data set in the REFER layout."""
-    folder = folder or name
-    image = image or "images/mscoco/images/train2014/COCO_train2014_000000000009.jpg"
-    tree = (f"{folder}/instances.json", f"{folder}/refs({{owner}}).p (or .json)", image)
-    return DatasetInfo(name, ReferDataset, folder=folder, tree=tree, **fields)
+def _pieces(*names: str) -> tuple[Piece, ...]:
+    """From ``sources.toml``."""
+    sources = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
+    fields = [piece for name in names for piece in sources[name]]
+    return tuple(Piece(**{k: tuple(v) if isinstance(v, list) else v for k, v in piece.items()}) for piece in fields)
+
+
+def _refer(name: str, *, folder: str = "", image: str = "", images: str = "coco_images", **fields: Any) -> DatasetInfo:
+    """A published data set in the REFER layout; ``images`` names the piece that holds its images."""
+    pieces = _pieces(*dict.fromkeys((name, images)))
+    folders = tuple(dict.fromkeys((*pieces[-1].elsewhere, "images", ".")))
+    tree = _refer_tree(folder or name, image or "images/mscoco/images/train2014/COCO_train2014_000000000009.jpg")
+    return DatasetInfo(name, ReferDataset, folder=folder, tree=tree, image_folders=folders, pieces=pieces, **fields)
+
+
+def _refer_tree(folder: str, image: str) -> tuple[str, ...]:
+    return (f"{folder}/instances.json", f"{folder}/refs({{owner}}).p (or .json)", image)
 
 
 def _draw_refshapes() -> Path:
@@ -56,7 +67,6 @@ def _draw_refshapes_video() -> Path:
     return ensure()
 
 
-_COCO = {"image_folders": sources.COCO_FOLDERS}
 _COCO_PARQUET = {"train": "train", "validation": "val", "test": "testA", "testB": "testB"}
 
 _INFOS = (
@@ -73,9 +83,7 @@ _INFOS = (
             "google": _counts(REFER_COUNTS, train=(19213, 40000), val=(4559, 5000), test=(4527, 5000)),
         },
         totals=_counts(REFER_COUNTS, unc=(19994, 50000, 142210)),  # REFER's demo prints it; papers write 142,209
-        pieces=sources.REFCOCO,
         parquet=_COCO_PARQUET,
-        **_COCO,
     ),
     _refer(
         "refcoco+",  # val, testA and testB together have 21373 sentences
@@ -85,9 +93,7 @@ _INFOS = (
             )
         },
         totals=_counts(REFER_COUNTS, unc=(19992, 49856, 141564)),
-        pieces=sources.REFCOCO_PLUS,
         parquet=_COCO_PARQUET,
-        **_COCO,
     ),
     _refer(
         "refcocog",
@@ -97,14 +103,13 @@ _INFOS = (
             "google": _counts(REFER_COUNTS, train=(24698, 44822, 85474), val=(4650, 5000, 9536)),
         },
         totals=_counts(REFER_COUNTS, umd=(25799, 49822, 95010), google=(25799, 49822, 95010)),
-        pieces=sources.REFCOCOG,
         parquet={"train": "train", "validation": "val", "test": "test"},
-        **_COCO,
     ),
     _refer(
         "referit",
         folder="refclef",
         image="images/saiapr_tc-12/...",
+        images="referit",
         splits={
             "berkeley": _counts(("sentences",), train=(54127,), val=(5842,), test=(60103,), trainval=(59969,)),
             "unc": _counts((), train=(), val=(), testA=(), testB=(), testC=()),
@@ -116,12 +121,11 @@ _INFOS = (
             "testB": ("testB", "testAB", "testBC"),
             "testC": ("testC", "testAC", "testBC"),
         },
-        pieces=sources.REFERIT,
-        image_folders=sources.SAIAPR_FOLDERS,
     ),
-    _refer(
+    DatasetInfo(
         "refshapes",
-        image="refshapes/images/000000.png",
+        ReferDataset,
+        tree=_refer_tree("refshapes", "refshapes/images/000000.png"),
         splits={"refseg": _counts((), train=(), val=(), testA=(), testB=(), testC=())},
         draw=_draw_refshapes,
     ),
@@ -139,7 +143,7 @@ _INFOS = (
             "a2d_sentences/text_annotations/a2d_missed_videos.txt",
             "a2d_sentences/text_annotations/a2d_annotation_with_instances/VIDEO/00040.h5",
         ),
-        pieces=sources.A2D,
+        pieces=_pieces("a2d"),
     ),
     DatasetInfo(
         "jhmdb",
@@ -149,11 +153,11 @@ _INFOS = (
         is_clips=True,
         tree=(
             "jhmdb_sentences/jhmdb_annotation.txt",
-            f"jhmdb_sentences/{sources.MTTR_LIST}",
+            "jhmdb_sentences/jhmdb_sentences_samples_metadata.json",
             "jhmdb_sentences/Rename_Images/ACTION/VIDEO/00001.png",
             "jhmdb_sentences/puppet_mask/ACTION/VIDEO/puppet_mask.mat",
         ),
-        pieces=sources.JHMDB,
+        pieces=_pieces("jhmdb"),
     ),
     DatasetInfo(
         "refshapes_video",

@@ -7,29 +7,18 @@ The image, its mask, its object map and ``pixel_valid`` always change together. 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torchvision.transforms.v2 import Compose
 from torchvision.transforms.v2 import functional as F
 
 from refseg.types import RefSample
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class Compose:
-    """Several transforms, one after the other."""
-
-    def __init__(self, transforms: Sequence[Callable[[RefSample], RefSample]]):
-        self.transforms = list(transforms)
-
-    def __call__(self, sample: RefSample) -> RefSample:
-        for transform in self.transforms:
-            sample = transform(sample)
-        return sample
 
 
 class Letterbox:

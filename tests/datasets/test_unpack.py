@@ -67,7 +67,7 @@ def test_the_folder_that_is_meant_appears_in_its_place(archive, place):
 
 def test_a_half_archive_leaves_nothing(archive, place):
     archive.write_bytes(archive.read_bytes()[:-20_000])
-    with pytest.raises(BadArchive, match="is no sound archive") as told:
+    with pytest.raises(BadArchive, match="is not a sound archive") as told:
         unpack(archive, place, KEYS)
     assert "\n" not in str(told.value) and list(place.parent.iterdir()) == []
 
@@ -80,7 +80,7 @@ def test_damaged_bytes_leave_nothing(name, place, tmp_path):
     content = bytearray(path.read_bytes())
     content[20_000:20_100] = bytes(100)
     path.write_bytes(content)
-    with pytest.raises(BadArchive, match="is no sound archive"):
+    with pytest.raises(BadArchive, match="is not a sound archive"):
         unpack(path, place, KEYS)
     assert list(place.parent.iterdir()) == []
 

@@ -8,8 +8,8 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
@@ -21,16 +21,8 @@ from refseg.files import filled
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.bz", ".tbz2", ".tar.xz")
 _DEPTH = 4  # so many folders may lie around what is looked for
-_DAMAGED = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    LZMAError,
-    EOFError,
-    OSError,  # bz2's word for damaged data, among others
-    RuntimeError,  # a password is needed, or (NotImplementedError) an unknown compression
-    ValueError,
-)
+# What damaged archives raise. OSError is bz2's word for it, RuntimeError stands for passwords and unknown compressions.
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, RuntimeError, ValueError)
 
 
 class BadArchive(RefsegError):
@@ -39,10 +31,9 @@ class BadArchive(RefsegError):
 
 def is_archive(path: Path) -> bool:
     """Whether the file is a zip or tar archive at all; an error page that came in its place is not."""
-    try:
+    with suppress(*_DAMAGED):
         return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
-    except _DAMAGED:
-        return False
+    return False
 
 
 def unpack(archive: Path, place: Path, keys: Sequence[str]) -> None:
@@ -63,7 +54,13 @@ def unpack(archive: Path, place: Path, keys: Sequence[str]) -> None:
     with filled(place) as partial:
         around = partial / ".unpacked"
         around.mkdir()
-        (_unpack_zip if zipfile.is_zipfile(archive) else _unpack_tar)(archive, around)
+        try:
+            (_unpack_zip if zipfile.is_zipfile(archive) else _unpack_tar)(archive, around)
+        except _DAMAGED as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # a disk that refuses
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BadArchive(f"{archive} is not a sound archive ({why}): get it again.") from error
         folder = find_folder(around, keys)
         if folder is None:
             raise BadArchive(f"{archive} holds no folder with {' or '.join(keys)} in it: it is another archive.")
@@ -89,7 +86,7 @@ def holds(folder: Path, keys: Sequence[str]) -> bool:
 
 
 def _unpack_zip(path: Path, folder: Path) -> None:
-    with _damage_in_one_sentence(path), zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(path) as archive:
         members = [member for member in archive.infolist() if not _is_litter(member.filename)]
         for member in members:
             kind = stat.S_IFMT(member.external_attr >> 16)
@@ -107,19 +104,19 @@ def _unpack_tar(path: Path, folder: Path) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise RefsegError("This Python cannot unpack tar archives safely: take 3.11.4 or newer.")
     bar = tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=f"unpacking {path.name}")
-    with _damage_in_one_sentence(path), path.open("rb") as file, bar:
+    with path.open("rb") as file, bar:
         with tarfile.open(fileobj=file, mode="r:*") as archive:  # read once: bz2 unpacks slowly
             for member in archive:
                 if not _is_litter(member.name):
                     refuse_hostile(member.name, member.isfile() or member.isdir(), path)
                     archive.extract(member, folder, filter="data")
                 bar.update(file.tell() - bar.n)
-            while archive.fileobj.read(CHUNK):  # the sum that tells of damage stands at the very end
+            while archive.fileobj.read(CHUNK):  # the sum that shows damage stands at the very end
                 pass
 
 
 def refuse_hostile(name: str, plain: bool, path: Path) -> None:
-    """Stricter than Python's own filters, which let links inside the folder pass and mend names silently.
+    """Stricter than Python's own filters, which let links inside the folder pass and change names silently.
 
     Raises:
         BadArchive: a link, a device, or a name that leads out of the folder.
@@ -128,21 +125,9 @@ def refuse_hostile(name: str, plain: bool, path: Path) -> None:
     if name.startswith(("/", "\\")) or ".." in parts or re.match(r"[A-Za-z]:", name) or "\0" in name:
         raise BadArchive(f"{path} holds {name!r}, which leads out of its folder: do not use this archive.")
     if not plain:
-        raise BadArchive(f"{path} holds {name!r}, which is a link or a device, no file: do not use this archive.")
+        raise BadArchive(f"{path} holds {name!r}, which is a link or a device, not a file: do not use this archive.")
 
 
 def _is_litter(name: str) -> bool:
     """What macOS adds to archives."""
     return name.startswith("__MACOSX/") or PurePosixPath(name).name in (".DS_Store", "__MACOSX")
-
-
-@contextmanager
-def _damage_in_one_sentence(path: Path) -> Iterator[None]:
-    """Whatever a damaged archive raises becomes one sentence; a disk that refuses is the caller's."""
-    try:
-        yield
-    except _DAMAGED as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadArchive(f"{path} is no sound archive ({why}): get it anew.") from error

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from refseg.datasets.refer import ReferDataset
 from refseg.datasets.refer_files import annotation_root, read_refs
-from refseg.datasets.registry import dataset_info
+from refseg.datasets.registry import DATASETS, dataset_info
 from refseg.datasets.shards.read import FORMAT, INDEX
 from refseg.errors import RefsegError
 from refseg.files import filled
@@ -34,7 +34,8 @@ def splits_there(
     """
     info = dataset_info(name)
     if info.reader is not ReferDataset:
-        raise RefsegError(f"{name} is not in the REFER layout: only such data sets can be written as shards.")
+        names = ", ".join(other for other, of_other in DATASETS.items() if of_other.reader is ReferDataset)
+        raise RefsegError(f"{name} is not in the REFER layout, which shards are made of: choose one of {names}.")
     owner = info.owner(split_by)
     _, refs = read_refs(annotation_root(info, root), owner)
     there = {ref.get("split") for ref in refs}
