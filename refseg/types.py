@@ -126,7 +126,7 @@ class RefBatch:
     def rows(self, rows: slice | list[int]) -> RefBatch:
         """Some samples, as often as each is named; what is ``unreadable`` belongs to none of them and stays."""
         numbers = range(len(self))[rows] if isinstance(rows, slice) else rows
-        own = {}
+        own: dict[str, Any] = {}
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 own[name] = value[rows]
@@ -141,7 +141,8 @@ class RefBatch:
 
     def to(self, device) -> RefBatch:
         """The same batch with its tensors on ``device``; the original masks stay where they are."""
-        moved = {name: v.to(device, non_blocking=True) for name, v in vars(self).items() if isinstance(v, Tensor)}
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
         if self.features is not None:
             moved["features"] = {level: x.to(device, non_blocking=True) for level, x in self.features.items()}
         return replace(self, **moved)

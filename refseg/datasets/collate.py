@@ -97,19 +97,21 @@ def _longer(frames: Tensor, count: int) -> Tensor:
 
 def _features(samples: Sequence[RefSample], count: int) -> dict[str, Tensor] | None:
     """``features`` of the batch, if every sample has them."""
-    if any(sample.features is None for sample in samples):
+    known = [sample.features for sample in samples if sample.features is not None]
+    if len(known) < len(samples):
         return None
-    return {level: torch.stack([_longer(s.features[level], count) for s in samples]) for level in samples[0].features}
+    return {level: torch.stack([_longer(features[level], count) for features in known]) for level in known[0]}
 
 
-def _objects(samples: Sequence[RefSample], height: int, width: int) -> dict[str, Tensor]:
+def _objects(samples: Sequence[RefSample], height: int, width: int) -> Any:
     """``objects`` and ``object_classes`` of the batch, if every sample has them."""
-    if any(sample.objects is None for sample in samples):
+    objects = [_grow(sample.objects[None], height, width) for sample in samples if sample.objects is not None]
+    classes = [sample.object_classes for sample in samples if sample.object_classes is not None]
+    if min(len(objects), len(classes)) < len(samples):
         return {}
-    most = max(len(sample.object_classes) for sample in samples)
-    classes = [pad(sample.object_classes, (0, 0, 0, most - len(sample.object_classes))) for sample in samples]
-    objects = [_grow(sample.objects[None], height, width) for sample in samples]
-    return {"objects": torch.stack(objects), "object_classes": torch.stack(classes)}
+    most = max(map(len, classes))
+    padded = [pad(rows, (0, 0, 0, most - len(rows))) for rows in classes]
+    return {"objects": torch.stack(objects), "object_classes": torch.stack(padded)}
 
 
 def _valid(sample: RefSample) -> Tensor:

@@ -55,7 +55,7 @@ def recompute_for_gradient(block: nn.Module) -> None:
             for module, momentum in zip(normalizations, momenta):
                 module.momentum = momentum
                 if module.training:
-                    module.num_batches_tracked.sub_(1)
+                    module.get_buffer("num_batches_tracked").sub_(1)
 
     def recomputed(x: Tensor) -> Tensor:
         if not (block.training and torch.is_grad_enabled()):
