@@ -9,29 +9,29 @@ Every row has the same steps and batches, at 64 px: the budget of ``benchmarks/m
 MagNet, so ``results.py`` puts all of them into one table. All three have about a million parameters.
 
 The second table asks how well pixels gather around their centre: the probability that a pixel of the referent is nearer
-to it (cosine) than another pixel of the same picture (AUC, 0.5 is chance), before training and after, around the centre
-that the sentence alone gives and around the last one. Finding every object is enough to do well in that; so around the
+to it (cosine) than another pixel of the same image (AUC, 0.5 is chance), before training and after, around the centre
+that the sentence vector gives and around the last one. Finding every object is enough to do well in that; so around the
 last one it is also asked among the pixels of objects only. Training goes on where it stopped; results go to
 data/results/alignformer.json, and those of the shipped checkpoint to data/results/alignformer_gathering.json.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
-from dataclasses import dataclass
 from pathlib import Path
 
+import study
 import torch
 import tyro
+from measure import about, write_json
+from study import Study, Training, kept, mean, runs_of, table_of_splits
+from study import table as markdown
 from torch import nn
 from torch.utils.data import DataLoader, Subset
-from trainings import compared, kept, ship, split_scores, spread, table
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
 from refseg.evaluation.metrics import centre_auc
-from refseg.machine import describe_machine, git_commit, versions
 from refseg.models import build_model
 from refseg.models.alignformer import centre_similarity
 from refseg.paths import checkpoints_dir, results_dir
@@ -53,63 +53,48 @@ CENTRES = {  # the step, and whether only the pixels of objects are compared
 SHIPPED = "alignformer_refshapes"
 
 
-@dataclass
-class AlignFormerBenchmark:
-    """Train, score, and measure how pixels gather."""
+def main(
+    steps: int = 1000,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    only: str | None = None,
+    gathered: int = 400,
+    ship: Path | None = None,
+    shipped: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Train, score, and measure how pixels gather.
 
-    steps: int = 1000
-    """Budget of every training."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """One training each."""
-    only: str | None = None
-    """Train and measure this preset and stop."""
-    gathered: int = 400
-    """Samples of val whose pixels are compared with their centre."""
-    ship: Path | None = None
-    """The last/ folder of a training of AlignFormer: make it the shipped checkpoint, and stop."""
-    shipped: bool = False
-    """Ask the shipped checkpoint how pixels gather in all of val, and stop."""
-    out: Path | None = None
+    Args:
+        steps: Budget of every training.
+        seeds: One training each.
+        only: Train and measure this preset and stop.
+        gathered: Samples of val whose pixels are compared with their centre.
+        ship: The last/ folder of a training of AlignFormer: make it the shipped checkpoint, and stop.
+        shipped: Ask the shipped checkpoint how pixels gather in all of val, and stop.
+        out: The JSON file.
+    """
+    if ship:
+        study.ship(ship, SHIPPED)
+        return
+    if shipped:
+        ask_the_shipped(out or results_dir() / "alignformer_gathering.json")
+        return
 
-    def run(self) -> None:
-        """What was asked for."""
-        if self.ship:
-            ship(self.ship, SHIPPED)
-        elif self.shipped:
-            self.ask_the_shipped()
-        elif self.only:
-            for seed in self.seeds:
-                self.measure(self.only, seed)
-        else:
-            self.fill_the_tables()
+    def gathering(training: Training) -> tuple[str, dict]:
+        path = training.last.parent / "gathering.json"
+        return training.row, kept(path, lambda: before_and_after(training.last, gathered))
 
-    def fill_the_tables(self) -> None:
-        """Row by row, all rows with the first seed first; what is there is written after each."""
-        about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
-        result = {"steps": self.steps, **about, "rows": {}, "gathering": {}}
-        out = self.out or results_dir() / "alignformer.json"
-        for seed in self.seeds:
-            for name, preset in ROWS.items():
-                scores, areas = self.measure(preset, seed)
-                result["rows"].setdefault(name, {})[str(seed)] = scores
-                result["gathering"].setdefault(name, {})[str(seed)] = areas
-                out.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"{table(result)}\n\n{gathering_table(result)}")
+    trainings = Study("alignformer", ROWS, also={"gathering": gathering}, fraction=1.0)
+    result = trainings.run(steps, seeds, only=only, out=out or results_dir() / "alignformer.json")
+    print(f"{table_of_splits(runs_of(result['rows']))}\n\n{gathering_table(result)}")
 
-    def ask_the_shipped(self) -> None:
-        """Write data/results/alignformer_gathering.json."""
-        samples = len(build_dataset("refshapes", "val"))
-        result = before_and_after(checkpoints_dir() / SHIPPED, samples)
-        about = {"samples": samples, "machine": describe_machine(), "versions": versions()}
-        out = self.out or results_dir() / "alignformer_gathering.json"
-        out.write_text(json.dumps(about | {"gathering": result}, indent=1) + "\n")
-        print(gathering_table({"gathering": {SHIPPED: {"0": result}}}))
 
-    def measure(self, preset: str, seed: int) -> tuple[dict, dict]:
-        """Train, score, and ask how pixels gather, whatever of it has not been done yet; kept beside the checkpoint."""
-        checkpoint = compared(preset, self.steps, seed)
-        areas = kept(checkpoint.parent / "gathering.json", lambda: before_and_after(checkpoint, self.gathered))
-        return split_scores(checkpoint), areas
+def ask_the_shipped(out: Path) -> None:
+    """How pixels gather around the centres of the shipped checkpoint, in all of val."""
+    samples = len(build_dataset("refshapes", "val"))
+    result = before_and_after(checkpoints_dir() / SHIPPED, samples)
+    write_json(out, {"samples": samples, **about(), "gathering": result})
+    print(gathering_table({"gathering": {SHIPPED: {"0": result}}}))
 
 
 def before_and_after(checkpoint: Path, samples: int) -> dict:
@@ -152,14 +137,9 @@ def batch_areas(prediction: Prediction, batch: RefBatch) -> dict[str, list[float
 
 def gathering_table(result: dict) -> str:
     """AUC before and after training as a Markdown table."""
-    lines = [f"| AUC around the centre | {' | '.join(f'{c}, {t}' for c in CENTRES for t in ('before', 'after'))} |"]
-    lines.append("|---|" + "---|" * (2 * len(CENTRES)))
-    for name, by_seed in result["gathering"].items():
-        runs = list(by_seed.values())
-        cells = [spread([run[time][centre] for run in runs]) for centre in CENTRES for time in ("before", "after")]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    columns = {f"{centre}, {time}": mean(time, centre) for centre in CENTRES for time in ("before", "after")}
+    return markdown("AUC around the centre", runs_of(result["gathering"]), columns)
 
 
 if __name__ == "__main__":
-    tyro.cli(AlignFormerBenchmark).run()
+    tyro.cli(main)

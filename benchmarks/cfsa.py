@@ -12,21 +12,18 @@ through all of them, as a share of its time.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import statistics
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from cmsa import high_water_mb
+from measure import about, in_own_process, median_seconds, peak_mb, write_json
+from study import table as markdown
 from torch import Tensor
 
-from refseg.machine import describe_machine, git_commit, versions
 from refseg.models.blocks.cfsa import CFSAConfig, CrossFrameSelfAttention
 from refseg.paths import results_dir
 
@@ -79,30 +76,18 @@ def run(form: str, block: CrossFrameSelfAttention, clip: Tensor, backward: bool)
 def times(size: Size, counts: list[int], rounds: int, form: str) -> dict[int, dict[str, float]]:
     """Median seconds of forward and of forward with backward, by T."""
     cases = {frames: make(size, frames) for frames in counts}
-    seconds: dict[tuple[int, bool], list[float]] = {(n, way): [] for n in counts for way in (False, True)}
     for case in cases.values():
         run(form, *case, True)
-    for _ in range(rounds):
-        for (frames, backward), measured in seconds.items():
-            started = time.perf_counter()
-            run(form, *cases[frames], backward)
-            measured.append(time.perf_counter() - started)
-    medians = {case: statistics.median(measured) for case, measured in seconds.items()}
+    work = {(frames, way): partial(run, form, *cases[frames], way) for frames in counts for way in (False, True)}
+    medians = median_seconds(work, rounds)
     return {n: {"forward_s": medians[n, False], "backward_s": medians[n, True]} for n in counts}
 
 
-def peak_mb(size: Size, frames: int, form: str) -> float:
-    """Megabytes that one forward and backward needs beyond weights and clip, measured in a process of its own."""
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # freed memory goes back at once: the peak is what was in use
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_mb, (size, frames, form, torch.get_num_threads()))
-
-
-def _peak_mb(size: Size, frames: int, form: str, threads: int) -> float:
-    torch.set_num_threads(threads)
+def memory_mb(size: Size, frames: int, form: str) -> float:
+    """Mebibytes that one forward and backward needs beyond weights and clip."""
     run(form, *make(Size(2, size.dim, size.heads, size.device), 1), True)
     block, clip = make(size, frames)
-    return high_water_mb(lambda: run(form, block, clip, True), size.device)
+    return peak_mb(lambda: run(form, block, clip, True), size.device)
 
 
 def off_line(counts: list[int], seconds: list[float]) -> float:
@@ -140,33 +125,35 @@ class Bench:
             rows = times(size, counts, self.rounds, form)
             for frames, row in rows.items():
                 if self.memory:
-                    row["peak_mb"] = peak_mb(size, frames, form)
+                    row["peak_mb"] = in_own_process(memory_mb, size, frames, form)
             forms[form] = rows
-        about = {"machine": describe_machine(self.device), "versions": versions(), "commit": git_commit()}
         seconds = [forms["fused"][frames]["backward_s"] for frames in counts]
-        result = {"size": vars(size), "forms": forms, "off_line": off_line(counts, seconds), **about}
+        result = {"size": vars(size), "forms": forms, "off_line": off_line(counts, seconds)}
+        result |= about(self.device)
         if self.json == "-":
             print(json.dumps(result))
             return
         stem = "cfsa_speed" if self.device == "cpu" else f"cfsa_speed_{self.device}"
         path = results_dir() / f"{stem}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(path, result)
         plot(result, path.with_suffix(".png"))
         print(table(result), f"\nWritten: {path} and {path.with_suffix('.png').name}")
 
 
 def table(result: dict) -> str:
     """Time and memory against T, Markdown."""
-    lines = [
-        "| frames T | forward | forward + backward | peak memory | with scores in memory |",
-        "|---|---|---|---|---|",
-    ]
-    for frames, row in result["forms"]["fused"].items():
-        other = result["forms"]["explicit"][frames]
-        memory, its_memory = (f"{r['peak_mb']:,.0f} MB" if "peak_mb" in r else "" for r in (row, other))
-        its = f"{other['backward_s']:.3f} s, {its_memory}".rstrip(", ")
-        lines.append(f"| {frames} | {row['forward_s']:.3f} s | {row['backward_s']:.3f} s | {memory} | {its} |")
-    return "\n".join(lines)
+    fused, explicit = result["forms"]["fused"], result["forms"]["explicit"]
+
+    def memory(row: dict) -> str:
+        return f"{row['peak_mb']:,.0f} MB" if "peak_mb" in row else ""
+
+    columns = {
+        "forward": lambda runs: f"{runs[0]['forward_s']:.3f} s",
+        "forward + backward": lambda runs: f"{runs[0]['backward_s']:.3f} s",
+        "peak memory": lambda runs: memory(runs[0]),
+        "with scores in memory": lambda runs: f"{runs[1]['backward_s']:.3f} s, {memory(runs[1])}".rstrip(", "),
+    }
+    return markdown("frames T", {str(frames): [row, explicit[frames]] for frames, row in fused.items()}, columns)
 
 
 def plot(result: dict, path: Path) -> None:

@@ -3,7 +3,7 @@
     python benchmarks/cmsa.py --positions 1600 --words 20 --dim 512 --json -   # one point, one JSON object
     python benchmarks/cmsa.py --sweep       # `make bench`: the curves too, data/results/cmsa_speed.json and .png
 
-The forms, all given the same pictures, words and weights (see ``refseg/models/blocks/cmsa.py``):
+The forms, all given the same images, words and weights (see ``refseg/models/blocks/cmsa.py``):
 
     literal        the equation as written, every score in memory; only where it fits
     literal_sdpa   the same through torch's fused attention, which never holds the scores
@@ -18,22 +18,19 @@ visual width and attention width. Rounds are interleaved and the median is repor
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 import tyro
+from measure import about, in_own_process, kilobytes, median_seconds, peak_mb, write_json
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from tqdm.auto import tqdm
 
-from refseg.machine import describe_machine, git_commit, versions
 from refseg.models.blocks.attention import SPATIAL_CHANNELS, masked_mean
 from refseg.models.blocks.cmsa import CMSAConfig, CrossModalSelfAttention
 from refseg.models.blocks.cross_modal import mean_multimodal_feature, multimodal_parts, project_parts
@@ -45,7 +42,7 @@ SWEEPS = {"words": (1, 2, 5, 10, 20, 40), "positions": (100, 400, 1600, 6400), "
 
 @dataclass(frozen=True)
 class Point:
-    """One size: regions P, words N, attention width d (also the width of pictures' and words' features), batch."""
+    """One size: regions P, words N, attention width d (also the width of the features of images and words), batch."""
 
     positions: int = 1600
     words: int = 20
@@ -81,7 +78,7 @@ class PlainBlock(nn.Module):
         self.out = nn.Linear(dim, channels)
 
     def forward(self, pixels: Tensor, words: Tensor, token_valid: Tensor) -> Tensor:
-        """``words`` play no part."""
+        """``words`` are ignored."""
         v, _, s = multimodal_parts(pixels, words)
         f = torch.cat([v, s.expand(len(v), -1, -1)], dim=-1)
         weights = (self.query(f) @ self.key(f).mT).softmax(-1)
@@ -170,57 +167,21 @@ def run(point: Point, form: str, block: nn.Module, inputs: tuple[Tensor, ...], b
 def times(point: Point, forms: list[str], rounds: int, slow: set[str]) -> dict[str, dict[str, float]]:
     """Median seconds of forward and of forward with backward; the ``slow`` forms run once, after a small warm-up."""
     cases = {form: make(point, form) for form in forms}
-    seconds: dict[tuple[str, bool], list[float]] = {(form, way): [] for form in forms for way in (False, True)}
     for form in forms:
         small = replace(point, positions=min(64, point.positions), words=min(3, point.words))
         warm = (small, *make(small, form)) if form in slow else (point, *cases[form])
         run(warm[0], form, warm[1], warm[2], True)
-    for number in range(rounds):
-        for (form, backward), measured in seconds.items():
-            if form in slow and number:
-                continue
-            started = time.perf_counter()
-            run(point, form, *cases[form], backward)
-            measured.append(time.perf_counter() - started)
-    medians = {case: statistics.median(measured) for case, measured in seconds.items()}
+    work = {(form, way): partial(run, point, form, *cases[form], way) for form in forms for way in (False, True)}
+    medians = median_seconds(work, rounds, once=frozenset(case for case in work if case[0] in slow))
     return {form: {"forward_s": medians[form, False], "backward_s": medians[form, True]} for form in forms}
 
 
-def peak_mb(point: Point, form: str, threads: int) -> float:
-    """Megabytes that one forward and backward needs beyond weights and inputs, measured in a process of its own."""
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = (
-        "65536"  # freed memory goes back at once, so that the peak is what was in use
-    )
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_peak_mb, (point, form, threads))
-
-
-def _peak_mb(point: Point, form: str, threads: int) -> float:
-    torch.set_num_threads(threads)
+def memory_mb(point: Point, form: str) -> float:
+    """Mebibytes that one forward and backward needs beyond weights and inputs."""
     small = replace(point, positions=16, words=2)
     run(small, form, *make(small, form), True)
     block, inputs = make(point, form)
-    return high_water_mb(lambda: run(point, form, block, inputs, True), point.device)
-
-
-def high_water_mb(work: Callable[[], None], device: str) -> float:
-    """Megabytes that ``work`` needs beyond what is in use before it."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    before = _status("VmRSS")
-    work()
-    return (_status("VmHWM") - before) / 2**10
-
-
-def _status(name: str) -> int:
-    """A line of /proc/self/status in kB (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name + ":"))
+    return peak_mb(lambda: run(point, form, block, inputs, True), point.device)
 
 
 def error(point: Point, form: str, queries: int = 16) -> float:
@@ -298,7 +259,7 @@ def measure(point: Point, rounds: int, literal_seconds: float, memory: bool) -> 
         if form != "plain":
             row["error"] = error(point, form)
         if memory:
-            row["peak_mb"] = peak_mb(point, form, torch.get_num_threads())
+            row["peak_mb"] = in_own_process(memory_mb, point, form)
         for other in ("plain", "literal_sdpa", "literal"):
             if other in found and other != form:
                 both = {name: row[name] / found[other][name] for name in ("forward_s", "backward_s")}
@@ -309,8 +270,7 @@ def measure(point: Point, rounds: int, literal_seconds: float, memory: bool) -> 
 def _free_gib(device: str) -> float:
     if device == "cuda":
         return torch.cuda.mem_get_info()[0] / 2**30
-    meminfo = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) for line in meminfo if line.startswith("MemAvailable")) / 2**20
+    return kilobytes("MemAvailable", "/proc/meminfo") / 2**20
 
 
 def table(result: dict) -> str:
@@ -360,8 +320,8 @@ def plot(results: dict, path: Path) -> None:
     panels[0].set_ylabel("forward + backward, seconds")
     panels[0].legend(frameon=False, fontsize=9)
     size = results["headline"]["size"]
-    about = f"{size['positions']} regions, {size['words']} words, width {size['dim']} where not varied"
-    figure.suptitle(f"One CMSA block, {size['dtype']}, {results['machine']['device']}: {about}")
+    given = f"{size['positions']} regions, {size['words']} words, width {size['dim']} where not varied"
+    figure.suptitle(f"One CMSA block, {size['dtype']}, {results['machine']['device']}: {given}")
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
@@ -396,8 +356,8 @@ class Bench:
         """Measure and report."""
         point = Point(self.positions, self.words, self.dim, self.batch, self.dtype, self.device)
         headline = measure(point, self.rounds, self.literal_seconds, self.memory)
-        about = {"machine": describe_machine(self.device), "versions": versions(), "commit": git_commit()}
-        results = {"headline": headline, "precision": precision(), **about} if self.sweep else {**headline, **about}
+        results = {"headline": headline, "precision": precision()} if self.sweep else headline
+        results = {**results, **about(self.device)}
         if self.sweep:
             results["sweeps"] = {name: self.curve(point, name, headline) for name in SWEEPS}
         if self.json == "-":
@@ -406,13 +366,13 @@ class Bench:
         if self.sweep:
             stem = "cmsa_speed" if self.device == "cpu" else f"cmsa_speed_{self.device}_{self.dtype}_b{self.batch}"
             path = results_dir() / f"{stem}.json"
-            path.write_text(json.dumps(results, indent=1) + "\n")
+            write_json(path, results)
             plot(results, path.with_suffix(".png"))
             print("\n\n".join(table(p) for curve in results["sweeps"].values() for p in curve), end="\n\n")
             print(precision_table(results["precision"]), end="\n\n")
             print(f"Written: {path} and {path.with_suffix('.png').name}\n")
         elif self.json:
-            Path(self.json).write_text(json.dumps(results, indent=1) + "\n")
+            write_json(Path(self.json), results)
         print(table(headline))
 
     def curve(self, point: Point, name: str, headline: dict) -> list[dict]:

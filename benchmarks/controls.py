@@ -1,23 +1,22 @@
-"""Does the network read the sentence, and is it the attention that reads? Controls at one budget, on RefShapes.
+"""Does the network read the expression, and is it the attention that reads? Controls at one budget, on RefShapes.
 
     python benchmarks/controls.py                      # trains what is missing, prints the table, writes the JSON
     python benchmarks/controls.py --only cmsa_refshapes   # one of the trainings, for instance in a second terminal
 
 Every row is trained with the same steps, batches, seed and learning rate; two more rows score the full model with
-expressions that cannot tell the referent. Training goes on where it stopped; results go to data/results/controls.json.
+expressions that cannot identify the referent. Training goes on where it stopped; results go to
+data/results/controls.json.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from trainings import SPLITS, kept, trained
+from measure import write_json
+from study import SPLITS, Study, Training, kept, table_of_splits
 
 from refseg.evaluation.evaluate import evaluate_checkpoint
-from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import results_dir
 
 ROWS = {
@@ -32,60 +31,48 @@ HEAD_ROWS = {
 }
 
 
-@dataclass
-class Controls:
-    """Train and score the controls."""
+def main(
+    steps: int = 2000, seed: int = 0, heads: bool = False, only: str | None = None, out: Path | None = None
+) -> None:
+    """Train and score the controls.
 
-    steps: int = 2000
-    """Budget of every training."""
-    seed: int = 0
-    heads: bool = False
-    """Also train both with a head that does not look across the picture: what comparing costs without it."""
-    only: str | None = None
-    """Train this preset and stop."""
-    out: Path = results_dir()
+    Args:
+        steps: Budget of every training.
+        seed: Of every training.
+        heads: Also train both with a head that does not look across the image: what comparing costs without it.
+        only: Train and score this preset and stop.
+        out: The JSON file.
+    """
+    study = Study("controls", ROWS | HEAD_ROWS if heads else ROWS, scores)
+    result = study.run(steps, (seed,), only=only, seed=seed)
+    if only:
+        return
+    rows = result["rows"] = {row: by_seed[str(seed)] for row, by_seed in result["rows"].items()}
+    full = study.train("cmsa_refshapes", steps, seed)
+    rows["full model, scored with the expression blanked"] = {"val": score(full, "val", "blank")}
+    rows["full model, given the expression of another object"] = {"val": score(full, "val", "other")}
+    write_json(out or results_dir() / "controls.json", result)
+    print(table(result))
 
-    def run(self) -> None:
-        """Everything, or one training."""
-        wanted = ROWS | HEAD_ROWS if self.heads else ROWS
-        folders = {preset: self.train(preset) for preset in ([self.only] if self.only else wanted.values())}
-        if self.only:
-            return
-        rows = {}
-        for name, preset in wanted.items():
-            control = "blank" if preset.endswith("_blank") else None
-            rows[name] = {split: self.score(folders[preset], split, control) for split in SPLITS}
-        full = folders["cmsa_refshapes"]
-        rows["full model, scored with the expression blanked"] = {"val": self.score(full, "val", "blank")}
-        rows["full model, given the expression of another object"] = {"val": self.score(full, "val", "other")}
-        about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
-        result = {"steps": self.steps, "seed": self.seed, **about, "rows": rows}
-        (self.out / "controls.json").write_text(json.dumps(result, indent=1) + "\n")
-        print(table(result))
 
-    def train(self, preset: str) -> Path:
-        """The folder of the last checkpoint: the same number of updates for all."""
-        return trained("controls", preset, self.steps, self.seed)
+def scores(training: Training) -> dict[str, dict]:
+    """By split; a network that was trained blind is scored blind."""
+    control = "blank" if training.preset.endswith("_blank") else None
+    return {split: score(training.last, split, control) for split in SPLITS}
 
-    def score(self, checkpoint: Path, split: str, control: str | None) -> dict:
-        """One evaluation, kept beside the checkpoint."""
-        return kept(
-            checkpoint.parent / f"{split}-{control}.json",
-            lambda: evaluate_checkpoint(checkpoint, "refshapes", split, expression_control=control, device="cpu"),
-        )
+
+def score(checkpoint: Path, split: str, control: str | None) -> dict:
+    """One evaluation, kept beside the checkpoint."""
+    return kept(
+        checkpoint.parent / f"{split}-{control}.json",
+        lambda: evaluate_checkpoint(checkpoint, "refshapes", split, expression_control=control, device="cpu"),
+    )
 
 
 def table(result: dict) -> str:
     """The results as a Markdown table of mIoU."""
-    lines = [
-        "| " + " | ".join(["mIoU", "parameters", *SPLITS]) + " |",
-        "|---|" + "---|" * (len(SPLITS) + 1),
-    ]
-    for name, row in result["rows"].items():
-        cells = [f"{row[split]['mIoU']:.3f}" if split in row else "" for split in SPLITS]
-        lines.append("| " + " | ".join([name, f"{row['val']['parameters']:,}", *cells]) + " |")
-    return "\n".join(lines)
+    return table_of_splits({row: [scores] for row, scores in result["rows"].items()})
 
 
 if __name__ == "__main__":
-    tyro.cli(Controls).run()
+    tyro.cli(main)

@@ -1,13 +1,13 @@
-"""How fast data sets are indexed, masks scored and pictures read, and an index's memory: data/results/data_speed.json.
+"""How fast data sets are indexed, masks scored and images read, and an index's memory: data/results/data_speed.json.
 
     python benchmarks/data.py
     python benchmarks/data.py --only input    # the other numbers stay as they are
 
 Scoring: the 3,800 true test masks of A2D-Sentences against each shifted by a distance of its own, from two JSON files
-to the table, mAP included. Indexing: ReferIt's trainval metadata in the REFER layout, 59,976 sentences about 49,515
-regions, each a run-length mask of its box. Memory: 150,000 sentences about 50,000 of 200,000 objects in 20,000
-pictures, which is RefCOCO's size; measured in a process of its own. Input: from JPEG and polygons to batches of 320
-pixels in two worker processes, as training reads them, on 128 pictures of COCO with three sentences about each object;
+to the table, mAP included. Indexing: ReferIt's trainval metadata in the REFER layout, 59,976 expressions about 49,515
+regions, each a run-length mask of its box. Memory: 150,000 expressions about 50,000 of 200,000 objects in 20,000
+images, which is RefCOCO's size; measured in a process of its own. Input: from JPEG and polygons to batches of 320
+pixels in two worker processes, as training reads them, on 128 images of COCO with three expressions about each object;
 beside it a plain torchvision pipeline. The genuine files are looked for in ``--shared``.
 
 Seconds are given twice: as a clock shows them, and of the processor, which other programs do not disturb.
@@ -34,6 +34,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
+from measure import about, kilobytes, write_json
 from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader, Dataset
@@ -46,7 +47,6 @@ from refseg.datasets.refer import ReferDataset
 from refseg.datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from refseg.datasets.wrappers import SafeDataset, collate_readable
 from refseg.evaluation.mask_files import score_files
-from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import PROJECT, results_dir
 from refseg.tokenizer import WordVocabulary
 from refseg.training.batches import ShuffledBatches
@@ -64,12 +64,12 @@ class DataBenchmark:
     shared: Path = PROJECT.parent / "shared"
     """Folder with the genuine files."""
     repeats: int = 3
-    """The fastest of so many is told."""
+    """The fastest of this many runs is reported."""
     out: Path = results_dir() / "data_speed.json"
     only: Literal["all", "input"] = "all"
     """input: only the pipeline from JPEG and polygons to batches."""
     batches: int = 120
-    """How many the input pipeline is timed over."""
+    """The input pipeline is timed over this many."""
     index_memory_of: Path | None = None
     """Used by the benchmark itself: print the memory that the index in this folder takes, and nothing else."""
 
@@ -81,19 +81,18 @@ class DataBenchmark:
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
             if self.only == "input":
-                result = json.loads(self.out.read_text()) | {"input": self.input(folder) | about}
+                result = json.loads(self.out.read_text()) | {"input": self.input(folder) | about()}
             else:
                 result = {
-                    **about,
+                    **about(),
                     "scoring_a2d": self.scoring(folder),
                     "indexing_referit": self.indexing(folder),
                     "index_of_150000": self.memory(folder),
                     "input": self.input(folder),
                 }
         print(json.dumps(result, indent=1))
-        self.out.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(self.out, result)
 
     def scoring(self, folder: Path) -> dict[str, Any]:
         """Seconds from files to scores."""
@@ -102,7 +101,7 @@ class DataBenchmark:
         return fastest(self.repeats, lambda: score_files(truth, folder / "predictions.json"), ("N", "oIoU", "mAP"))
 
     def indexing(self, folder: Path) -> dict[str, Any]:
-        """Seconds until all sentences of a split are there."""
+        """Seconds until all expressions of a split are indexed."""
         root = folder / "refclef"
         write_referit(self.shared / "data" / "referit_berkeley", root)
         found = fastest(self.repeats, lambda: {"sentences": len(build_dataset("referit", "trainval", root=root))})
@@ -147,15 +146,15 @@ def fastest(repeats: int, run: Callable[[], dict[str, Any]], keep: tuple[str, ..
         found = run()
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
-    told = {name: found[name] for name in keep or found}
-    return {"seconds": round(min(walls), 2), "cpu_seconds": round(min(cpus), 2)} | told
+    reported = {name: found[name] for name in keep or found}
+    return {"seconds": round(min(walls), 2), "cpu_seconds": round(min(cpus), 2)} | reported
 
 
 class PlainTorchvision(Dataset):
-    """What one would write by hand: the picture and its mask squashed to a square by torchvision's transforms.
+    """What one would write by hand: the image and its mask squashed to a square by torchvision's transforms.
 
     Args:
-        dataset: whose pictures and polygons are read.
+        dataset: whose images and polygons are read.
     """
 
     def __init__(self, dataset: ReferDataset):
@@ -179,7 +178,7 @@ class PlainTorchvision(Dataset):
 def samples_per_second(
     dataset: Dataset, image_ids: list, collate: Callable | None, batches: int, together: int
 ) -> dict[str, float]:
-    """By the clock, and of the workers' processors: two of them free would give so many."""
+    """By the clock, and by the processor time of the workers: what two idle processors would give."""
     config = OptimConfig(steps=WARM_UP + batches, batch_size=BATCH, expressions_per_image=together)
     order = ShuffledBatches(image_ids, [1] * len(image_ids), config)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -224,7 +223,7 @@ def stages(dataset: ReferDataset, collate: Callable, count: int = 160) -> dict[s
 
 
 def write_coco(source: Path, root: Path) -> None:
-    """COCO's instances in the REFER layout: three sentences about each that is no crowd."""
+    """COCO's instances in the REFER layout: three expressions about each that is not a crowd."""
     instances = json.loads((source / "annotations" / "instances_train2017.json").read_text())
     names = {category["id"]: category["name"] for category in instances["categories"]}
     objects = [annotation for annotation in instances["annotations"] if not annotation["iscrowd"]]
@@ -289,7 +288,7 @@ def box_mask(box: list[int], height: int, width: int) -> dict[str, Any]:
 
 
 def write_large(root: Path) -> None:
-    """Made-up files of RefCOCO's size: ten objects per picture with polygons of 20 to 60 points, 3 sentences a ref."""
+    """Made-up files of RefCOCO's size: ten objects per image with polygons of 20 to 60 points, 3 sentences a ref."""
     draw, noise, words = random.Random(0), np.random.default_rng(0), [f"word{n}" for n in range(10_000)]
     pictures = [
         {"id": n, "file_name": f"COCO_train2014_{n:012d}.jpg", "height": 480, "width": 640,
@@ -328,23 +327,21 @@ def megabytes(root: Path) -> float:
 
 
 def index_memory(root: Path) -> dict[str, Any]:
-    """Megabytes that this process holds more because of the index, and at most had while it was built."""
-    before, cpu = resident(), time.process_time()
+    """Megabytes that the index takes in this process, and the most that building it took."""
+    before, cpu = _in_use(), time.process_time()
     dataset = build_dataset("refcoco", "train", root=root)
     cpu = time.process_time() - cpu
-    peak = resident("VmHWM") - before
+    peak = _in_use("VmHWM") - before
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)  # memory that is free but not given back is not the index's
-    held = resident() - before
+    held = _in_use() - before
     return {"sentences": len(dataset), "megabytes": round(held, 1), "peak_megabytes": round(peak, 1),
             "cpu_seconds": round(cpu, 2)}  # fmt: skip
 
 
-def resident(what: str = "VmRSS") -> float:
-    """Megabytes of this process in memory, now or (VmHWM) at most; Linux only."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
-    return int(line.split()[1]) * 1024 / 1e6
+def _in_use(what: str = "VmRSS") -> float:
+    return kilobytes(what) * 1024 / 1e6
 
 
 if __name__ == "__main__":

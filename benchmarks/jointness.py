@@ -9,20 +9,19 @@ let "red" look here and "car" look there. Writes data/results/jointness.json, in
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import tyro
+from measure import about, write_json
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
-from refseg.machine import describe_machine, git_commit, versions
 from refseg.models.blocks.attention import masked_mean, mutual_information
 from refseg.models.cmsa_net import LEVELS, CMSANet
 from refseg.paths import checkpoints_dir, results_dir, runs_dir
@@ -45,9 +44,8 @@ class Jointness:
     def run(self) -> None:
         """Measure, print, write."""
         found = {name: self.measure(folder) for name, folder in (("paper", self.paper), ("release", self.release))}
-        about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
-        result = {"unit": "nats", "samples": self.samples, "query regions": self.regions, "forms": found, **about}
-        (results_dir() / "jointness.json").write_text(json.dumps(result, indent=1) + "\n")
+        result = {"unit": "nats", "samples": self.samples, "query regions": self.regions, "forms": found, **about()}
+        write_json(results_dir() / "jointness.json", result)
         for name, row in found.items():
             print(
                 f"{name:8}",

@@ -7,34 +7,34 @@
     python benchmarks/magnet.py --shipped                # what the shipped checkpoint makes of hidden words, all of val
 
 Every row has the same steps and batches, at 64 px; CMSA keeps its learning rate. The second table asks what the trained
-heads make of a hidden word that names the colour or the shape of something: with picture and mask, without the mask,
+heads make of a hidden word that names the colour or the shape of something: with image and mask, without the mask,
 and what can be guessed from the words alone, by a text encoder that was trained on nothing else. Synonyms count. The
-third asks where Mask Grounding helps or does not: by kind of sentence, and by the rarest word of a sentence.
+third asks where Mask Grounding helps or does not: by kind of expression, and by the rarest word of an expression.
 Stopped at any time, the same command goes on where it was; results go to data/results/magnet.json after every row, and
 those of the shipped checkpoint to data/results/magnet_recovery.json.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+import study
 import torch
-import trainings
 import tyro
+from measure import about, write_json
 from safetensors.torch import load_file, save_file
+from study import Study, Training, count, kept, mean, runs_of, table_of_splits
+from study import table as markdown
 from torch import nn
-from trainings import SPLITS, compared, kept, split_scores, spread, table
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import build_dataset, build_transform
 from refseg.datasets.refshapes.language import KINDS
 from refseg.evaluation.evaluate import score
 from refseg.evaluation.hidden_words import Tally, WordGuesser, WordsAlone, recover, trained_heads, write_heads
-from refseg.machine import describe_machine, git_commit, versions
 from refseg.objectives.losses import hidden_word_loss
 from refseg.objectives.mask_grounding import hide_some, hideable_ids
 from refseg.paths import checkpoints_dir, results_dir, runs_dir
@@ -59,79 +59,67 @@ GROUNDED = (
     "cmsa_refshapes_full_grounding",
 )
 WITH_AND_WITHOUT = ("MagNet", "MagNet without Mask Grounding", "CMSA with Mask Grounding", "CMSA")
-RARE = 1 / 30  # a word in fewer sentences than this share of the training set; a third of val has one
+RARE = 1 / 30  # a word in fewer expressions than this fraction of the training set; a third of val has one
 SHIPPED = "magnet_refshapes"
 
 
-@dataclass
-class Magnet:
-    """Train and score."""
+def main(
+    steps: int = 1000,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    only: str | None = None,
+    share: float = 1.0,
+    recovered: int = 800,
+    ship: Path | None = None,
+    shipped: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Train and score.
 
-    steps: int = 1000
-    """Budget of every training."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """One training each."""
-    only: str | None = None
-    """Train this preset and stop."""
-    share: float = 1.0
-    """Of the training pictures; below 1 only with and without Mask Grounding, and results go to magnet-SHARE.json."""
-    recovered: int = 800
-    """Expressions of val whose colour and shape words are hidden, one at a time."""
-    ship: Path | None = None
-    """The last/ folder of a training of magnet_refshapes: make it the shipped checkpoint, and stop."""
-    shipped: bool = False
-    """Ask the shipped checkpoint for the hidden words of all of val, and stop."""
-    out: Path | None = None
+    Args:
+        steps: Budget of every training.
+        seeds: One training each.
+        only: Train and score this preset and stop.
+        share: Fraction of the training images; below 1 only with and without Mask Grounding, into magnet-SHARE.json.
+        recovered: Expressions of val whose colour and shape words are hidden, one at a time.
+        ship: The last/ folder of a training of magnet_refshapes: make it the shipped checkpoint, and stop.
+        shipped: Ask the shipped checkpoint for the hidden words of all of val, and stop.
+        out: The JSON file.
+    """
+    if ship:
+        ship_with_heads(ship)
+        return
+    if shipped:
+        ask_the_shipped(out or results_dir() / "magnet_recovery.json")
+        return
 
-    def run(self) -> None:
-        """What was asked for."""
-        if self.ship:
-            ship(self.ship)
-        elif self.shipped:
-            self.ask_the_shipped()
-        elif self.only:
-            for seed in self.seeds:
-                self.measure(self.only, seed)
-        else:
-            self.fill_the_tables()
+    def recovery(training: Training) -> tuple[str, dict] | None:
+        if training.preset not in GROUNDED:
+            return None
+        path = training.last.parent / "recovery.json"
+        return training.preset, kept(path, lambda: recovery_of(training.last, recovered))
 
-    def fill_the_tables(self) -> None:
-        """Row by row, all rows with the first seed first; what is there is written after each."""
-        about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
-        result = {"steps": self.steps, "share": self.share, **about, "rows": {}, "recovery": {}}
-        out = self.out or results_dir() / ("magnet.json" if self.share == 1 else f"magnet-{self.share}.json")
-        rows = {name: preset for name, preset in ROWS.items() if self.share == 1 or name in WITH_AND_WITHOUT}
-        for seed in self.seeds:
-            for name, preset in rows.items():
-                scores, recovery = self.measure(preset, seed)
-                result["rows"].setdefault(name, {})[str(seed)] = scores
-                if recovery:
-                    result["recovery"].setdefault(preset, {})[str(seed)] = recovery
-                out.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"{table(result)}\n\n{recovery_table(result['recovery'])}\n\n{where_table(result)}")
+    rows = {row: preset for row, preset in ROWS.items() if share == 1 or row in WITH_AND_WITHOUT}
+    out = out or results_dir() / ("magnet.json" if share == 1 else f"magnet-{share}.json")
+    trainings = Study("magnet", rows, scores, {"recovery": recovery}, fraction=share)
+    result = trainings.run(steps, seeds, only=only, out=out, share=share)
+    tables = [table_of_splits(runs_of(result["rows"])), recovery_table(result["recovery"]), where_table(result)]
+    print("\n\n".join(tables))
 
-    def measure(self, preset: str, seed: int) -> tuple[dict, dict | None]:
-        """Train, score and ask for hidden words, whatever of it has not been done yet; kept beside the checkpoint."""
-        checkpoint = self.train(preset, seed)
-        scores = split_scores(checkpoint, SPLITS)
-        scores["val"]["by_rarity"] = kept(checkpoint.parent / "rarity.json", lambda: by_rarity(checkpoint))
-        if preset not in GROUNDED:
-            return scores, None
-        return scores, kept(checkpoint.parent / "recovery.json", lambda: recovery_of(checkpoint, self.recovered))
 
-    def train(self, preset: str, seed: int) -> Path:
-        """The folder of the last checkpoint: the same number of updates for all."""
-        return compared(preset, self.steps, seed, self.share)
+def scores(training: Training) -> dict:
+    """On all splits, and on val by the rarity of the words."""
+    found = study.split_scores(training)
+    found["val"]["by_rarity"] = kept(training.last.parent / "rarity.json", lambda: by_rarity(training.last))
+    return found
 
-    def ask_the_shipped(self) -> None:
-        """Write data/results/magnet_recovery.json."""
-        folder = checkpoints_dir() / SHIPPED
-        val = build_dataset("refshapes", "val", build_transform(load_checkpoint(folder).image_size))
-        about = {"expressions": len(val), "machine": describe_machine(), "versions": versions()}
-        result = about | {"recovery": described(recover(WordGuesser.of(folder), val))}
-        out = self.out or results_dir() / "magnet_recovery.json"
-        out.write_text(json.dumps(result, indent=1) + "\n")
-        print(recovery_table({SHIPPED: {"0": result["recovery"]}}))
+
+def ask_the_shipped(out: Path) -> None:
+    """What the shipped checkpoint makes of the hidden words of all of val."""
+    folder = checkpoints_dir() / SHIPPED
+    val = build_dataset("refshapes", "val", build_transform(load_checkpoint(folder).image_size))
+    recovery = described(recover(WordGuesser.of(folder), val))
+    write_json(out, {"expressions": len(val), **about(), "recovery": recovery})
+    print(recovery_table({SHIPPED: {"0": recovery}}))
 
 
 # ---- hidden words ------------------------------------------------------------------------------------------------
@@ -168,10 +156,10 @@ def by_rarity(checkpoint: Path) -> dict:
     return {name: {"N": len(found), "mIoU": statistics.mean(found)} for name, found in groups.items() if found}
 
 
-def ship(last: Path) -> None:
+def ship_with_heads(last: Path) -> None:
     """Make ``last/`` of a training the shipped checkpoint, with its heads beside the weights."""
     loaded = load_checkpoint(last)
-    write_heads(trainings.ship(last, SHIPPED), trained_heads(last, words_alone(loaded.tokenizer)))
+    write_heads(study.ship(last, SHIPPED), trained_heads(last, words_alone(loaded.tokenizer)))
 
 
 def words_alone(tokenizer: WordVocabulary) -> WordsAlone:
@@ -210,34 +198,33 @@ def train_on_words_alone(tokenizer: WordVocabulary, steps: int = 1500, batch_siz
 
 
 def where_table(result: dict) -> str:
-    """mIoU on val with and without Mask Grounding, by kind of sentence and by rarity of its words."""
-    rows = {name: result["rows"][name].values() for name in WITH_AND_WITHOUT if name in result["rows"]}
-    found = {name: [one["val"]["by_kind"] | one["val"]["by_rarity"] for one in runs] for name, runs in rows.items()}
-    groups = [*KINDS, "rare words", "no rare words"]
-    lines = [f"| mIoU, val | {' | '.join(groups)} |", "|---|" + "---|" * len(groups)]
-    if found:  # N is the same for all
-        first = next(iter(found.values()))[0]
-        lines.append("| N | " + " | ".join(f"{first[group]['N']:,}" for group in groups) + " |")
-    for name, runs in found.items():
-        lines.append(f"| {name} | {' | '.join(spread([run[group]['mIoU'] for run in runs]) for group in groups)} |")
-    return "\n".join(lines)
+    """mIoU on val with and without Mask Grounding, by kind of expression and by rarity of its words."""
+    found = runs_of(result["rows"])
+    rows = {row: found[row] for row in WITH_AND_WITHOUT if row in found}
+    groups = {kind: ("val", "by_kind", kind) for kind in KINDS}
+    groups |= {group: ("val", "by_rarity", group) for group in ("rare words", "no rare words")}
+    head, line, *lines = markdown("mIoU, val", rows, {g: mean(*path, "mIoU") for g, path in groups.items()}).split("\n")
+    if rows:  # N is the same for all
+        runs = next(iter(rows.values()))
+        lines.insert(0, f"| N | {' | '.join(count(*path, 'N')(runs) for path in groups.values())} |")
+    return "\n".join([head, line, *lines])
 
 
 def recovery_table(recovery: dict) -> str:
-    """Shares of hidden words that came back, by network and seed."""
-    lines = []
-    for name, by_seed in recovery.items():
-        runs = list(by_seed.values())
+    """Shares of hidden words that came back, by network."""
+    tables = []
+    for name, runs in runs_of(recovery).items():
         groups = list(runs[0]["asked"])
-        lines += [f"| {name} | {' | '.join(groups)} |", "|---|" + "---|" * len(groups)]
-        lines.append("| asked | " + " | ".join(f"{runs[0]['asked'][group]:,}" for group in groups) + " |")
-        for counted, note in (("right", ""), ("right of its kind", ", of its kind")):
-            for way in runs[0][counted]:
-                cells = [spread([run[counted][way][group] for run in runs]) for group in groups]
-                lines.append(f"| {way}{note} | {' | '.join(cells)} |")
-        lines.append("")
-    return "\n".join(lines).rstrip()
+        rows = {
+            f"{way}{note}": [run[counted][way] for run in runs]
+            for counted, note in (("right", ""), ("right of its kind", ", of its kind"))
+            for way in runs[0][counted]
+        }
+        head, line, *lines = markdown(name, rows, {group: mean(group) for group in groups}).split("\n")
+        asked = f"| asked | {' | '.join(count('asked', group)(runs) for group in groups)} |"
+        tables.append("\n".join([head, line, asked, *lines]))
+    return "\n\n".join(tables)
 
 
 if __name__ == "__main__":
-    tyro.cli(Magnet).run()
+    tyro.cli(main)

@@ -10,18 +10,15 @@ Writes data/results/cmsa_network.json (with the frames and, on a GPU, the device
 from __future__ import annotations
 
 import json
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import tyro
 from cmsa import whole_block
+from measure import about, median_seconds, write_json
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from refseg.machine import describe_machine, git_commit, versions
 from refseg.models import build_model
 from refseg.models.cmsa_net import LEVELS, CMSANet, CMSANetConfig, regions_with_pixels
 from refseg.objectives import MaskLossConfig, ObjectiveConfig, build_objective
@@ -99,17 +96,11 @@ def parts(model: CMSANet, batch: RefBatch) -> dict[str, Callable[[], None]]:
     return {**found, "GMLF": lambda: model.fusion(leaves).sum().backward()}
 
 
-def seconds(work: dict[str, Callable[[], None]], rounds: int, device: str) -> dict[str, float]:
-    """Median time of each, in interleaved rounds after one for warming up."""
-    measured: dict[str, list[float]] = {name: [] for name in work}
-    for _ in tqdm(range(rounds + 1), desc="rounds"):
-        for name, step in work.items():
-            started = time.perf_counter()
-            step()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            measured[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values[1:]) for name, values in measured.items()}
+def seconds(work: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Median time of each, after a round for warming up."""
+    for step in work.values():
+        step()
+    return median_seconds(work, rounds)
 
 
 @dataclass
@@ -133,13 +124,10 @@ class Network:
         config = CMSANetConfig.paper() if self.frames == 1 else PRESETS["cmsa_a2d"].model
         model = build_model(config, VOCABULARY, fetch_weights=False).to(self.device).train()
         result = self.shares(model) if self.device == "cpu" else {"training": self.rates(model)}
-        about = {"machine": describe_machine(self.device), "versions": versions(), "commit": git_commit()}
         clips = {} if self.frames == 1 else {"frames": self.frames}
         name = "cmsa_network" + f"_{self.frames}_frames" * bool(clips) + f"_{self.device}" * (self.device != "cpu")
         path = results_dir() / f"{name}.json"
-        path.write_text(
-            json.dumps({"size": self.size, "words": self.words, **clips, **result, **about}, indent=1) + "\n"
-        )
+        write_json(path, {"size": self.size, "words": self.words, **clips, **result, **about(self.device)})
         print(json.dumps(result, indent=1))
         print(f"Written: {path}")
 
@@ -148,9 +136,9 @@ class Network:
         batch = make_batch(1, self.size, self.words, self.frames)
         step = {"training step": training_step(model, batch, None)}
         if self.frames > 1:
-            return {"seconds": seconds(step, self.rounds, self.device)}
+            return {"seconds": seconds(step, self.rounds)}
         work = {**step, **parts(model, batch)}
-        found = seconds(work, self.rounds, self.device)
+        found = seconds(work, self.rounds)
         share = sum(value for name, value in found.items() if name != "training step") / found["training step"]
         return {"seconds": found, "share of CMSA and GMLF": share}
 
@@ -165,7 +153,7 @@ class Network:
                 try:
                     batch = make_batch(samples, self.size, self.words, self.frames).to(self.device)
                     step = training_step(model, batch, torch.bfloat16)
-                    rows[samples] = samples / seconds({"step": step}, self.rounds, self.device)["step"]
+                    rows[samples] = samples / seconds({"step": step}, self.rounds)["step"]
                 except torch.cuda.OutOfMemoryError:
                     break
                 finally:

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import torch
 import tyro
+from measure import about, write_json
+from study import count, mean
+from study import table as markdown
 from torch.utils.data import Subset
 
 from refseg.checkpoint import load_checkpoint
@@ -20,7 +23,6 @@ from refseg.datasets import build_dataset, build_transform
 from refseg.evaluation.pointing import ablation_scores, pointing_scores, relative_word_maps, word_maps
 from refseg.explorer.session import POINTING
 from refseg.explorer.state import NORMALISATIONS
-from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import checkpoints_dir, results_dir
 
 MAPS = {"attention": word_maps, "relative to the other words": relative_word_maps}
@@ -35,14 +37,13 @@ class PointingBenchmark:
     samples: int | None = None
     """Take that many samples of each split, spread evenly; all if not given."""
     ablated: int = 400
-    """Samples of the first split, spread evenly, whose words are struck out one at a time."""
+    """Samples of the first split, spread evenly, whose words are removed one at a time."""
     out: Path = results_dir() / "pointing.json"
 
     def run(self) -> None:
         """Everything."""
         loaded = load_checkpoint(self.checkpoint, torch.device("cpu"))
-        about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
-        result = {"checkpoint": self.checkpoint.resolve().name, "data": "refshapes", **about, "pointing": {}}
+        result = {"checkpoint": self.checkpoint.resolve().name, "data": "refshapes", **about(), "pointing": {}}
         for split in self.splits:
             whole = build_dataset("refshapes", split, build_transform(loaded.image_size), objects=True)
             dataset = spread(whole, self.samples)
@@ -56,7 +57,7 @@ class PointingBenchmark:
                 by_kind = ablation_scores(loaded.model, dataset, loaded.tokenizer)
                 result["ablation"] = {"split": split, "expressions": len(dataset), "by_kind": by_kind}
         print(ablation_table(result["ablation"]["by_kind"]))
-        self.out.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(self.out, result)
         print(f"{write_summary(self.checkpoint, result)}: renew SHA256SUMS beside it.")
 
 
@@ -69,35 +70,29 @@ def write_summary(checkpoint: Path, result: dict) -> Path:
         normalisation: {level: {c: kinds["all"][c] for c in columns} for level, kinds in by_maps[name].items()}
         for normalisation, name in zip(NORMALISATIONS, MAPS, strict=True)
     }
-    about = {"data": "refshapes", "of": f"RefShapes {split}", "note": old.get("note", ""), "scores": scores}
-    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    note = old.get("note", "")
+    write_json(path, {"data": "refshapes", "of": f"RefShapes {split}", "note": note, "scores": scores})
     return path
 
 
-def spread(dataset, count: int | None):
-    """``count`` samples of ``dataset`` at equal distances; None takes all."""
-    if count is None or count >= len(dataset):
+def spread(dataset, samples: int | None):
+    """This many samples of ``dataset`` at equal distances; None takes all."""
+    if samples is None or samples >= len(dataset):
         return dataset
-    return Subset(dataset, [int(i * len(dataset) / count) for i in range(count)])
+    return Subset(dataset, [int(i * len(dataset) / samples) for i in range(samples)])
 
 
 def table(scores: dict) -> str:
     """The pointing scores as a Markdown table."""
-    names = ("N", "pointing", "chance", "object_chance", "on_object", "mass")
-    lines = ["| level | words | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names)]
-    for level, by_kind in scores.items():
-        for kind, row in by_kind.items():
-            cells = [f"{row[name]:,}" if name == "N" else f"{row[name]:.3f}" for name in names]
-            lines.append(f"| {level} | {kind} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = {f"{level} | {kind}": [row] for level, by_kind in scores.items() for kind, row in by_kind.items()}
+    names = ("pointing", "chance", "object_chance", "on_object", "mass")
+    return markdown("level | words", rows, {"N": count("N")} | {name: mean(name) for name in names})
 
 
 def ablation_table(by_kind: dict) -> str:
-    """What striking a word out costs, as a Markdown table."""
-    lines = ["| word struck out | N | mIoU | mIoU without |", "|---|---|---|---|"]
-    for kind, row in by_kind.items():
-        lines.append(f"| {kind} | {row['N']:,} | {row['mIoU']:.3f} | {row['mIoU without']:.3f} |")
-    return "\n".join(lines)
+    """What removing a word costs, as a Markdown table."""
+    columns = {"N": count("N"), "mIoU": mean("mIoU"), "mIoU without": mean("mIoU without")}
+    return markdown("word removed", {kind: [row] for kind, row in by_kind.items()}, columns)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ from alignformer import gathering_table
 from cfsa import table as by_frames
 from controls import table
 from magnet import WITH_AND_WITHOUT, recovery_table, where_table
-from trainings import COMPARED_AT, SPLITS, spread
-from trainings import table as by_row
+from study import COMPARED_AT, SPLITS, runs_of, spread, table_of_splits
 from video import table as by_sight
 
 from refseg.evaluation.evaluate import evaluate_checkpoint
@@ -251,7 +250,7 @@ def by_fusion(fusions: dict) -> str:
         f"Each trained for {fusions['steps']:,} steps of 32 expressions on the backbone of the shipped network, which "
         f"stays fixed; {runs}. {where(fusions)}"
     )
-    return "\n".join([by_row(fusions), "", *textwrap.wrap(notes, 118)])
+    return "\n".join([table_of_splits(runs_of(fusions["rows"])), "", *textwrap.wrap(notes, 118)])
 
 
 def by_system(results: list[dict], times: dict | None) -> str:

@@ -1,4 +1,4 @@
-"""What every system and its parts cost, side by side: a training step, and the mask of one sentence.
+"""What every system and its parts cost, side by side: a training step, and the mask of one expression.
 
     python benchmarks/system_times.py      # a quarter of an hour; keep the machine quiet
 
@@ -8,10 +8,7 @@ in turn, several rounds, so that a slow minute of the machine slows all of them.
 
 from __future__ import annotations
 
-import json
 import statistics
-import time
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -19,12 +16,13 @@ import alignformer
 import magnet
 import torch
 import tyro
+from measure import about, median_seconds, write_json
+from study import at_one_budget, mean
+from study import table as markdown
 from torch import nn
 from tqdm.auto import tqdm
-from trainings import at_one_budget
 
 from refseg.datasets import Collate
-from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import results_dir
 from refseg.training.build import build_data, build_learner
 from refseg.training.loop import seconds_per_step
@@ -33,46 +31,39 @@ from refseg.types import RefBatch
 ROWS = magnet.ROWS | alignformer.ROWS
 
 
-@dataclass
-class SystemTimes:
-    """Time every row in turn."""
+def main(rounds: int = 5, repeats: int = 8, out: Path | None = None) -> None:
+    """Time every row in turn.
 
-    rounds: int = 5
-    """The median over these is kept."""
-    repeats: int = 8
-    """Steps and predictions of one row in a round; their median is the round's."""
-    out: Path | None = None
-
-    def run(self) -> None:
-        """Measure, print and write."""
-        presets = list(dict.fromkeys(ROWS.values()))
-        steps: dict[str, list[float]] = {preset: [] for preset in presets}
-        masks: dict[str, list[float]] = {preset: [] for preset in presets}
-        for _ in tqdm(range(self.rounds), desc="rounds"):
-            for preset in presets:
-                steps[preset].append(seconds_per_step(at_one_budget(preset, 1000), self.repeats, device="cpu"))
-                masks[preset].append(seconds_per_mask(preset, self.repeats))
-        rows = {
-            name: {
-                "seconds per step": statistics.median(steps[preset]),
-                "seconds per mask": statistics.median(masks[preset]),
-            }
-            for name, preset in ROWS.items()
-        }
-        about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
-        out = self.out or results_dir() / "system_times.json"
-        out.write_text(json.dumps({"rounds": self.rounds, **about, "rows": rows}, indent=1) + "\n")
-        for name, row in rows.items():
-            print(f"{name:54} step {row['seconds per step']:.3f} s   mask {row['seconds per mask']:.4f} s")
+    Args:
+        rounds: The median over these is kept.
+        repeats: Steps and predictions of one row in a round; their median is the round's.
+        out: The JSON file.
+    """
+    presets = list(dict.fromkeys(ROWS.values()))
+    measures = {
+        "seconds per step": lambda preset: seconds_per_step(at_one_budget(preset, 1000), repeats, device="cpu"),
+        "seconds per mask": lambda preset: seconds_per_mask(preset, repeats),
+    }
+    found: dict[tuple[str, str], list[float]] = {(preset, name): [] for preset in presets for name in measures}
+    for _ in tqdm(range(rounds), desc="rounds"):
+        for preset, name in found:
+            found[preset, name].append(measures[name](preset))
+    rows = {row: {name: statistics.median(found[preset, name]) for name in measures} for row, preset in ROWS.items()}
+    write_json(out or results_dir() / "system_times.json", {"rounds": rounds, **about(), "rows": rows})
+    print(markdown("system", {row: [times] for row, times in rows.items()}, {name: mean(name) for name in measures}))
 
 
 def seconds_per_mask(preset: str, repeats: int) -> float:
-    """How long the network takes for one picture and one sentence, once they are read: the median, after a warm-up."""
-    return statistics.median(prediction_seconds(*network_and_sentence(preset), repeats))
+    """How long the network takes for one image and one expression, once they are read: the median, after a warm-up."""
+    model, batch = network_and_sample(preset)
+    with torch.no_grad():
+        for _ in range(2):
+            model(batch)
+        return median_seconds({preset: lambda: model(batch)}, repeats)[preset]
 
 
 @cache  # the same in every round
-def network_and_sentence(preset: str) -> tuple[nn.Module, RefBatch]:
+def network_and_sample(preset: str) -> tuple[nn.Module, RefBatch]:
     """The untrained network and a batch of one sample of val."""
     experiment = at_one_budget(preset, 1000)
     train_set, val_set, tokenizer = build_data(experiment)
@@ -80,16 +71,5 @@ def network_and_sentence(preset: str) -> tuple[nn.Module, RefBatch]:
     return learner.model.eval(), Collate(tokenizer)([val_set[0]])
 
 
-@torch.no_grad()
-def prediction_seconds(model: nn.Module, batch: RefBatch, repeats: int) -> list[float]:
-    """One time per forward pass; the two passes before are not counted."""
-    taken = []
-    for _ in range(repeats + 2):
-        began = time.perf_counter()
-        model(batch)
-        taken.append(time.perf_counter() - began)
-    return taken[2:]
-
-
 if __name__ == "__main__":
-    tyro.cli(SystemTimes).run()
+    tyro.cli(main)

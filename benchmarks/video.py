@@ -4,22 +4,22 @@
     python benchmarks/video.py --only cmsa_refshapes_video_visual --seeds 1   # one training, say in a second terminal
 
 Every row has the same steps, batches and learning rate, and begins with the weights of the shipped image network, whose
-backbone stays fixed; two rows are trained again with twice the steps. "motion" are the kinds of sentences that the
+backbone stays fixed; two rows are trained again with twice the steps. "motion" are the kinds of expressions that the
 centre frame cannot answer. Training goes on where it stopped; results go to data/results/video.json, and
 ``benchmarks/results.py`` puts the table into data/results/README.md.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import tyro
-from trainings import kept, spread, trained
+from measure import write_json
+from study import Study, Training, count, kept, mean, runs_of
+from study import table as markdown
 
 from refseg.evaluation.evaluate import evaluate_checkpoint
-from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import results_dir
 
 ROWS = {
@@ -29,68 +29,50 @@ ROWS = {
     "CFSA on visual features, blind to time and place": "cmsa_refshapes_video_no_offsets",
     "CFSA on CMSA features": "cmsa_refshapes_video",
 }
-
 LONGER = ("centre frame only", "CFSA on visual features")  # trained again with twice the steps
 FIRST_SEED_ONLY = ("cmsa_refshapes_video_no_offsets",)  # what it cannot do shows without a spread
 
 
-@dataclass
-class Video:
-    """Train and score."""
+def main(
+    steps: int = 1000,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    only: str | None = None,
+    split: str = "val",
+    out: Path | None = None,
+) -> None:
+    """Train and score.
 
-    steps: int = 1000
-    """Budget of every training."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """One training each."""
-    only: str | None = None
-    """Train this preset and stop."""
-    split: str = "val"
-    """Where to score."""
-    out: Path = results_dir() / "video.json"
+    Args:
+        steps: Budget of every training.
+        seeds: One training each.
+        only: Train and score this preset and stop.
+        split: Where to score.
+        out: The JSON file.
+    """
 
-    def run(self) -> None:
-        """Everything, or the trainings of one preset."""
-        if self.only:
-            for seed in self.seeds:
-                self.train(self.only, seed)
-            return
-        rows = {}
-        for name, preset in ROWS.items():
-            seeds = self.seeds[:1] if preset in FIRST_SEED_ONLY else self.seeds
-            rows[name] = {str(seed): self.score(self.train(preset, seed)) for seed in seeds}
-        longer = replace(self, steps=2 * self.steps)
-        for name in LONGER:
-            found = {str(seed): self.score(longer.train(ROWS[name], seed)) for seed in self.seeds}
-            rows[f"{name}, {longer.steps:,} steps"] = found
-        about = {"machine": describe_machine(), "versions": versions(), "commit": git_commit()}
-        result = {"steps": self.steps, "split": self.split, **about, "rows": rows}
-        self.out.write_text(json.dumps(result, indent=1) + "\n")
-        print(table(result))
-
-    def train(self, preset: str, seed: int) -> Path:
-        """The folder of the last checkpoint: the same number of updates for all."""
-        return trained("video", preset, self.steps, seed)
-
-    def score(self, checkpoint: Path) -> dict:
-        """One evaluation, kept beside the checkpoint."""
+    def scores(training: Training) -> dict:
         return kept(
-            checkpoint.parent / f"{self.split}.json",
-            lambda: evaluate_checkpoint(checkpoint, "refshapes_video", self.split, device="cpu"),
+            training.last.parent / f"{split}.json",
+            lambda: evaluate_checkpoint(training.last, "refshapes_video", split, device="cpu"),
         )
+
+    out = out or results_dir() / "video.json"
+    study = Study("video", ROWS, scores, first_seed_only=FIRST_SEED_ONLY)
+    result = study.run(steps, seeds, only=only, out=out, split=split)
+    if only:
+        return
+    longer = replace(study, rows={f"{row}, {2 * steps:,} steps": ROWS[row] for row in LONGER})
+    result["rows"] |= longer.run(2 * steps, seeds)["rows"]
+    write_json(out, result)
+    print(table(result))
 
 
 def table(result: dict) -> str:
-    """Mean and, over several seeds, the standard deviation of mIoU as a Markdown table."""
-    lines = [
-        "| mIoU | seeds | parameters | motion | other expressions |",
-        "|---|---|---|---|---|",
-    ]
-    for name, by_seed in result["rows"].items():
-        scores = list(by_seed.values())
-        cells = [spread([score[group]["mIoU"] for score in scores]) for group in ("motion", "static")]
-        lines.append(f"| {name} | {len(scores)} | {scores[0]['parameters']:,} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    """mIoU on the expressions that need motion and on the others."""
+    columns = {"seeds": lambda runs: str(len(runs)), "parameters": count("parameters")}
+    columns |= {"motion": mean("motion", "mIoU"), "other expressions": mean("static", "mIoU")}
+    return markdown("mIoU", runs_of(result["rows"]), columns)
 
 
 if __name__ == "__main__":
-    tyro.cli(Video).run()
+    tyro.cli(main)

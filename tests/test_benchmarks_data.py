@@ -5,18 +5,13 @@ import json
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
-from test_benchmarks import load
 
+import data
 from refseg.datasets import build_dataset
 from refseg.paths import results_dir
 
 
-@pytest.fixture
-def data(monkeypatch):
-    return load("data", monkeypatch)
-
-
-def test_a_box_as_run_lengths(data):
+def test_a_box_as_run_lengths():
     mask = coco_mask.decode(data.box_mask([2, 1, 4, 3], 7, 11))
     expected = np.zeros((7, 11), dtype=np.uint8)
     expected[1:4, 2:5] = 1
@@ -24,7 +19,7 @@ def test_a_box_as_run_lengths(data):
     assert coco_mask.decode(data.box_mask([0, 0, 10, 6], 7, 11)).all()
 
 
-def test_predictions_are_shifted_and_ranked(data):
+def test_predictions_are_shifted_and_ranked():
     mask = np.zeros((5, 60), dtype=np.uint8, order="F")
     mask[:, 3:6] = 1
     encoded = coco_mask.encode(mask)
@@ -35,7 +30,7 @@ def test_predictions_are_shifted_and_ranked(data):
     assert (prediction["image_id"], prediction["score"]) == ("v", 91 / 101)
 
 
-def test_referit_in_the_refer_layout_has_every_sentence(data, shared_dir, tmp_path):
+def test_referit_in_the_refer_layout_has_every_sentence(shared_dir, tmp_path):
     source = shared_dir / "data" / "referit_berkeley"
     if not source.is_dir():
         pytest.skip("no ReferIt query files")
@@ -49,7 +44,7 @@ def test_referit_in_the_refer_layout_has_every_sentence(data, shared_dir, tmp_pa
     assert dataset.expressions == ["sky", "the sky", "man"] and len(set(dataset.sample_ids)) == 3
 
 
-def test_the_input_pipeline_is_timed_on_real_pictures(data, shared_dir, tmp_path):
+def test_the_input_pipeline_is_timed_on_real_pictures(shared_dir, tmp_path):
     source = shared_dir / "data" / "coco128"
     if not source.is_dir():
         pytest.skip("no pictures of COCO")
