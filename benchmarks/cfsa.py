@@ -49,7 +49,7 @@ def explicit_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor,
 def make(size: Size, frames: int) -> tuple[CrossFrameSelfAttention, Tensor]:
     """The block with the weights of one seed, and a clip [1,T,dim,side,side] that asks for gradients."""
     torch.manual_seed(0)
-    block = CrossFrameSelfAttention(size.dim, CFSAConfig(size.dim, size.heads))
+    block = CrossFrameSelfAttention(size.dim, CFSAConfig(dim=size.dim, heads=size.heads))
     clip = torch.randn(1, frames, size.dim, size.side, size.side, device=size.device)
     return block.to(size.device), clip.requires_grad_()
 

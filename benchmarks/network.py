@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import tyro
@@ -53,12 +54,12 @@ def make_batch(samples: int, size: int, words: int, frames: int = 1) -> RefBatch
 def make_literal(model: CMSANet) -> None:
     """Let every block compute the equation as written, through torch's fused attention."""
     for level in LEVELS:
-        block = model.cross_modal[level]
+        model.cross_modal[level].forward = partial(literal_forward, model.cross_modal[level])
 
-        def forward(pixels: Tensor, words: Tensor, valid: Tensor, region_valid: Tensor, block: nn.Module = block):
-            return whole_block("literal_sdpa", block, pixels, words, valid).unflatten(2, pixels.shape[-2:])
 
-        block.forward = forward
+def literal_forward(block: nn.Module, pixels: Tensor, words: Tensor, valid: Tensor, *_) -> Tensor:
+    """[B,C,h,w], where nothing is padded."""
+    return whole_block("literal_sdpa", block, pixels, words, valid).unflatten(2, pixels.shape[-2:])
 
 
 def training_step(model: CMSANet, batch: RefBatch, precision: torch.dtype | None) -> Callable[[], None]:
