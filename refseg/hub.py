@@ -1,11 +1,12 @@
-"""Checkpoints on the Hugging Face hub: the same folder there as here, ``config.json`` and ``model.safetensors``.
+"""Checkpoints by name, and on the Hugging Face hub: the same folder there as here, config.json and model.safetensors.
 
-huggingface_hub is asked for when one of these is called (``pip install "refseg[hub]"``), not when this is imported.
-What comes from the hub is data: loading it runs nobody's code.
+huggingface_hub is imported only when the hub is asked (``pip install "refseg[hub]"``). What comes from the hub is data:
+loading it runs nobody's code.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,8 @@ import torch
 
 from refseg.checkpoint import CONFIG, WEIGHTS, Checkpoint, exists, load_checkpoint, save_checkpoint
 from refseg.errors import RefsegError
+from refseg.files import write_text
+from refseg.paths import shipped, shipped_names
 
 CARD = "README.md"
 _FRONT = """---
@@ -25,69 +28,69 @@ tags:
 
 
 def save_pretrained(loaded: Checkpoint, folder: Path, card: str = "") -> None:
-    """Write a checkpoint as the hub has it, with a model card.
+    """Write a checkpoint with a model card, as the hub expects it.
 
     Args:
-        loaded: from ``load_checkpoint``; what is needed to resume its training is left out.
+        loaded: from ``load_checkpoint``; the state needed to resume its training is left out.
         folder: an older checkpoint in it is replaced when the new one is complete.
-        card: Markdown; say what it was trained on, and which weights its backbone began with.
+        card: Markdown; say what it was trained on, and with which weights its backbone began.
 
     Raises:
         RefsegError: see ``save_checkpoint``.
     """
     save_checkpoint(folder, loaded)
-    try:
-        (Path(folder) / CARD).write_text(f"{_FRONT}{card or '# ' + Path(folder).name}\n", encoding="utf-8")
-    except OSError as error:
-        raise RefsegError(f"{Path(folder) / CARD} could not be written ({error.strerror}).") from error
+    write_text(Path(folder) / CARD, f"{_FRONT}{card or '# ' + Path(folder).name}\n")
 
 
 def from_pretrained(name: str | Path, revision: str | None = None, device: str | torch.device = "cpu") -> Checkpoint:
-    """A checkpoint from a folder or, if there is none, from the hub, which is asked once and then kept in its cache.
+    """A checkpoint by its folder, by the name of a shipped one, or from the hub, whose files are kept in its cache.
 
     Args:
-        name: a folder, or "owner/repository".
-        revision: branch, tag or commit on the hub; a commit is the only one that stays what it is.
+        name: a folder; else a name such as "cmsa_refshapes"; else "owner/repository" on the hub.
+        revision: branch, tag or commit on the hub; only a commit always stays the same.
 
     Raises:
-        RefsegError: neither is there, no network, huggingface_hub is missing, or see ``load_checkpoint``.
+        RefsegError: there is no such thing, no network, huggingface_hub is missing, or see ``load_checkpoint``.
     """
-    if exists(Path(name)):
-        return load_checkpoint(Path(name), device)
-    hub = _hub()
+    for folder in (Path(name), shipped(str(name))):
+        if exists(folder):
+            return load_checkpoint(folder, device)
+    missing = (
+        f"There is no checkpoint in {name}: name a folder with {CONFIG} and {WEIGHTS}, one that refseg brings "
+        f"({', '.join(shipped_names())}), or owner/repository on the Hugging Face hub"
+    )
+    if Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        raise RefsegError(f"{missing}.")
     try:
-        folder = hub.snapshot_download(str(name), revision=revision, allow_patterns=[CONFIG, WEIGHTS])
-    except Exception as error:  # whatever the hub or the network have to say
-        raise RefsegError(
-            f"{name} is no folder with a checkpoint and could not be had from the Hugging Face hub "
-            f"({_first_line(error)})."
-        ) from error
+        folder = _hub().snapshot_download(str(name), revision=revision, allow_patterns=[CONFIG, WEIGHTS])
+    except Exception as error:  # whatever the hub or the network has to say
+        raise RefsegError(f"{missing} (which could not be loaded: {_first_line(error)}).") from error
     return load_checkpoint(Path(folder), device)
 
 
 def push_to_hub(folder: Path, repository: str, private: bool = True, token: str | None = None) -> str:
-    """Upload a checkpoint: config, weights and model card, nothing else that lies in its folder.
+    """Upload a checkpoint: config, weights and model card, nothing else in its folder.
 
     Args:
         folder: as ``save_pretrained`` or a training leaves it.
-        repository: "owner/name"; made if it is not there.
-        private: of a new repository: only its owner sees it. Published weights cannot be called back.
+        repository: "owner/name"; created if it does not exist.
+        private: of a new repository: only its owner sees it. Published weights cannot be taken back.
         token: default is the one that ``hf auth login`` has stored.
 
     Returns:
         The address of the repository.
 
     Raises:
-        RefsegError: no checkpoint there, huggingface_hub is missing, or the hub or the network refuse.
+        RefsegError: there is no checkpoint, huggingface_hub is missing, or the hub or the network refuse.
     """
-    load_checkpoint(Path(folder))  # nothing damaged goes out
+    load_checkpoint(Path(folder))  # nothing damaged is published
     api = _hub().HfApi(token=token)
     try:
         address = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repository, folder_path=str(folder), allow_patterns=[CONFIG, WEIGHTS, CARD], commit_message="refseg"
         )
-    except Exception as error:  # as above
+    except Exception as error:  # as in from_pretrained
         raise RefsegError(f"{folder} could not be uploaded to {repository} ({_first_line(error)}).") from error
     return str(address)
 
@@ -96,7 +99,7 @@ def _hub() -> ModuleType:
     try:
         import huggingface_hub
     except ImportError:
-        raise RefsegError('The hub needs huggingface_hub: pip install "refseg[hub]" brings it.') from None
+        raise RefsegError('The hub needs huggingface_hub: pip install "refseg[hub]".') from None
     return huggingface_hub
 
 

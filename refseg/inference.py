@@ -127,9 +127,3 @@ def device_of(model: nn.Module) -> torch.device:
 def choose_device(device: str | torch.device | None = None) -> torch.device:
     """``device``, or by default a GPU if there is one."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def within(size, longest_side: int) -> tuple[int, int]:
-    """``size`` (height, width), shrunk in proportion if it is larger than ``longest_side``."""
-    scale = min(1.0, longest_side / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

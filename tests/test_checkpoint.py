@@ -207,9 +207,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(saved, model, tokenizer, monkeypa
     ):
         with monkeypatch.context() as patched:
             patched.setattr(target, failure)
-            with pytest.raises(
-                RefsegError, match="could not be written .*No space left on device.*room"
-            ) as caught:
+            with pytest.raises(RefsegError, match="could not be written .*No space left on device.*room") as caught:
                 save_checkpoint(saved, Checkpoint(model, tokenizer, 32), training={})
         assert "\n" not in str(caught.value)
         assert names(saved.parent) == ["here"]  # no partial folder

@@ -9,6 +9,7 @@ import torch
 from refseg.checkpoint import load_checkpoint
 from refseg.errors import RefsegError
 from refseg.hub import from_pretrained, push_to_hub, save_pretrained
+from refseg.paths import shipped, shipped_names
 
 pytest.importorskip("huggingface_hub")
 
@@ -63,14 +64,25 @@ def test_there_and_back(tiny_checkpoint, hub, tmp_path):
 def test_a_folder_needs_no_hub(tiny_checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert_same(from_pretrained(tiny_checkpoint), load_checkpoint(tiny_checkpoint))
-    with pytest.raises(RefsegError, match=r'pip install "refseg\[hub\]" brings it'):
+    with pytest.raises(RefsegError, match=r'pip install "refseg\[hub\]"'):
         from_pretrained("me/tiny")
 
 
-def test_what_is_not_there_is_one_sentence(hub):
-    with pytest.raises(RefsegError, match=r"me/none is no folder .* \(no repository me/none\)") as caught:
+def test_what_is_not_there_is_one_sentence(hub, tmp_path):
+    with pytest.raises(
+        RefsegError, match=r"no checkpoint in me/none: .*cmsa_refshapes, .*could not be loaded: no repository me/none"
+    ) as caught:
         from_pretrained("me/none")
     assert "\n" not in str(caught.value)
+    for wrong in ("cmsa_refshape", tmp_path, "a/b/c"):
+        with pytest.raises(RefsegError, match="no checkpoint in .*: name a folder .*cmsa_refshapes, .*hub.$"):
+            from_pretrained(wrong)
+
+
+def test_shipped_ones_are_known_by_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert_same(from_pretrained("cmsa_refshapes"), load_checkpoint(shipped("cmsa_refshapes")))
+    assert {"cmsa_refshapes", "cmsa_refshapes_video"} <= set(shipped_names())
 
 
 def test_nothing_damaged_goes_out(tiny_checkpoint, hub):

@@ -1,4 +1,4 @@
-"""One picture, one expression: sizes, orientation, files written whole or not at all."""
+"""One image, one expression: sizes, orientation, one forward pass, files written all or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from refseg.checkpoint import Checkpoint
 from refseg.datasets import Collate, build_transform
@@ -32,14 +31,15 @@ class RedFinder(ReferringModel):
         maps = torch.zeros(1, batch.token_ids.shape[1], 8, 8)
         maps[:, :, 0] = 9.0  # the first row of cells is padding for a wide picture
         maps[:, 0, 3, 7] = 1.0
-        return Explanation({"c4": maps, "c5": maps[..., ::2, ::2]})
+        return Explanation(word_maps={"c4": maps, "c5": maps[..., ::2, ::2]})
 
 
 class NoAttention(RedFinder):
-    explain = ReferringModel.explain
+    def explain(self, batch, prediction, *, region_rows=False):
+        return Explanation()
 
 
-def predictor(model: nn.Module | None = None) -> Predictor:
+def predictor(model: ReferringModel | None = None) -> Predictor:
     return Predictor(Checkpoint(model or RedFinder(), VOCABULARY, SIZE, {}), "cpu")
 
 
@@ -88,33 +88,49 @@ def test_word_maps_are_cut_like_the_picture():
     assert maps["c4"][1].max() == 0  # the padding's attention is not shown
 
 
-def test_a_model_without_attention_still_predicts():
+def test_a_model_without_word_maps_still_predicts():
     result = predictor(NoAttention()).predict(picture(), "red")
     assert result.word_maps == {} and result.pred_mask.any()
 
 
-def test_a_file_and_its_pixels_give_the_same(tmp_path):
-    path = save(picture(), tmp_path / "a.png")
-    from_file, from_pixels = (predictor().predict(image, "red") for image in (path, picture()))
-    assert torch.equal(from_file.mask_prob, from_pixels.mask_prob)
-    assert torch.equal(predictor().predict(str(path), "red").image, picture())
+def test_an_error_inside_a_model_is_not_taken_for_a_model_without_maps():
+    class Mistaken(RedFinder):
+        def explain(self, batch, prediction, *, region_rows=False):
+            return self.word_mapps
+
+    with pytest.raises(AttributeError, match="word_mapps"):
+        predictor(Mistaken()).predict(picture(), "red")
+    assert predictor(Mistaken()).predict(picture(), "red", word_maps=False).pred_mask.any()
+
+
+def test_whatever_an_image_comes_as_it_is_the_same(tmp_path):
+    path, pixels = save(picture(), tmp_path / "a.png"), picture().permute(1, 2, 0).numpy()
+    clear = np.dstack([pixels, np.full((H, W), 255, np.uint8)])
+    for image in (path, str(path), Image.open(path), Image.fromarray(clear), pixels, clear, picture()):
+        result = predictor().predict(image, "red")
+        assert torch.equal(result.image, picture()), type(image)
+        assert torch.equal(result.mask_prob, predictor().predict(picture(), "red").mask_prob)
+    clear[..., 3] = 0  # transparent, as a file is: laid over white
+    assert predictor().predict(clear, "red").image.min() == 255
+    assert predictor().predict(pixels[..., 0], "red").image.shape == (3, H, W)
 
 
 def test_a_photo_is_turned_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
     path = save(picture(), tmp_path / "phone.png", exif=exif)
-    result = predictor().predict(path, "red")
-    assert result.image.shape == (3, W, H)
-    assert result.pred_mask[0].all() and not result.pred_mask[-1].any()
+    for image in (path, Image.open(path)):
+        result = predictor().predict(image, "red")
+        assert result.image.shape == (3, W, H)
+        assert result.pred_mask[0].all() and not result.pred_mask[-1].any()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 997), (997, 1), (2, 3)])
-def test_tiny_and_thin_pictures(size, tmp_path):
-    result = predictor().predict(picture(*size), "red")
-    assert result.pred_mask.shape == size
-    save_prediction(result, tmp_path / "out.png")
-    assert Image.open(tmp_path / "out.png").size == (size[1], size[0])
+def test_tiny_and_thin_pictures(tmp_path):
+    for size in [(1, 1), (1, 997), (997, 1), (2, 3)]:
+        result = predictor().predict(picture(*size), "red")
+        assert result.pred_mask.shape == size
+        save_prediction(result, tmp_path / "out.png")
+        assert Image.open(tmp_path / "out.png").size == (size[1], size[0])
 
 
 def test_a_large_picture_is_saved_small_and_its_mask_whole(tmp_path):
@@ -136,12 +152,19 @@ def test_a_picture_of_48_million_pixels(tmp_path):
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20 < 2.0  # GiB
 
 
-@pytest.mark.parametrize(
-    "wrong", [torch.zeros(3, 5, 5), torch.zeros(5, 5, 3, dtype=torch.uint8), torch.zeros(3, 0, 5, dtype=torch.uint8)]
-)
-def test_wrong_tensors_are_refused(wrong):
-    with pytest.raises(RefsegError, match="uint8"):
-        predictor().predict(wrong, "red")
+def test_what_is_no_image_is_refused():
+    for wrong, message in (
+        (torch.zeros(3, 5, 5), r"torch.float32 of shape \(3, 5, 5\)"),
+        (torch.zeros(5, 5, 3, dtype=torch.uint8), r"\[3,H,W\] uint8"),
+        (torch.zeros(3, 0, 5, dtype=torch.uint8), "uint8"),
+        (np.zeros((5, 5, 3)), r"array of float64 of shape \(5, 5, 3\)"),
+        (np.zeros((3, 5, 5), np.uint8), "H,W,3"),
+        (np.zeros((0, 5, 3), np.uint8), "H,W,3"),
+        (np.zeros(5, np.uint8), "H,W,3"),
+        ([[1]], "cannot be a list"),
+    ):
+        with pytest.raises(RefsegError, match=message):
+            predictor().predict(wrong, "red")
 
 
 def test_no_picture_and_no_words_are_refused(tmp_path):
@@ -167,14 +190,14 @@ def test_saved_files_hold_the_mask(tmp_path):
     assert save_prediction(result, tmp_path / "b.png", with_mask=False) == [tmp_path / "b.png"]
 
 
-@pytest.mark.parametrize("name, message", [("gone/a.png", "no folder"), ("a.jpg", r"\.png"), ("full.png", "a folder")])
-def test_bad_targets_are_refused_in_one_sentence(tmp_path, name, message):
+def test_bad_targets_are_refused_in_one_sentence(tmp_path):
     (tmp_path / "full.png").mkdir()
     result = predictor().predict(picture(), "red")
-    with pytest.raises(RefsegError, match=message) as caught:
-        save_prediction(result, tmp_path / name)
-    assert "\n" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["full.png"]
+    for name, message in (("a.jpg", r"name it a\.png"), ("full.png", "is a folder: name a file in it")):
+        with pytest.raises(RefsegError, match=message) as caught:
+            save_prediction(result, tmp_path / name)
+        assert "\n" not in str(caught.value)
+        assert [path.name for path in tmp_path.iterdir()] == ["full.png"]
 
 
 def test_a_full_disk_leaves_the_old_files_and_no_half_ones(tmp_path, monkeypatch):
@@ -184,7 +207,7 @@ def test_a_full_disk_leaves_the_old_files_and_no_half_ones(tmp_path, monkeypatch
     written = []
 
     def full_disk(image, file, kind):
-        file.write(b"half of a picture")
+        file.write_bytes(b"half of a picture")
         written.append(image)
         if len(written) == 2:
             raise OSError(28, "No space left on device")

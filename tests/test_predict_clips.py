@@ -18,6 +18,8 @@ from refseg.checkpoint import Checkpoint
 from refseg.datasets import open_clip
 from refseg.datasets.clip_files import Clip
 from refseg.errors import RefsegError
+from refseg.files import write_text
+from refseg.models.base import ModelConfig, ReferringModel
 from refseg.predict import ABOUT, MASKS, SHEET, Predictor, save_clip
 from refseg.tokenizer import WordVocabulary
 from refseg.types import Prediction
@@ -27,12 +29,13 @@ H, W, SIZE = 13, 29, 32
 VOCABULARY = WordVocabulary(["the", "red", "one"], max_words=4)
 
 
-class Listener(nn.Module):
+class Listener(ReferringModel):
     """Red pixels of the target frame; it remembers how bright the blue of every frame was that it was given."""
 
     def __init__(self):
         super().__init__()
         self.bias = nn.Parameter(torch.tensor(-1.0))
+        self.config = ModelConfig()
         self.windows, self.targets = [], []
 
     def forward(self, batch):
@@ -82,18 +85,18 @@ def folder_of(film: Film, folder: Path, name: str = "{:05d}.png", first: int = 1
 # ---- the masks of a clip ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_frames, stride", [(1, 1), (3, 1), (5, 1), (5, 2), (3, 7)])
-def test_every_frame_is_seen_in_its_window_and_read_once(num_frames, stride):
-    film, with_window = Film(11), predictor(num_frames, stride)
-    masks = list(with_window.predict_clip(film, "red"))
-    assert film.read == list(range(11))
-    half = num_frames // 2
-    near = [[i + stride * k for k in range(-half, half + 1) if 0 <= i + stride * k < 11] for i in range(11)]
-    assert with_window.model.windows == near
-    assert [window[target] for window, target in zip(near, with_window.model.targets)] == list(range(11))
-    assert all(mask.shape == (H, W) and mask.dtype == torch.bool for mask in masks)
-    assert [bool(mask[:, : max(0, i - 1)].all()) for i, mask in enumerate(masks)] == [True] * 11
-    assert not any(mask[:, i + 1 :].any() for i, mask in enumerate(masks))
+def test_every_frame_is_seen_in_its_window_and_read_once():
+    for num_frames, stride in [(1, 1), (3, 1), (5, 1), (5, 2), (3, 7)]:
+        film, with_window = Film(11), predictor(num_frames, stride)
+        masks = list(with_window.predict_clip(film, "red"))
+        assert film.read == list(range(11))
+        half = num_frames // 2
+        near = [[i + stride * k for k in range(-half, half + 1) if 0 <= i + stride * k < 11] for i in range(11)]
+        assert with_window.model.windows == near
+        assert [window[target] for window, target in zip(near, with_window.model.targets)] == list(range(11))
+        assert all(mask.shape == (H, W) and mask.dtype == torch.bool for mask in masks)
+        assert [bool(mask[:, : max(0, i - 1)].all()) for i, mask in enumerate(masks)] == [True] * 11
+        assert not any(mask[:, i + 1 :].any() for i, mask in enumerate(masks))
 
 
 def test_a_checkpoint_of_pictures_gives_what_it_gives_for_each_picture():
@@ -125,7 +128,7 @@ def test_memory_does_not_grow_with_the_clip():
     assert max(alive) <= alive[0] + 2
 
 
-class Quiet(nn.Module):
+class Quiet(ReferringModel):
     def forward(self, batch):
         return Prediction(batch.images[:, :1], {})
 
@@ -173,8 +176,7 @@ def test_a_stopped_run_goes_on_and_only_with_what_is_missing(tmp_path, no_sheet)
             save_clip(predictor(3, model=Stops()), clip, "red", out, progress=False)
         begun = {path.name: path.stat().st_mtime_ns for path in (out / MASKS).iterdir()}
         assert sorted(begun) == [f"{number:05d}.png" for number in range(1, 6)]
-        # The class' name is part of what a network is.
-        again = predictor(3, model=type("Stops", (Listener,), {})())
+        again = predictor(3)
         files, _ = save_clip(again, clip, "red", out, progress=False)
         assert len(again.model.targets) == 8
         assert {path.name: path.stat().st_mtime_ns for path in files[:5]} == begun
@@ -183,7 +185,7 @@ def test_a_stopped_run_goes_on_and_only_with_what_is_missing(tmp_path, no_sheet)
         half = files[7].read_bytes()
         files[7].write_bytes(half[: len(half) - 40])  # cut short, into the picture itself
         files[2].unlink()
-        third = predictor(3, model=type("Stops", (Listener,), {})())
+        third = predictor(3)
         save_clip(third, clip, "red", out, progress=False)
         assert [window[target] for window, target in zip(third.model.windows, third.model.targets)] == [2, 7]
 
@@ -200,24 +202,39 @@ def test_masks_of_another_expression_or_network_are_made_anew(tmp_path, no_sheet
             assert json.loads((out / ABOUT).read_text())["expression"] == expression
 
 
-@pytest.mark.parametrize(
-    "spoil, sentence",
-    [
-        (lambda out: out.write_text("a file"), "is a file: name a folder"),
-        (lambda out: (out.mkdir(), (out / "holiday.png").write_text("mine")), "holds other files and no readable"),
-        (lambda out: (out.mkdir(), (out / ABOUT).write_text("[1]")), "holds other files and no readable"),
-        (lambda out: (out.mkdir(), (out / ABOUT).write_text("{")), "holds other files and no readable"),
-    ],
-)
-def test_what_is_there_is_not_overwritten(tmp_path, spoil, sentence):
-    out = tmp_path / "out"
-    spoil(out)
-    before = sorted(tmp_path.rglob("*"))
-    frames = folder_of(Film(2), tmp_path / "frames")
-    with open_clip(frames) as clip, pytest.raises(RefsegError, match=sentence) as caught:
+def test_a_stop_never_leaves_masks_beside_another_expression(tmp_path, no_sheet):
+    """Killed at its first frame, a run with a new expression has removed the masks of the old one."""
+    frames, out = folder_of(Film(5), tmp_path / "frames"), tmp_path / "out"
+
+    class Stops(Listener):
+        def forward(self, batch):
+            raise KeyboardInterrupt
+
+    with open_clip(frames) as clip:
         save_clip(predictor(), clip, "red", out, progress=False)
-    assert "\n" not in str(caught.value)
-    assert [path for path in sorted(tmp_path.rglob("*")) if not path.is_relative_to(frames)] == before
+        with pytest.raises(KeyboardInterrupt):
+            save_clip(predictor(model=Stops()), clip, "the red", out, progress=False)
+    assert not list((out / MASKS).iterdir()) and not (out / SHEET).exists()
+    assert json.loads((out / ABOUT).read_text())["expression"] == "the red"
+
+
+def test_what_is_there_is_not_overwritten(tmp_path):
+    frames = folder_of(Film(2), tmp_path / "frames")
+    for number, (name, content, sentence) in enumerate(
+        [
+            ("", "a file", "is a file: name a folder"),
+            ("holiday.png", "mine", "holds other files and no readable"),
+            (ABOUT, "[1]", "holds other files and no readable"),
+            (ABOUT, "{", "holds other files and no readable"),
+        ]
+    ):
+        out = tmp_path / str(number)
+        write_text(out / name, content)
+        before = sorted(out.rglob("*"))
+        with open_clip(frames) as clip, pytest.raises(RefsegError, match=sentence) as caught:
+            save_clip(predictor(), clip, "red", out, progress=False)
+        assert "\n" not in str(caught.value)
+        assert sorted(out.rglob("*")) == before and (out / name).read_text() == content
 
 
 def test_frames_and_another_clips_masks_are_not_overwritten(tmp_path, no_sheet):

@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
@@ -16,6 +17,8 @@ from refseg.errors import RefsegError
 
 # 8000 x 6000 passes. Below the 89 million at which Pillow itself starts to warn of decompression bombs.
 MAX_PIXELS = 80_000_000
+
+ImageLike = str | Path | Image.Image | np.ndarray | Tensor
 
 
 def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
@@ -35,6 +38,39 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
     _refuse_missing(path)
     with _opened(path, path) as image:
         return _pixels(ImageOps.exif_transpose(image) if upright else image, path)
+
+
+def to_image(image: ImageLike) -> Tensor:
+    """An image that a person hands in, as [3,H,W] uint8.
+
+    Args:
+        image: a file, read upright; a PIL image, likewise; an array [H,W,3], [H,W,4] or [H,W] uint8; or a tensor
+            [3,H,W] uint8.
+
+    Raises:
+        RefsegError: no image, or none of 8 bits.
+    """
+    if isinstance(image, (str, Path)):
+        return read_image(image, upright=True)
+    if isinstance(image, Tensor):
+        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
+            raise RefsegError(f"The image is {image.dtype} of shape {tuple(image.shape)}: give [3,H,W] uint8, 0..255.")
+        return image.cpu()
+    if isinstance(image, np.ndarray):
+        if (
+            image.dtype != np.uint8
+            or not image.size
+            or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (3, 4))
+        ):
+            raise RefsegError(
+                f"The image is an array of {image.dtype} of shape {image.shape}: give [H,W,3], [H,W,4] or [H,W] uint8."
+            )
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise RefsegError(
+            f"An image cannot be a {type(image).__name__}: give a file, a PIL image, an array or a tensor."
+        )
+    return _pixels(ImageOps.exif_transpose(image), "The image")
 
 
 def decode_image(data: bytes, name: str) -> Tensor:

@@ -194,6 +194,11 @@ def build_dataset(
 ) -> ReferringDataset:
     """A split of a data set. RefShapes and RefShapes-Video are drawn on first use, and their images stay in memory.
 
+    >>> from refseg import build_dataset
+    >>> sample = build_dataset("refshapes", "val")[0]
+    >>> sample.frames.shape[:2] == (1, 3), sample.mask.dtype
+    (True, torch.bool)
+
     Args:
         name: a key of ``DATASETS``.
         split: e.g. "train", "val", "testA".

@@ -134,6 +134,12 @@ def fit(height: int, width: int, size: int) -> tuple[tuple[int, int], list[int]]
     return (inner_height, inner_width), [left, top, size - inner_width - left, size - inner_height - top]
 
 
+def within(size: tuple[int, int], longest_side: int) -> tuple[int, int]:
+    """``size`` (height, width), shrunk in proportion if it is larger than ``longest_side``."""
+    scale = min(1.0, longest_side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """``mask`` bool [H,W] at ``size`` (height, width), so that no referent vanishes.
 

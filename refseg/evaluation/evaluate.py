@@ -15,10 +15,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform, dataset_info
 from refseg.datasets.wrappers import ReplacedExpressions
 from refseg.evaluation.protocols import ORIGINAL, ORIGINAL_VIDEO, Meter, choose_protocols
+from refseg.hub import from_pretrained
 from refseg.inference import choose_device, device_of, forward, in_eval_mode
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import PROJECT
@@ -143,7 +143,7 @@ def evaluate_checkpoint(
     ``num_frames``. Under ``accelerate launch`` the processes share the samples.
 
     Args:
-        checkpoint: its folder.
+        checkpoint: its folder, the name of a shipped one, or "owner/repository" on the hub.
         data, split, root, image_root, split_by: as for ``build_dataset``.
         protocols: names from ``refseg.evaluation.protocols``: the same answers are scored by each of them as well.
         expression_control: "blank" or "other": give the model expressions that cannot identify the referent.
@@ -160,7 +160,7 @@ def evaluate_checkpoint(
     """
     main = ORIGINAL_VIDEO if dataset_info(data).is_clips else ORIGINAL
     meters = [Meter(protocol) for protocol in (main, *choose_protocols(protocols))]
-    loaded = load_checkpoint(Path(checkpoint))
+    loaded = from_pretrained(checkpoint)
     launched = launched_processes(device)
     if launched is not None:
         device, share = launched.device, (launched.process_index, launched.num_processes)
@@ -174,7 +174,7 @@ def evaluate_checkpoint(
         "data": data,
         "split": split,
         "split_by": getattr(whole, "split_by", split_by),
-        "checkpoint": _short(Path(checkpoint)),
+        "checkpoint": _short(checkpoint),
         "image_size": loaded.image_size,
         **window,
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
@@ -189,10 +189,19 @@ def evaluate_checkpoint(
     return result
 
 
-def _short(folder: Path) -> str:
-    """The folder as a results file may name it: within the checkout, or its last part; never a home folder."""
+def _short(checkpoint: str | Path) -> str:
+    """The checkpoint as a results file may name it: within the checkout, or its last part; never a home folder."""
+    folder = Path(checkpoint)
+    if not folder.is_absolute() and not folder.exists():
+        return str(checkpoint)  # a name
     folder = folder.resolve()
     return folder.relative_to(PROJECT).as_posix() if folder.is_relative_to(PROJECT) else folder.name
+
+
+def is_main_process() -> bool:
+    """Whether this process is alone or the first of those that ``accelerate launch`` has started."""
+    launched = launched_processes()
+    return launched is None or launched.is_main_process
 
 
 def launched_processes(device: str | torch.device | None = None) -> PartialState | None:

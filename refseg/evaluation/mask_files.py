@@ -24,7 +24,7 @@ from torch import Tensor
 from refseg.datasets.images import MAX_PIXELS
 from refseg.datasets.masks import checked_run_lengths, is_of_size
 from refseg.errors import RefsegError
-from refseg.evaluation.metrics import AP_COLUMNS, COLUMNS, average_precision
+from refseg.evaluation.metrics import average_precision
 from refseg.evaluation.protocols import Meter, choose_protocols
 
 SampleId = str | int
@@ -73,42 +73,6 @@ def score_files(truth: str | Path, predictions: str | Path, protocols: str | Seq
         "truth": Path(truth).name,
     }
     return results | ({"protocols": scores} if len(scores) > 1 else {})
-
-
-def format_scores(results: dict[str, Any]) -> str:
-    """What ``score_files`` returns as one or two small tables and a sentence on what was counted."""
-    lines = _scores_table(results) if "protocols" not in results else protocol_table(results["protocols"])
-    lines += ["", f"{results['predictions']} predictions for {results['N']} samples."]
-    if "protocols" not in results:
-        lines[-1] = lines[-1][:-1] + f"; P@K counts IoU {results['at_threshold']} K (protocol {results['protocol']})."
-    if results["missing"]:
-        ranked = ", but mAP does not rank them" if "mAP" in results else ""
-        lines.append(f"{results['missing']} samples have no prediction: they count as empty masks{ranked}.")
-    return "\n".join(lines)
-
-
-def protocol_table(scores: dict[str, dict[str, Any]]) -> list[str]:
-    """The same answers by several protocols: a row of scores each, and what each protocol does."""
-    width = max(map(len, scores))
-    columns = [*COLUMNS, *(["mAP"] if any("mAP" in row for row in scores.values()) else [])]
-    lines = [" " * width + "".join(f"{name:>8}" for name in columns)]
-    for name, row in scores.items():
-        cells = ("-" if row.get(c) is None else row[c] if c == "N" else f"{row[c]:.3f}" for c in columns)
-        lines.append(f"{name:<{width}}" + "".join(f"{cell:>8}" for cell in cells))
-    told = [f"{name:<{width}}  {row['says']}; P@K counts IoU {row['at_threshold']} K" for name, row in scores.items()]
-    return [*lines, "", *told]
-
-
-def _scores_table(results: dict[str, Any]) -> list[str]:
-    lines = [*_table(results, COLUMNS)]
-    return lines + ["", *_table(results, AP_COLUMNS)] if "mAP" in results else lines
-
-
-def _table(results: dict[str, Any], columns: Sequence[str]) -> list[str]:
-    widths = [max(7, len(name)) for name in columns]
-    cells = ["-" if v is None else str(v) if isinstance(v, int) else f"{v:.3f}" for v in map(results.get, columns)]
-    rows = zip(columns, widths), zip(cells, widths)
-    return ["  ".join(f"{text:>{width}}" for text, width in row) for row in rows]
 
 
 # ---- files -----------------------------------------------------------------------------------------------------

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refseg.datasets import Collate, build_transform, undo_letterbox
-from refseg.datasets.transforms import resize_mask
+from refseg.datasets.transforms import resize_mask, within
 from refseg.errors import RefsegError
 from refseg.evaluation.hidden_words import WordGuesser
 from refseg.evaluation.metrics import centre_auc, mask_iou
 from refseg.evaluation.pointing import Pointing, point_words, relative
-from refseg.inference import infer, within
+from refseg.inference import infer
 from refseg.models.base import Explanation
 from refseg.predict import Predictor
 from refseg.types import MASK_THRESHOLD, Prediction, RefBatch, RefSample
@@ -113,8 +113,8 @@ class Reader:
 
     def __init__(self, predictor: Predictor, guesser: WordGuesser | None = None):
         self.predictor, self.guesser = predictor, guesser
-        self.model, self.tokenizer = predictor.model, predictor.loaded.tokenizer
-        self.transform = build_transform(predictor.loaded.image_size)
+        self.model, self.tokenizer = predictor.model, predictor.checkpoint.tokenizer
+        self.transform = build_transform(predictor.checkpoint.image_size)
 
     @torch.inference_mode()
     def read(self, sample: RefSample, known: bool, strikes: bool = False) -> Reading:

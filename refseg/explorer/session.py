@@ -76,7 +76,7 @@ class Session:
             given = self.models[model]
             predictor = given if isinstance(given, Predictor) else Predictor(given, "cpu")
             in_folder = isinstance(given, str | Path)
-            guesser = WordGuesser.of(Path(given), predictor.loaded) if in_folder else None
+            guesser = WordGuesser.of(Path(given), predictor.checkpoint) if in_folder else None
             self._readers[model] = Reader(predictor, guesser)
         return self._readers[model]
 

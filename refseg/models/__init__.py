@@ -24,6 +24,12 @@ __all__ = [
 def build_model(config: ModelConfig, vocabulary_size: int, fetch_weights: bool = True) -> ReferringModel:
     """The model that ``config`` describes, with fresh weights.
 
+    >>> from refseg import build_model
+    >>> from refseg.models.cmsa_net import CMSANetConfig
+    >>> model = build_model(CMSANetConfig.lesson(), vocabulary_size=50)
+    >>> sum(parameter.numel() for parameter in model.parameters()) > 500_000
+    True
+
     Args:
         config: of one of the models, e.g. ``CMSANetConfig.lesson()``.
         vocabulary_size: number of token ids, the length of the tokenizer.

@@ -1,6 +1,9 @@
 """Ready-made experiments by name. A preset is a frozen value; ``variant`` makes another one of it:
 
-    variant(PRESETS["cmsa_refshapes"], "My control.", optim={"steps": 1000}, data={"hide_expressions": True})
+>>> from refseg.training.experiment import variant
+>>> mine = variant(refseg.PRESETS["cmsa_refshapes"], optim={"steps": 10}, data={"hide_expressions": True})
+>>> mine.optim.steps, mine.model == refseg.PRESETS["cmsa_refshapes"].model
+(10, True)
 
 Presets of paper size are written for RefCOCO; ``on_benchmark`` puts them on another data set. None of them has been
 run to its end by us, and papers do not say everything, so rates and batch sizes there are partly our choice.

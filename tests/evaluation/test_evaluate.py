@@ -241,7 +241,7 @@ def test_a_checkpoints_scores_say_how_they_came_about(monkeypatch, tmp_path):
         return two_pictures(size=23)
 
     loaded = Checkpoint(ColourFinder(), VOCABULARY, 23, {"record": record}, num_frames=5, frame_stride=2)
-    monkeypatch.setattr(module, "load_checkpoint", lambda folder: loaded)
+    monkeypatch.setattr(module, "from_pretrained", lambda name: loaded)
     monkeypatch.setattr(module, "build_dataset", build_dataset)
     result = evaluate_checkpoint(
         tmp_path / "best", "refcoco", "testA", root=tmp_path, split_by="unc", progress=False, device="cpu"
@@ -263,7 +263,7 @@ def test_a_checkpoints_scores_say_how_they_came_about(monkeypatch, tmp_path):
 @pytest.mark.parametrize("data", [name for name, info in DATASETS.items() if info.is_clips])
 def test_clips_are_scored_as_papers_on_video_do(monkeypatch, data):
     loaded = Checkpoint(ColourFinder(), VOCABULARY, 23, {"record": {}}, num_frames=3)
-    monkeypatch.setattr(module, "load_checkpoint", lambda folder: loaded)
+    monkeypatch.setattr(module, "from_pretrained", lambda name: loaded)
     monkeypatch.setattr(module, "build_dataset", lambda *_, **options: two_pictures(size=options["num_frames"] + 20))
     result = evaluate_checkpoint("here", data, "test", progress=False, device="cpu")
     assert (result["convention"], result["at_threshold"], result["n_predictions"]) == ("MTTR", ">", 6)

@@ -8,8 +8,9 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from refseg.errors import RefsegError
-from refseg.evaluation.mask_files import format_scores, score_files
+from refseg.evaluation.mask_files import score_files
 from refseg.evaluation.protocols import PROTOCOLS
+from refseg.evaluation.tables import format_scores
 
 H, W = 7, 13
 

@@ -26,12 +26,12 @@ STEPS = 4  # of AlignFormer's centre: the sentence alone, and three looks
 
 def reader_of(folder: Path) -> Reader:
     predictor = Predictor(folder, "cpu")
-    return Reader(predictor, WordGuesser.of(folder, predictor.loaded))
+    return Reader(predictor, WordGuesser.of(folder, predictor.checkpoint))
 
 
 def other(reader: Reader, **parts) -> Reader:
     """A reader of an untrained network with other parts."""
-    loaded = reader.predictor.loaded
+    loaded = reader.predictor.checkpoint
     model = build_model(replace(loaded.model.config, **parts), len(loaded.tokenizer)).eval()
     return Reader(Predictor(replace(loaded, model=model), "cpu"))
 
@@ -49,7 +49,7 @@ def reader(tiny_checkpoint):
 def test_everything_is_the_networks_own(reader, tiny_alignformer, sample):
     """Masks are those of ``infer``, maps, gates and centres those of ``explain``."""
     for one in (reader, reader_of(tiny_alignformer)):
-        loaded = one.predictor.loaded
+        loaded = one.predictor.checkpoint
         reading = one.read(sample, known=True)
         batch = Collate(loaded.tokenizer)([build_transform(loaded.image_size)(sample)])
         with torch.inference_mode():
@@ -111,7 +111,7 @@ def test_an_error_inside_the_network_is_not_an_empty_reading(reader, sample, mon
 
 
 def test_pointing_scores_are_those_of_the_pointing_game(reader, sample):
-    reading, loaded = reader.read(sample, known=True), reader.predictor.loaded
+    reading, loaded = reader.read(sample, known=True), reader.predictor.checkpoint
     batch, scored = Collate(loaded.tokenizer)([build_transform(loaded.image_size)(sample)]), 0
     with torch.inference_mode():
         maps = loaded.model.explain(batch, loaded.model(batch)).word_maps
@@ -125,7 +125,7 @@ def test_pointing_scores_are_those_of_the_pointing_game(reader, sample):
 
 
 def test_striking_words_out_is_the_word_ablation(reader, sample):
-    loaded = reader.predictor.loaded
+    loaded = reader.predictor.checkpoint
     reading = reader.read(sample, known=True, strikes=True)
     whole, without = word_ablations(loaded.model, build_transform(loaded.image_size)(sample), loaded.tokenizer)
     assert reading.iou == pytest.approx(whole, abs=1e-6)

@@ -1,55 +1,33 @@
-"""Figures of samples, predictions, word maps and learning curves, each with its alternative text.
+"""Figures of samples, predictions, word maps, clips and learning curves.
 
-Every function takes plain tensors and returns a :class:`Picture`: a matplotlib figure and the words that stand for
-it where it cannot be seen. Nothing touches pyplot's global state. Nothing is told by hue alone: a prediction has a
-solid outline and the true mask a dashed one, maps use cividis, and every outline has a dark edge so that it is seen
-on any picture.
+Every function takes plain tensors and returns a :class:`Picture`. Nothing touches pyplot's global state. Nothing is
+said by hue alone: a prediction has a solid outline and the true mask a dashed one, maps use cividis, and every outline
+has a dark edge so that it is seen on any image.
 """
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.colors import to_rgb, to_rgba
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
 from refseg.errors import RefsegError
 from refseg.types import RefSample
+from refseg.viz.picture import Picture
+from refseg.viz.pixels import DARK, INK, PREDICTION, QUIET, TRUTH, as_mask, as_picture, where
 
-PREDICTION, TRUTH = "#E69F00", "#56B4E9"  # Okabe and Ito's orange and sky blue
-CURVE = "#0072B2"  # their blue; each curve has a panel and a title of its own
-INK, QUIET, DARK = "#222222", "#666666", "#101010"
+CURVE = "#0072B2"  # Okabe and Ito's blue; each curve has a panel and a title of its own
 DASHES = {"solid": "solid", "dashed": (0, (3.2, 1.8))}
-LONGEST_SIDE = 640  # pixels; larger pictures are shrunk before they are drawn
 WORD_MAP_RECIPE = "attention from this word at every region, summed over the words it attends to"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure, its alternative text and, if wanted, a caption; Jupyter shows it with all three."""
-
-    figure: Figure
-    alt: str
-    caption: str = ""
-
-    def __repr__(self) -> str:
-        return f"Picture: {self.alt}"
-
-    def _repr_html_(self) -> str:
-        return to_html(self, self.caption)
 
 
 def show_sample(sample: RefSample) -> Picture:
@@ -194,127 +172,6 @@ def clip_figure(
     return Picture(figure, f"{len(pictures)} frames with the prediction for “{expression}”. {'; '.join(parts)}.")
 
 
-def overlay(image: Tensor, pred_mask: Tensor) -> np.ndarray:
-    """The picture with everything but the mask dimmed, and a light line with a dark edge around the mask.
-
-    Args:
-        image: see :func:`as_picture`; kept at its size.
-        pred_mask: [H,W] bool at the size of the picture.
-
-    Returns:
-        [H,W,3] uint8.
-    """
-    picture, mask = as_picture(image, longest_side=None), as_mask(pred_mask)
-    if picture.shape[:2] != mask.shape:
-        raise RefsegError(f"The picture is {picture.shape[:2]} and the mask {mask.shape} pixels: they must be equal.")
-    width = max(1, round(max(mask.shape) / 400))
-    tint = np.asarray(to_rgb(PREDICTION)) * 255
-    result = np.where(mask[..., None], 0.72 * picture + 0.28 * tint, 0.55 * picture).astype(np.uint8)
-    inner, outer = _grown(mask, width) & ~mask, _grown(mask, 2 * width) & ~_grown(mask, width)
-    result[outer] = np.asarray(to_rgb(DARK)) * 255
-    result[inner] = tint
-    return result
-
-
-def show(figure: Figure | Picture, alt: str = "", caption: str = "") -> None:
-    """Display a figure in a notebook with its alternative text, then close it so that Jupyter does not show it again.
-
-    JupyterLab and nbconvert drop the alternative text of plain image outputs; in a <figure> of ours it stays.
-
-    Args:
-        figure: one made with pyplot or with ``matplotlib.figure.Figure``, or a Picture, which brings both texts.
-        alt: what the figure shows, in words and with its main numbers, for those who do not see it.
-        caption: a line below it, for everybody.
-
-    Raises:
-        RefsegError: there is no alternative text.
-    """
-    from IPython.display import HTML, display
-
-    picture = figure if isinstance(figure, Picture) else Picture(figure, alt, caption)
-    picture = replace(picture, alt=alt or picture.alt, caption=caption or picture.caption)
-    if not picture.alt.strip():
-        raise RefsegError("The figure has no alternative text: say in alt what it shows.")
-    display(HTML(to_html(picture, picture.caption)))
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    if pyplot is not None:
-        pyplot.close(picture.figure)
-
-
-def to_png_bytes(picture: Picture, dpi: int = 110) -> bytes:
-    """The figure as a PNG file; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    picture.figure.savefig(
-        buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None}
-    )
-    return buffer.getvalue()
-
-
-def to_html(picture: Picture, caption: str = "") -> str:
-    """A self-contained <figure> with the picture inside, its alternative text and a caption."""
-    data = base64.b64encode(to_png_bytes(picture)).decode("ascii")
-    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return (
-        f'<figure><img alt="{html.escape(picture.alt, quote=True)}" style="max-width:100%" '
-        f'src="data:image/png;base64,{data}">{below}</figure>'
-    )
-
-
-def as_picture(image: Tensor | np.ndarray, longest_side: int | None = LONGEST_SIDE) -> np.ndarray:
-    """A picture ready to draw, [H,W,3] uint8, shrunk to ``longest_side`` pixels (None keeps its size).
-
-    Args:
-        image: [3,H,W] uint8 0..255, or float between 0 and 1; an array may be [H,W,3].
-
-    Raises:
-        RefsegError: another shape, or float values outside 0..1 (a normalised picture).
-    """
-    tensor = torch.as_tensor(image).detach().cpu()
-    if tensor.ndim == 3 and tensor.shape[0] != 3 and tensor.shape[2] == 3:
-        tensor = tensor.permute(2, 0, 1)
-    if tensor.ndim != 3 or tensor.shape[0] != 3 or tensor.numel() == 0:
-        raise RefsegError(f"A picture of shape {tuple(tensor.shape)} cannot be drawn: it must be [3,H,W].")
-    if tensor.dtype != torch.uint8:
-        if not (tensor.min() >= 0 and tensor.max() <= 1):
-            raise RefsegError("The picture has values outside 0..1: draw the picture as read, not the normalised one.")
-        tensor = (tensor.float() * 255).round().to(torch.uint8)
-    return _shrunk(tensor, longest_side).permute(1, 2, 0).numpy()
-
-
-def as_mask(mask: Tensor | np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
-    """A mask as [H,W] bool array; with ``like`` it must have the shape of that picture before it was shrunk.
-
-    Raises:
-        RefsegError: not bool, not two-dimensional, or of other proportions than the picture.
-    """
-    array = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
-    if array.dtype != bool or array.ndim != 2:
-        raise RefsegError(f"A mask must be bool and [H,W], not {array.dtype} of shape {array.shape}.")
-    if like is not None:
-        scale = max(like.shape[:2]) / max(array.shape)
-        if any(abs(side * scale - drawn) > 1 for side, drawn in zip(array.shape, like.shape[:2], strict=True)):
-            raise RefsegError(f"The mask of {array.shape} pixels does not fit the picture: give both at one size.")
-    return array
-
-
-def where(mask: np.ndarray | Tensor) -> str:
-    """A mask in words: its share of the picture and the part of the picture where its centre lies.
-
-    >>> where(np.eye(3, dtype=bool) & (np.arange(3) == 2))
-    '11 % of the picture, at the lower right'
-    """
-    array = np.asarray(mask)
-    if not array.any():
-        return "nothing"
-    rows, columns = np.nonzero(array)
-    third = [int(3 * (rows.mean() + 0.5) / array.shape[0]), int(3 * (columns.mean() + 0.5) / array.shape[1])]
-    centre = third == [1, 1]
-    place = "centre" if centre else f"{('upper', 'middle', 'lower')[third[0]]} {('left', 'centre', 'right')[third[1]]}"
-    share = 100 * array.mean()
-    percent = "less than 1 %" if share < 1 else f"{share:.0f} %"
-    return f"{percent} of the picture, at the {place}"
-
-
 # ---- how it is drawn -------------------------------------------------------------------------------------------
 
 
@@ -364,22 +221,6 @@ def _legend_line(colour: str, style: str, label: str) -> Line2D:
     return Line2D(
         [], [], color=colour, linestyle=(0, (3.2, 1.8)) if style == "dashed" else "solid", lw=2.4, label=label
     )
-
-
-def _shrunk(tensor: Tensor, longest_side: int | None) -> Tensor:
-    scale = 1 if longest_side is None else longest_side / max(tensor.shape[-2:])
-    if scale >= 1:
-        return tensor
-    size = [max(1, round(side * scale)) for side in tensor.shape[-2:]]
-    return F.interpolate(tensor[None], size=size, mode="bilinear", antialias=True)[0]
-
-
-def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """The mask and everything within ``pixels`` of it, counted along rows and columns."""
-    field = torch.from_numpy(mask)[None, None].to(torch.uint8)
-    for _ in range(2):  # a square neighbourhood is a row neighbourhood of a column one
-        field = F.max_pool2d(field.float(), (2 * pixels + 1, 1), 1, (pixels, 0)).transpose(2, 3)
-    return field[0, 0].bool().numpy()
 
 
 def _checked_maps(words: Sequence[str], maps: Tensor) -> Tensor:
