@@ -19,10 +19,8 @@ from refseg.checkpoint import load_checkpoint
 from refseg.datasets import ReferringDataset, build_dataset, build_transform
 from refseg.datasets.refshapes import KINDS
 from refseg.evaluation.evaluate import score
-from refseg.explorer import page
 from refseg.explorer.scene import Scene
 from refseg.explorer.widget import EXAMPLES, SHIPPED, Explorer
-from refseg.files import write_text
 from refseg.paths import checkpoints_dir, runs_dir
 
 LOOKED_AT = 800  # expressions of val, from its beginning
@@ -41,16 +39,9 @@ def build_gallery(path: Path, looked_at: int = LOOKED_AT) -> Path:
     scenes = choose_scenes(looked_at)
     explorer = read_all(scenes)
     wrong = sum(scene.readings[0, scene.first.expression].iou < WRONG for scene in scenes)
-    texts = {
-        "introduction": _INTRODUCTION.format(
-            count=len(scenes), right=len(scenes) - wrong, wrong=wrong, looked=looked_at
-        ),
-        "closing": _CLOSING,
-    }
-    content = explorer.still_content()  # before the sheets, whose tables hold the IoU without each word
-    texts["stills"] = explorer.still_sheets()
-    write_text(path, page.render(content, explorer.state.to_dict(), "Where do the words look?", **texts))
-    return path
+    right = len(scenes) - wrong
+    introduction = _INTRODUCTION.format(count=len(scenes), right=right, wrong=wrong, looked=looked_at)
+    return explorer.export_html(path, "Where do the words look?", introduction=introduction, closing=_CLOSING)
 
 
 def write_examples(path: Path = EXAMPLES, looked_at: int = LOOKED_AT) -> Path:

@@ -24,7 +24,8 @@ WAYS = {  # how a hidden word is guessed, see ``hidden_words.WAYS``
     "picture": "Words and image",
     "words alone": "Words alone",
 }
-SECOND = "#CC79A7"  # Okabe and Ito's reddish purple: the mask that another one is compared with
+COLOURS = {"prediction": PREDICTION, "truth": TRUTH, "second": "#CC79A7", "dark": DARK}  # of masks and their edges
+CIVIDIS = [to_hex(colormaps["cividis"](n / 32)) for n in range(33)]
 DIVERGING = ["#0b3c6f", "#3f78b0", "#a5c6e0", "#f6f4ef", "#e9bd85", "#c27a2b", "#7d3c00"]  # the middle is zero
 
 
@@ -38,14 +39,7 @@ def constants() -> dict[str, Any]:
     """What the script shares with Python and holds no copy of."""
     return {
         "labels": {"layers": LAYERS, "normalisations": NORMALISATIONS, "ways": WAYS},
-        "colours": {
-            "prediction": PREDICTION,
-            "truth": TRUTH,
-            "second": SECOND,
-            "dark": DARK,
-            "cividis": [to_hex(colormaps["cividis"](n / 32)) for n in range(33)],
-            "diverging": DIVERGING,
-        },
+        "colours": {**COLOURS, "cividis": CIVIDIS, "diverging": DIVERGING},
         "longest": LONGEST_EXPRESSION,
         "format": FORMAT,
     }

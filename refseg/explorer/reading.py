@@ -32,6 +32,10 @@ MOST_PIXELS = 240 * 240  # of an input whose region rows, R x R, are sent: at st
 ATTENTION = {"bits": 16, "log": True}  # how tensors travel to the browser, see ``wire.pack``
 FINE = {"bits": 16}
 
+Points = dict[str, dict[str, list[Pointing | None]]]  # of the words, by level and normalisation
+# By the position of a hidden word and the way it is guessed (``hidden_words.WAYS``): the best (word, probability).
+Guesses = dict[int, dict[str, list[tuple[str, float]]]]
+
 
 @dataclass
 class Level:
@@ -88,12 +92,11 @@ class Reading:
     pairs: bool = True  # a map is of the word at every region, averaged; else of the word itself
     truth: Tensor | None = None  # [H,W] bool at the size shown, in the target frame
     iou: float | None = None  # at the size on disk, in the target frame
-    points: dict[str, dict[str, list[Pointing | None]]] = field(default_factory=dict)  # level, normalisation, word
+    points: Points = field(default_factory=dict)
     # By level, where in time the target frame looks, [T,h,w].
     looks: dict[str, Tensor] = field(default_factory=dict, metadata=FINE)
     strikes: dict[tuple[int, ...], Strike] = field(default_factory=dict)  # by the positions struck out
-    # By the position of a hidden word and the way it is guessed (``hidden_words.WAYS``): the best (word, probability).
-    guesses: dict[int, dict[str, list[tuple[str, float]]]] = field(default_factory=dict)
+    guesses: Guesses = field(default_factory=dict)
 
     def map(self, word: int, level: str, normalisation: str = "positions", frame: int = 0) -> Tensor:
         """The map of a word as it is shown, [h,w]: multiples of an even share, or shares among the words."""
@@ -157,15 +160,9 @@ class Reader:
         if not left:
             raise RefsegError("Every word is struck out: leave at least one, or press Esc to bring them all back.")
         prepared = self._prepared(replace(sample, expression=" ".join(left)))
-        strike = Strike([], [], None)
-        for target in range(len(prepared.frames)):
-            _, logits, _ = self._infer(prepared, target)
-            mask, prob = shown_mask(logits)
-            strike.masks.append(mask)
-            strike.probs.append(prob)
-            if known and target == prepared.target_frame:
-                strike.iou = iou_of(logits, prepared)
-        return strike
+        logits = [self._infer(prepared, target)[1] for target in range(len(prepared.frames))]
+        masks, probs = zip(*map(shown_mask, logits))
+        return Strike(list(masks), list(probs), iou_of(logits[prepared.target_frame], prepared) if known else None)
 
     def _prepared(self, sample: RefSample) -> RefSample:
         if sample.frames.dtype != torch.uint8:
@@ -198,9 +195,7 @@ class Reader:
         if self.guesser:
             reading.guesses = self._guesses(self.guesser, batch, None if known else prediction)
 
-    def _guesses(
-        self, guesser: WordGuesser, batch: RefBatch, prediction: Prediction | None
-    ) -> dict[int, dict[str, list[tuple[str, float]]]]:
+    def _guesses(self, guesser: WordGuesser, batch: RefBatch, prediction: Prediction | None) -> Guesses:
         """Every word that may be hidden, hidden alone; the mask is the ground truth or that of ``prediction``."""
         places = guesser.may_be_hidden(batch.token_ids[0]).nonzero().flatten().tolist()
         if not places:
@@ -214,13 +209,11 @@ class Reader:
         found = guesser.guess(rows, hidden)
         return {place: {way: guesser.best(rows[n]) for way, rows in found.items()} for n, place in enumerate(places)}
 
-    def _points(
-        self, maps: dict[str, Tensor], batch: RefBatch, words: int
-    ) -> dict[str, dict[str, list[Pointing | None]]]:
+    def _points(self, maps: dict[str, Tensor], batch: RefBatch, words: int) -> Points:
         """Scores of both normalisations, where the data set knows what each word is true of."""
         if not maps or batch.objects is None or batch.annotations[0].word_objects is None:
             return {}
-        found = {}
+        found: Points = {}
         for name, scored in (("positions", maps), ("words", relative(maps, batch.token_valid))):
             for one in point_words(scored, batch, self.tokenizer):
                 found.setdefault(one.level, {}).setdefault(name, [None] * words)[one.position] = one.score

@@ -66,7 +66,8 @@ class Scene:
         frames = torch.stack([image_from_uri(uri) for uri in wire["frames"]])
         readings = {(one["model"], one["expression"]): from_wire(Reading, one) for one in wire["readings"]}
         truths = {expression: reading.truth for (_, expression), reading in readings.items()}
-        samples = [_sample(frames, wire, expression, truths.get(expression)) for expression in wire["expressions"]]
+        about = wire["sample_id"], wire["source"], wire["target"]
+        samples = [_sample(frames, text, truths.get(text), *about) for text in wire["expressions"]]
         return cls(samples, wire["known"], readings)
 
 
@@ -89,20 +90,12 @@ def scene_of(sample: RefSample | str | Path | Tensor, expression: str | None = N
         shape = tuple(frames.shape[1:])
         raise RefsegError(f"The image is {frames.dtype} of shape {shape}: give [3,H,W] uint8, 0..255.")
     name = "picture" if isinstance(sample, Tensor) else Path(sample).name
-    wire = {"sample_id": name, "source": "picture", "target": 0}  # stored in findings
-    return Scene([_sample(frames, wire, expression, None)], known=False)
+    return Scene([_sample(frames, expression, None, name, "picture")], known=False)  # its source, as findings have it
 
 
-def _sample(frames: Tensor, wire: dict[str, Any], expression: str, truth: Tensor | None) -> RefSample:
-    size = tuple(frames.shape[-2:])
+def _sample(
+    frames: Tensor, expression: str, truth: Tensor | None, name: str, source: str, target: int = 0
+) -> RefSample:
+    size = (frames.shape[-2], frames.shape[-1])
     mask = torch.zeros(size, dtype=torch.bool) if truth is None else truth
-    return RefSample(
-        frames=frames,
-        mask=mask,
-        expression=expression,
-        sample_id=wire["sample_id"],
-        source=wire["source"],
-        original_size=size,
-        original_mask=mask,
-        target_frame=wire["target"],
-    )
+    return RefSample(frames, mask, expression, name, source, size, mask, target)

@@ -84,6 +84,13 @@ class Session:
         """Name of every network, and how well its word maps point where that was measured."""
         return [{"name": _name(model), "pointing": _pointing(model)} for model in self.models]
 
+    @staticmethod
+    def needed(state: ExplorerState) -> list[tuple[int, int, str]]:
+        """Image, network and expression of every reading that a state shows."""
+        shown = [(state.model, state.expression)]
+        shown += [(state.second_model, state.second_expression)] * state.comparing
+        return [(state.scene, *one) for one in dict.fromkeys(shown)]
+
     def check(self, state: ExplorerState) -> None:
         """Read what a state names.
 
@@ -96,9 +103,7 @@ class Session:
                 f"The state is of image {state.scene} and network {model}; this explorer has {len(self.scenes)} and "
                 f"{len(self.models)}, counted from 0."
             )
-        reading = self.read(state.scene, state.model, state.expression)
-        if state.comparing:
-            self.read(state.scene, state.second_model, state.second_expression)
+        reading, *_ = [self.read(*key) for key in self.needed(state)]
         frame = reading.frames[min(state.frame, len(reading.frames) - 1)]
         wrong = ""
         if max(state.word, *state.struck, 0) >= len(reading.words):
@@ -117,16 +122,13 @@ class Session:
         if begin is None:
             model, expression = next(iter(self.scenes[scene].readings))
             begin = ExplorerState(scene=scene, model=model, expression=expression)
-        reading = self.scenes[scene].readings[begin.model, begin.expression]
-        frame = self.scenes[scene].first.target_frame
-        level = next(iter(reading.frames[frame].levels), "c3")
-        begin = replace(begin, frame=frame, level=level, word=scored_word(reading), cell=_middle(reading, frame, level))
-        if centre := reading.frames[frame].centre:
-            begin = replace(begin, step=len(centre.areas) - 1)  # what the mask is made of
-        if begin.comparing:
-            second = self.scenes[scene].readings[begin.second_model, begin.second_expression]
-            begin = replace(begin, second_word=scored_word(second))
-        return begin
+        readings, frame = self.scenes[scene].readings, self.scenes[scene].first.target_frame
+        reading = readings[begin.model, begin.expression]
+        second = readings.get((begin.second_model, begin.second_expression))
+        words = {"word": scored_word(reading), "second_word": scored_word(second) if second else 0}
+        level, centre = next(iter(reading.frames[frame].levels), "c3"), reading.frames[frame].centre
+        step = len(centre.areas) - 1 if centre else 0  # what the mask is made of
+        return replace(begin, frame=frame, level=level, step=step, cell=_middle(reading, frame, level), **words)
 
 
 def scored_word(reading: Reading) -> int:

@@ -1,7 +1,7 @@
 """The word-region explorer: hover over a region to see which words, choose a word to see where, strike one out.
 
-All maps are sent to the browser once; the JavaScript modules in ``js`` do the rest there. The kernel is asked only for
-what has to be computed: another expression, or a mask without some of the words.
+All maps are sent to the browser once, where the modules in ``js`` do the rest. The kernel is asked only for what has to
+be computed: another expression, or a mask without some of the words.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ class Explorer(anywidget.AnyWidget):
         begin = ExplorerState(expression=scenes[0].first.expression)
         if compare or other_model:
             begin = replace(begin, second_expression=compare or begin.expression, second_model=len(models) - 1)
+        for key in self.session.needed(begin):
+            self.session.read(*key)
         for number, scene in enumerate(scenes):
-            if number == 0 or not scene.readings:
+            if not scene.readings:
                 self.session.read(number, 0, scene.first.expression)
-        if begin.comparing:
-            self.session.read(0, begin.second_model, begin.second_expression)
         super().__init__(content=self._content(live=True), view=self.session.opening(0, begin).to_dict())
         self._newest: dict[Any, int] = {}  # the latest request for each place of a view
         self._worker = ThreadPoolExecutor(1, "refseg-explorer")
@@ -178,11 +178,10 @@ class Explorer(anywidget.AnyWidget):
 
     def _send_typed(self, wanted: ExplorerState) -> None:
         """Give the browser the readings that it needs and does not have yet."""
-        needed = [(wanted.scene, wanted.model, wanted.expression)]
-        needed += [(wanted.scene, wanted.second_model, wanted.second_expression)] * wanted.comparing
+        needed = self.session.needed(wanted)
         sent = {(s, r["model"], r["expression"]) for s, x in enumerate(self.content["scenes"]) for r in x["readings"]}
         others = [key for key in self.session.typed if key not in sent and key not in needed]
-        keys = others[-KEPT_READINGS + len(needed) :] + [key for key in dict.fromkeys(needed) if key not in sent]
+        keys = others[-KEPT_READINGS + len(needed) :] + [key for key in needed if key not in sent]
         if keys != [(x["scene"], x["model"], x["expression"]) for x in self.fresh]:
             self.fresh = [
                 {"scene": scene, "model": model, **to_wire(self.session.read(scene, model, expression))}
@@ -219,14 +218,20 @@ class Explorer(anywidget.AnyWidget):
 
     # ---- files ----------------------------------------------------------------------------------------------------
 
-    def export_html(self, path: str | Path, title: str = "") -> Path:
+    def export_html(self, path: str | Path, title: str = "", **texts: str) -> Path:
         """Write one page that works offline, without a kernel; words can be struck out one at a time.
+
+        Args:
+            texts: "introduction" and "closing", HTML above and below the explorer.
 
         Raises:
             RefsegError: the file cannot be written.
         """
         content = self.still_content()  # before the sheets, whose tables hold the IoU without each word
-        write_text(path, page.render(content, dict(self.view), title, stills=self.still_sheets()))
+        states = [self.session.opening(number) for number in range(len(self.scenes))]
+        states[self.state.scene] = self.state
+        stills = "\n".join(self.contact_sheet(now, "WEBP") for now in states)
+        write_text(path, page.render(content, dict(self.view), title, stills=stills, **texts))
         return Path(path)
 
     def still_content(self) -> dict[str, Any]:
@@ -269,10 +274,9 @@ class Explorer(anywidget.AnyWidget):
         """The same in plain ipywidgets, where JavaScript modules are blocked; both share one state."""
         return PlainExplorer(self)
 
-    def sentence(self, now: ExplorerState | None = None) -> str:
-        """What is on show, or would be in another state, in words and numbers."""
-        now = now or self.state
-        return sheet.describe(self.scenes[now.scene].readings[now.model, now.expression], now)
+    def sentence(self) -> str:
+        """What is on show, in words and numbers."""
+        return sheet.describe(self.reading, self.state)
 
     def contact_sheet(self, now: ExplorerState | None = None, kind: str = "PNG") -> str:
         """A <figure> for print and for where no JavaScript runs: the image, the maps of all words, their numbers.
@@ -284,12 +288,6 @@ class Explorer(anywidget.AnyWidget):
         now = now or self.state
         scene = self.scenes[now.scene]
         return sheet.figure(scene.first.frames[now.frame], scene.readings[now.model, now.expression], now, kind)
-
-    def still_sheets(self) -> str:
-        """The contact sheets of all images, for a page whose scripts do not run."""
-        states = [self.session.opening(number) for number in range(len(self.scenes))]
-        states[self.state.scene] = self.state
-        return "\n".join(self.contact_sheet(now, "WEBP") for now in states)
 
     def __repr__(self) -> str:
         return f"Explorer: {self.sentence()}"
