@@ -36,7 +36,7 @@ def messages() -> str:
     """All that the checks say, and the sources of what else speaks to a class, as one line with single spaces."""
     said = [s for m in lessons().values() for e in exercises_of(m).values() for _, s in e.mistakes]
     sources = [ROOT / "Makefile", *(ROOT / "refseg_course").rglob("*.py")]
-    sources += (ROOT / "refseg" / "datasets" / "refshapes").glob("*.py")
+    sources += (ROOT / "refseg").rglob("*.py")
     return one_line(" ".join([*said, *(path.read_text(encoding="utf-8") for path in sources)]))
 
 
