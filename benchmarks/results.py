@@ -74,7 +74,7 @@ def main(score: bool = True, only: str | None = None) -> None:
         if score and (only == name or (only is None and there)):
             score_shipped(name)
     write_cards()
-    write_page(results_dir() / "README.md")
+    write_page(page())
     if text := headlines():
         write_block(PROJECT / "README.md", "headlines", text)
 
@@ -94,8 +94,13 @@ def write_cards() -> None:
         write_block(card("alignformer_refshapes"), "gathering", text)
 
 
+def page() -> Path:
+    """Where most tables stand."""
+    return results_dir() / "README.md"
+
+
 def write_page(page: Path) -> None:
-    """The tables of data/results/README.md whose JSON files are there."""
+    """The tables whose JSON files are there."""
     tables = {
         "shipped": (shipped, SHIPPED[0]),
         "controls": (by_control, "controls"),

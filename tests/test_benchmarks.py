@@ -1,6 +1,7 @@
 """The benchmarks measure what they say, at sizes that take no time."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import alignformer
@@ -368,3 +369,18 @@ def test_the_tables_of_alignformer_by_hand():
     columns = [f"{name}, {time}" for name in alignformer.CENTRES for time in ("before", "after")]
     assert head == f"| AUC around the centre | {' | '.join(columns)} |"
     assert row == "| net | 0.500 | 0.750 | 0.250 | 1.000 | 0.000 | 0.625 |"
+
+
+def test_the_pages_show_the_stored_results(monkeypatch, tmp_path, capsys):
+    """Somebody changed a table by hand, or a JSON file without: ``python benchmarks/results.py --no-score``."""
+    root = results.PROJECT
+    pages = [path.relative_to(root) for path in (root / "README.md", *root.glob("data/*/**/README.md"))]
+    for page in pages:
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / page, tmp_path / page)
+    monkeypatch.setattr(results, "PROJECT", tmp_path)
+    monkeypatch.setattr(results, "checkpoints_dir", lambda: tmp_path / "data" / "checkpoints")
+    monkeypatch.setattr(results, "page", lambda: tmp_path / "data" / "results" / "README.md")
+    results.main(score=False)
+    changed = [str(page) for page in pages if (tmp_path / page).read_bytes() != (root / page).read_bytes()]
+    assert changed == []
