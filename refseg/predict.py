@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +31,7 @@ from refseg.hub import from_pretrained
 from refseg.inference import choose_device, infer, prepare, to_batch
 from refseg.models.serialise import config_to_dict
 from refseg.types import MASK_THRESHOLD, RefBatch
-
-if TYPE_CHECKING:
-    from refseg.viz import Picture
+from refseg.viz import clip_sheet, overlay
 
 MAP_SIDE = 640  # longest side of a word map; the attention grid is far coarser than that
 OVERLAY_SIDE = 2048  # longest side of the saved picture; the bare mask keeps the size of the photo
@@ -162,8 +160,6 @@ def save_prediction(result: PredictionResult, out_path: str | Path, *, with_mask
     Raises:
         RefsegError: the name does not end in .png, or the disk refuses.
     """
-    from refseg.viz import overlay  # matplotlib is not needed to predict
-
     out_path = Path(out_path)
     if out_path.suffix.lower() != ".png":
         raise RefsegError(
@@ -193,7 +189,7 @@ def _as_picture(mask: Tensor) -> Image.Image:
 
 def save_clip(
     predictor: Predictor, clip: Clip, expression: str, folder: str | Path, *, progress: bool = True
-) -> tuple[list[Path], Picture]:
+) -> tuple[list[Path], str]:
     """Predict every frame of a clip and write its mask; stopped at any moment, the same call continues.
 
     ``folder/masks`` gets a PNG per frame, named like the frame, 255 where the referent is and 0 elsewhere, at the size
@@ -205,13 +201,11 @@ def save_clip(
         progress: show a bar.
 
     Returns:
-        The files of the masks, and the sheet as a ``Picture`` with its alternative text.
+        The files of the masks, and the sheet in words.
 
     Raises:
         RefsegError: ``folder`` holds something else, or cannot be written; and see ``Predictor.predict_clip``.
     """
-    from refseg.viz import to_png_bytes
-
     folder = Path(folder)
     predictor.checkpoint.tokenizer.encode(expression)  # before anything is written: it must have words
     files = [folder / MASKS / f"{clip.frame_name(index)}.png" for index in range(len(clip))]
@@ -225,10 +219,10 @@ def save_clip(
             with written(files[index]) as temporary:
                 _as_picture(mask).save(temporary, "PNG")
             bar.update()
-    sheet = _sheet(clip, files, expression)
+    sheet, in_words = _sheet(clip, files, expression)
     with written(folder / SHEET) as temporary:
-        temporary.write_bytes(to_png_bytes(sheet))
-    return files, sheet
+        sheet.save(temporary, "PNG")
+    return files, in_words
 
 
 def _about(predictor: Predictor, clip: Clip, expression: str) -> dict[str, Any]:
@@ -281,10 +275,8 @@ def _is_whole(path: Path, size: tuple[int, int]) -> bool:
         return False
 
 
-def _sheet(clip: Clip, files: list[Path], expression: str) -> Picture:
+def _sheet(clip: Clip, files: list[Path], expression: str) -> tuple[Image.Image, str]:
     """Frames evenly chosen, the first and the last among them, with their masks."""
-    from refseg.viz import clip_figure
-
     count = min(SHEET_FRAMES, len(files))
     chosen = [round(n * (len(files) - 1) / max(1, count - 1)) for n in range(count)]
     size = within(clip.size, SHEET_SIDE)
@@ -294,4 +286,4 @@ def _sheet(clip: Clip, files: list[Path], expression: str) -> Picture:
             mask = torch.from_numpy(np.array(picture) > 0)
         frames.append(F.resize(clip.frame(index), list(size), antialias=True))
         masks.append(resize_mask(mask, size))
-    return clip_figure(frames, [clip.frame_name(index) for index in chosen], masks, expression)
+    return clip_sheet(frames, [clip.frame_name(index) for index in chosen], masks, expression)

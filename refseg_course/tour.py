@@ -31,7 +31,7 @@ from refseg.training.log import read_log
 from refseg.training.loop import seconds_per_step, train
 from refseg.training.presets import PRESETS
 from refseg.types import RefSample
-from refseg.viz import learning_curve, prediction_figure, to_html, word_map_figure
+from refseg_course.figures import learning_curve, prediction_figure, to_html, word_map_figure
 
 SHIPPED = "cmsa_refshapes"
 EXAMPLES_PER_KIND = 2

@@ -53,7 +53,7 @@ class Predict:
             out = self.out or Path("prediction")
             with open_clip(self.video) as clip:
                 masks, sheet = save_clip(predictor, clip, self.expression, out)
-            said = f"{sheet.alt}\n{len(masks)} masks are in {masks[0].parent}; the sheet is {out / 'sheet.png'}."
+            said = f"{sheet}\n{len(masks)} masks are in {masks[0].parent}; the sheet is {out / 'sheet.png'}."
         _warn_of_words(self.expression, predictor.checkpoint.tokenizer)
         print(said)
 

@@ -1,4 +1,4 @@
-"""Figures of samples, predictions, word maps, clips and learning curves.
+"""Figures for the lessons, each with the words that stand for it where it cannot be seen.
 
 Every function takes plain tensors and returns a :class:`Picture`. Nothing touches pyplot's global state. Nothing is
 said by hue alone: a prediction has a solid outline and the true mask a dashed one, maps use cividis, and every outline
@@ -7,9 +7,13 @@ has a dark edge so that it is seen on any image.
 
 from __future__ import annotations
 
+import base64
+import html
+import io
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +26,70 @@ from torch import Tensor
 
 from refseg.errors import RefsegError
 from refseg.types import RefSample
-from refseg.viz.picture import Picture
-from refseg.viz.pixels import DARK, INK, PREDICTION, QUIET, TRUTH, as_mask, as_picture, where
+from refseg.viz import DARK, INK, PREDICTION, QUIET, TRUTH, as_mask, as_picture, where
 
 CURVE = "#0072B2"  # Okabe and Ito's blue; each curve has a panel and a title of its own
 DASHES = {"solid": "solid", "dashed": (0, (3.2, 1.8))}
 WORD_MAP_RECIPE = "attention from this word at every region, summed over the words it attends to"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, its alternative text and, if wanted, a caption; Jupyter shows it with all three."""
+
+    figure: Figure
+    alt: str
+    caption: str = ""
+
+    def __repr__(self) -> str:
+        return f"Picture: {self.alt}"
+
+    def _repr_html_(self) -> str:
+        return to_html(self, self.caption)
+
+
+def show(figure: Figure | Picture, alt: str = "", caption: str = "") -> None:
+    """Display a figure in a notebook with its alternative text, then close it so that Jupyter does not show it again.
+
+    JupyterLab and nbconvert drop the alternative text of plain image outputs; in a <figure> of ours it stays.
+
+    Args:
+        figure: one made with pyplot or with ``matplotlib.figure.Figure``, or a Picture, which brings both texts.
+        alt: what the figure shows, in words and with its main numbers, for those who do not see it.
+        caption: a line below it, for everybody.
+
+    Raises:
+        RefsegError: there is no alternative text.
+    """
+    from IPython.display import HTML, display
+
+    picture = figure if isinstance(figure, Picture) else Picture(figure, alt, caption)
+    picture = replace(picture, alt=alt or picture.alt, caption=caption or picture.caption)
+    if not picture.alt.strip():
+        raise RefsegError("The figure has no alternative text: say in alt what it shows.")
+    display(HTML(to_html(picture, picture.caption)))
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close(picture.figure)
+
+
+def to_png_bytes(picture: Picture, dpi: int = 110) -> bytes:
+    """The figure as a PNG file; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    picture.figure.savefig(
+        buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None}
+    )
+    return buffer.getvalue()
+
+
+def to_html(picture: Picture, caption: str = "") -> str:
+    """A self-contained <figure> with the picture inside, its alternative text and a caption."""
+    data = base64.b64encode(to_png_bytes(picture)).decode("ascii")
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return (
+        f'<figure><img alt="{html.escape(picture.alt, quote=True)}" style="max-width:100%" '
+        f'src="data:image/png;base64,{data}">{below}</figure>'
+    )
 
 
 def show_sample(sample: RefSample) -> Picture:
@@ -145,31 +207,6 @@ def learning_curve(log_rows: Sequence[Mapping[str, Any]], over: str = "step") ->
         told[-1] += f", best {curves['validation mIoU'][:, 1].max():.3g}"
     last = max(points[-1, 0] for points in curves.values())
     return Picture(figure, f"Learning curve over {last:g} {_unit(over)}: {'; '.join(told)}.")
-
-
-def clip_figure(
-    frames: Sequence[Tensor], names: Sequence[str], pred_masks: Sequence[Tensor], expression: str
-) -> Picture:
-    """A sheet of frames of one clip, each with its predicted mask, and the expression as its title.
-
-    Args:
-        frames: N pictures of one size, see :func:`as_picture`; small ones, for all are in memory.
-        names: of the frames, drawn above them.
-        pred_masks: [H,W] bool each, at the size of the frames.
-
-    Raises:
-        RefsegError: see :func:`as_picture` and :func:`as_mask`.
-    """
-    pictures = [as_picture(frame) for frame in frames]
-    masks = [as_mask(mask, picture) for mask, picture in zip(pred_masks, pictures, strict=True)]
-    figure, axes = _panels(pictures[0], len(pictures), expression, columns=min(len(pictures), 6))
-    for axis, picture, name, mask in zip(axes, pictures, names, masks, strict=True):
-        _draw(axis, picture, name)
-        _mark(axis, mask, PREDICTION, "solid")
-    told = [(name, where(mask)) for name, mask in zip(names, masks)]
-    runs = [(place, [name for name, _ in run]) for place, run in groupby(told, key=lambda pair: pair[1])]
-    parts = [f"{run[0]}{f' to {run[-1]}' if len(run) > 1 else ''}: {place}" for place, run in runs]
-    return Picture(figure, f"{len(pictures)} frames with the prediction for “{expression}”. {'; '.join(parts)}.")
 
 
 # ---- how it is drawn -------------------------------------------------------------------------------------------

@@ -1,0 +1,146 @@
+"""A mask drawn on its image, a sheet of the frames of a clip, and a mask in words.
+
+Nothing is said by hue alone: the image is dimmed outside of the mask, and the line around it has a dark edge so that it
+is seen on any image. Figures for lessons are in ``refseg_course.figures``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from refseg.datasets.transforms import within
+from refseg.errors import RefsegError
+
+PREDICTION, TRUTH = "#E69F00", "#56B4E9"  # Okabe and Ito's orange and sky blue
+INK, QUIET, DARK = "#222222", "#666666", "#101010"
+LONGEST_SIDE = 640  # pixels; larger images are shrunk before they are drawn
+SHEET_COLUMNS, SHEET_MARGIN = 6, 22  # of a clip's sheet; pixels
+
+
+def overlay(image: Tensor, pred_mask: Tensor) -> np.ndarray:
+    """The picture with everything but the mask dimmed, and a light line with a dark edge around the mask.
+
+    Args:
+        image: see :func:`as_picture`; kept at its size.
+        pred_mask: [H,W] bool at the size of the picture.
+
+    Returns:
+        [H,W,3] uint8.
+    """
+    picture, mask = as_picture(image, longest_side=None), as_mask(pred_mask)
+    if picture.shape[:2] != mask.shape:
+        raise RefsegError(f"The picture is {picture.shape[:2]} and the mask {mask.shape} pixels: they must be equal.")
+    width = max(1, round(max(mask.shape) / 400))
+    tint = np.frombuffer(bytes.fromhex(PREDICTION[1:]), np.uint8)
+    result = np.where(mask[..., None], 0.72 * picture + 0.28 * tint, 0.55 * picture).astype(np.uint8)
+    inner, outer = _grown(mask, width) & ~mask, _grown(mask, 2 * width) & ~_grown(mask, width)
+    result[outer] = np.frombuffer(bytes.fromhex(DARK[1:]), np.uint8)
+    result[inner] = tint
+    return result
+
+
+def clip_sheet(
+    frames: Sequence[Tensor], names: Sequence[str], pred_masks: Sequence[Tensor], expression: str
+) -> tuple[Image.Image, str]:
+    """A sheet of frames of one clip, each with its predicted mask, under the expression; and the sheet in words.
+
+    Args:
+        frames: N images of one size, see :func:`as_picture`; small ones, for all are in memory.
+        names: of the frames, drawn above them.
+        pred_masks: [H,W] bool each, at the size of the frames.
+
+    Raises:
+        RefsegError: see :func:`overlay`.
+    """
+    pictures = [overlay(frame, mask) for frame, mask in zip(frames, pred_masks, strict=True)]
+    height, width = (side + SHEET_MARGIN for side in pictures[0].shape[:2])
+    columns = min(len(pictures), SHEET_COLUMNS)
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * width + SHEET_MARGIN, rows * height + 2 * SHEET_MARGIN), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    draw.text((SHEET_MARGIN, 4), f"“{expression}”", INK, font)
+    for number, (picture, name) in enumerate(zip(pictures, names, strict=True)):
+        x, y = number % columns * width + SHEET_MARGIN, number // columns * height + 2 * SHEET_MARGIN
+        draw.text((x, y - 18), name, QUIET, font)
+        sheet.paste(Image.fromarray(picture), (x, y))
+    said = groupby([(name, where(mask)) for name, mask in zip(names, pred_masks)], key=lambda pair: pair[1])
+    runs = [(place, [name for name, _ in run]) for place, run in said]
+    parts = [f"{run[0]}{f' to {run[-1]}' if len(run) > 1 else ''}: {place}" for place, run in runs]
+    return sheet, f"{len(pictures)} frames with the prediction for “{expression}”. {'; '.join(parts)}."
+
+
+def where(mask: np.ndarray | Tensor) -> str:
+    """A mask in words: its share of the picture and the part of the picture where its centre lies.
+
+    >>> where(np.eye(3, dtype=bool) & (np.arange(3) == 2))
+    '11 % of the picture, at the lower right'
+    """
+    array = np.asarray(mask)
+    if not array.any():
+        return "nothing"
+    rows, columns = np.nonzero(array)
+    third = [int(3 * (rows.mean() + 0.5) / array.shape[0]), int(3 * (columns.mean() + 0.5) / array.shape[1])]
+    centre = third == [1, 1]
+    place = "centre" if centre else f"{('upper', 'middle', 'lower')[third[0]]} {('left', 'centre', 'right')[third[1]]}"
+    share = 100 * array.mean()
+    percent = "less than 1 %" if share < 1 else f"{share:.0f} %"
+    return f"{percent} of the picture, at the {place}"
+
+
+def as_picture(image: Tensor | np.ndarray, longest_side: int | None = LONGEST_SIDE) -> np.ndarray:
+    """A picture ready to draw, [H,W,3] uint8, shrunk to ``longest_side`` pixels (None keeps its size).
+
+    Args:
+        image: [3,H,W] uint8 0..255, or float between 0 and 1; an array may be [H,W,3].
+
+    Raises:
+        RefsegError: another shape, or float values outside 0..1 (a normalised picture).
+    """
+    tensor = torch.as_tensor(image).detach().cpu()
+    if tensor.ndim == 3 and tensor.shape[0] != 3 and tensor.shape[2] == 3:
+        tensor = tensor.permute(2, 0, 1)
+    if tensor.ndim != 3 or tensor.shape[0] != 3 or tensor.numel() == 0:
+        raise RefsegError(f"A picture of shape {tuple(tensor.shape)} cannot be drawn: it must be [3,H,W].")
+    if tensor.dtype != torch.uint8:
+        if not (tensor.min() >= 0 and tensor.max() <= 1):
+            raise RefsegError("The picture has values outside 0..1: draw the picture as read, not the normalised one.")
+        tensor = (tensor.float() * 255).round().to(torch.uint8)
+    return _shrunk(tensor, longest_side).permute(1, 2, 0).numpy()
+
+
+def as_mask(mask: Tensor | np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
+    """A mask as [H,W] bool array; with ``like`` it must have the shape of that picture before it was shrunk.
+
+    Raises:
+        RefsegError: not bool, not two-dimensional, or of other proportions than the picture.
+    """
+    array = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
+    if array.dtype != bool or array.ndim != 2:
+        raise RefsegError(f"A mask must be bool and [H,W], not {array.dtype} of shape {array.shape}.")
+    if like is not None:
+        scale = max(like.shape[:2]) / max(array.shape)
+        if any(abs(side * scale - drawn) > 1 for side, drawn in zip(array.shape, like.shape[:2], strict=True)):
+            raise RefsegError(f"The mask of {array.shape} pixels does not fit the picture: give both at one size.")
+    return array
+
+
+def _shrunk(tensor: Tensor, longest_side: int | None) -> Tensor:
+    size = tuple(tensor.shape[-2:])
+    if longest_side is None or max(size) <= longest_side:
+        return tensor
+    return F.interpolate(tensor[None], size=within(size, longest_side), mode="bilinear", antialias=True)[0]
+
+
+def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """The mask and everything within ``pixels`` of it, counted along rows and columns."""
+    field = torch.from_numpy(mask)[None, None].to(torch.uint8)
+    for _ in range(2):  # a square neighbourhood is a row neighbourhood of a column one
+        field = F.max_pool2d(field.float(), (2 * pixels + 1, 1), 1, (pixels, 0)).transpose(2, 3)
+    return field[0, 0].bool().numpy()
