@@ -228,6 +228,8 @@ def _pip(*words: str) -> str:
 
 
 def _restore(*paths: str) -> str:
+    if not (PROJECT / ".git").exists():
+        return "install refseg again, or unpack its zip file again"
     return f"git -C {shlex.quote(str(PROJECT))} checkout -- {' '.join(paths)}"
 
 

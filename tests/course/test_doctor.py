@@ -116,13 +116,15 @@ def test_no_kernel_and_blank_widgets(monkeypatch, tmp_path):
     assert "sliders would be blank" in widgets.what and "jupyterlab_widgets" in widgets.remedy
 
 
-def test_damaged_and_missing_checkpoints(checkpoints):
+def test_damaged_and_missing_checkpoints(checkpoints, monkeypatch):
     assert failures(doctor.checkpoints) == []
     (checkpoints / "net" / "model.safetensors").write_bytes(b"version https://git-lfs")
     assert "net/model.safetensors is not the one that was shipped" in failed(doctor.checkpoints).what
     (checkpoints / "net" / "model.safetensors").unlink()
     finding = failed(doctor.checkpoints)
     assert "is missing" in finding.what and finding.remedy.endswith("checkout -- data/checkpoints")
+    monkeypatch.setattr(doctor, "PROJECT", checkpoints)  # installed from a wheel or a zip file
+    assert failed(doctor.checkpoints).remedy == "install refseg again, or unpack its zip file again"
     (checkpoints / doctor.SUMS).unlink()
     assert "SHA256SUMS is missing" in failed(doctor.checkpoints).what
 
