@@ -14,6 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
+from refseg.models.backbones import Backbone
+
 
 def fit_to_machine(
     model: nn.Module, *, channels_last: bool = False, compile: bool = False, gradient_checkpointing: bool = False
@@ -29,11 +31,12 @@ def fit_to_machine(
     """
     if channels_last:
         model.to(memory_format=torch.channels_last)
-    for block in model.backbone.blocks():
-        if gradient_checkpointing and not model.backbone.frozen:
-            recompute_for_gradient(block)
-        if compile:
-            block.compile(dynamic=True)
+    for backbone in (part for part in model.modules() if isinstance(part, Backbone)):  # a model may have none
+        for block in backbone.blocks():
+            if gradient_checkpointing and not backbone.frozen:
+                recompute_for_gradient(block)
+            if compile:
+                block.compile(dynamic=True)
 
 
 def recompute_for_gradient(block: nn.Module) -> None:
