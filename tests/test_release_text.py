@@ -19,19 +19,16 @@ def vocabulary_file(tmp_path):
     return tmp_path / "vocabulary.txt"
 
 
-@pytest.mark.parametrize(
-    "expression, words",
-    [
+def test_splits_like_the_release():
+    for expression, words in [
         ("Man,left.", ["man", ",", "left"]),
         ("man, left .", ["man", ", ", "left", " ."]),
         ("the man's", ["the", "man", "'", "s"]),
         ("a  b", ["a", "b"]),
         ("caf\N{LATIN SMALL LETTER E WITH ACUTE} x", ["caf", "\N{LATIN SMALL LETTER E WITH ACUTE} ", "x"]),
         (".", []),
-    ],
-)
-def test_splits_like_the_release(expression, words):
-    assert ReleaseVocabulary([]).split(expression) == words
+    ]:
+        assert ReleaseVocabulary([]).split(expression) == words
 
 
 def test_a_vocabulary_file_gives_words_and_their_lines(vocabulary_file):

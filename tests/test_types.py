@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 
 from refseg.datasets import Collate, build_dataset, build_transform
@@ -35,22 +34,19 @@ def batch(images: list[str], target_frames: list[int] | None = None, T: int = 1)
     )
 
 
-@pytest.mark.parametrize(
-    "images, distinct, shown",
-    [
+def test_distinct_images_lead_back_to_every_sample():
+    for images, distinct, shown in [
         ("abc", "abc", [0, 1, 2]),
         ("aaa", "a", [0, 0, 0]),
         ("bab", "ba", [0, 1, 0]),  # order of first appearance, not of the alphabet
         ("cabbacc", "cab", [0, 1, 2, 2, 1, 0, 0]),
-    ],
-)
-def test_distinct_images_lead_back_to_every_sample(images, distinct, shown):
-    one = batch(list(images))
-    images, image_of = one.distinct_images()
-    assert images.shape == (len(distinct), 3, H, W)
-    assert images[:, 0, 0, 0].tolist() == [10 * ord(name) for name in distinct]
-    assert image_of.tolist() == shown and image_of.dtype == torch.int64
-    assert torch.equal(images[image_of], one.images)
+    ]:
+        one = batch(list(images))
+        images, image_of = one.distinct_images()
+        assert images.shape == (len(distinct), 3, H, W)
+        assert images[:, 0, 0, 0].tolist() == [10 * ord(name) for name in distinct]
+        assert image_of.tolist() == shown and image_of.dtype == torch.int64
+        assert torch.equal(images[image_of], one.images)
 
 
 def test_the_target_frame_is_the_image():
@@ -106,18 +102,18 @@ def test_to_moves_tensors_and_leaves_the_original():
     assert moved.original_masks[0].device.type == "cpu" and one.frames.device.type == "cpu"
 
 
-@pytest.mark.parametrize("count, sizes", [(1, [7]), (2, [3, 4]), (3, [2, 2, 3]), (7, [1] * 7), (9, [1] * 7)])
-def test_the_parts_of_a_batch_are_the_batch(count, sizes):
-    whole = batch(list("aabbcca"), target_frames=[0, 1, 0, 1, 0, 1, 0], T=2)
-    whole.features = {"c3": whole.frames[:, :, :1, 0]}
-    whole.unreadable = ["no image"]
-    parts = whole.parts(count)
-    assert [len(part) for part in parts] == sizes and [part.unreadable for part in parts] == [
-        ["no image"],
-        *[[]] * (len(parts) - 1),
-    ]
-    for name in ("frames", "target_frame", "token_ids", "mask", "frame_valid"):
-        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name)), name
-    assert torch.equal(torch.cat([part.features["c3"] for part in parts]), whole.features["c3"])
-    assert sum((part.sample_ids for part in parts), []) == whole.sample_ids
-    assert sum((part.image_ids for part in parts), []) == whole.image_ids
+def test_the_parts_of_a_batch_are_the_batch():
+    for count, sizes in [(1, [7]), (2, [3, 4]), (3, [2, 2, 3]), (7, [1] * 7), (9, [1] * 7)]:
+        whole = batch(list("aabbcca"), target_frames=[0, 1, 0, 1, 0, 1, 0], T=2)
+        whole.features = {"c3": whole.frames[:, :, :1, 0]}
+        whole.unreadable = ["no image"]
+        parts = whole.parts(count)
+        assert [len(part) for part in parts] == sizes and [part.unreadable for part in parts] == [
+            ["no image"],
+            *[[]] * (len(parts) - 1),
+        ]
+        for name in ("frames", "target_frame", "token_ids", "mask", "frame_valid"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name)), name
+        assert torch.equal(torch.cat([part.features["c3"] for part in parts]), whole.features["c3"])
+        assert sum((part.sample_ids for part in parts), []) == whole.sample_ids
+        assert sum((part.image_ids for part in parts), []) == whole.image_ids

@@ -38,10 +38,10 @@ def test_unknown_words(tokenizer):
     assert tokenizer.encode("red dog") == [3, 7, 2, 4] and tokenizer.unknown("red dog, lefts") == ["dog"]
 
 
-@pytest.mark.parametrize("expression", ["", "  ", "\n"])
-def test_an_expression_without_words_is_refused(tokenizer, expression):
-    with pytest.raises(RefsegError, match="has no word in it"):
-        tokenizer.encode(expression)
+def test_an_expression_without_words_is_refused(tokenizer):
+    for expression in ["", "  ", "\n"]:
+        with pytest.raises(RefsegError, match="has no word in it"):
+            tokenizer.encode(expression)
 
 
 def test_what_may_be_hidden(tokenizer):

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from itertools import product
 
 import h5py
 import numpy as np
@@ -94,34 +95,46 @@ def test_a_sample_for_every_sentence_and_frame_that_shows_its_instance(tmp_path)
     assert data.referent_ids == ["-abc/2/0", "-abc/5/0", "-abc/2/3"]
 
 
-@pytest.mark.parametrize(
-    "num_frames, stride, first, last",  # around frame 2 and around frame 5, of 6
-    [(1, 1, [2], [5]), (3, 1, [1, 2, 3], [4, 5, 6]), (3, 2, [2, 4], [3, 5]), (5, 1, [1, 2, 3, 4], [3, 4, 5, 6])],
-)
-@pytest.mark.parametrize("cache_images", [False, True])
-def test_windows(tmp_path, num_frames, stride, first, last, cache_images):
-    options = {"num_frames": num_frames, "frame_stride": stride, "cache_images": cache_images}
-    data = build_dataset("a2d", "train", root=tiny(tmp_path), **options)
-    for _ in range(2):  # the second time from the cache, which the first must not reach
-        for sample, frames, annotated in zip(data, (first, last, first), (2, 5, 2)):
-            assert sample.frames[:, 0, 0, 0].tolist() == [10 * n for n in frames]
-            assert frames[sample.target_frame] == annotated and sample.mask.any()
-            sample.frames.fill_(99)
-            sample.mask.fill_(False)
+def test_windows(tmp_path):
+    for n, (cache_images, (num_frames, stride, first, last)) in enumerate(
+        product(
+            [False, True],
+            [
+                (1, 1, [2], [5]),
+                (3, 1, [1, 2, 3], [4, 5, 6]),
+                (3, 2, [2, 4], [3, 5]),
+                (5, 1, [1, 2, 3, 4], [3, 4, 5, 6]),
+            ],
+        )
+    ):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        options = {"num_frames": num_frames, "frame_stride": stride, "cache_images": cache_images}
+        data = build_dataset("a2d", "train", root=tiny(folder), **options)
+        for _ in range(2):  # the second time from the cache, which the first must not reach
+            for sample, frames, annotated in zip(data, (first, last, first), (2, 5, 2)):
+                assert sample.frames[:, 0, 0, 0].tolist() == [10 * n for n in frames]
+                assert frames[sample.target_frame] == annotated and sample.mask.any()
+                sample.frames.fill_(99)
+                sample.mask.fill_(False)
 
 
-@pytest.mark.parametrize("num_frames, stride", [(2, 1), (0, 1), (-1, 1), (3, 0)])
-def test_windows_without_a_middle(tmp_path, num_frames, stride):
-    with pytest.raises(RefsegError, match="num_frames must be odd"):
-        build_dataset("a2d", "train", root=tiny(tmp_path), num_frames=num_frames, frame_stride=stride)
+def test_windows_without_a_middle(tmp_path):
+    for n, (num_frames, stride) in enumerate([(2, 1), (0, 1), (-1, 1), (3, 0)]):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        with pytest.raises(RefsegError, match="num_frames must be odd"):
+            build_dataset("a2d", "train", root=tiny(folder), num_frames=num_frames, frame_stride=stride)
 
 
-@pytest.mark.parametrize("frames", ["Release/pngs320H", "frames", "Release/clips320H", "Release/CLIPS320"])
-def test_frames_are_found_where_people_put_them(tmp_path, frames):
-    tiny(tmp_path / "a2d_sentences", frames)
-    assert build_dataset("a2d", "train", root=tmp_path)[0].frames[0, 0, 0, 0] == 20
-    (tmp_path / "a2d_sentences" / frames).rename(tmp_path / "elsewhere")
-    assert build_dataset("a2d", "train", root=tmp_path, image_root=tmp_path / "elsewhere")[0].frames[0, 0, 0, 0] == 20
+def test_frames_are_found_where_people_put_them(tmp_path):
+    for n, frames in enumerate(["Release/pngs320H", "frames", "Release/clips320H", "Release/CLIPS320"]):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        tiny(folder / "a2d_sentences", frames)
+        assert build_dataset("a2d", "train", root=folder)[0].frames[0, 0, 0, 0] == 20
+        (folder / "a2d_sentences" / frames).rename(folder / "elsewhere")
+        assert build_dataset("a2d", "train", root=folder, image_root=folder / "elsewhere")[0].frames[0, 0, 0, 0] == 20
 
 
 def test_default_root_and_transform(tmp_path, monkeypatch):
@@ -155,37 +168,39 @@ def test_mp4_clips(tmp_path):
     assert report.findings.broken == [str(refusal.value)]
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [["a dog", DASH, 5, 0], ["the ball", DASH, 2, 3]],
-        [["a dog", "dog", DASH, 5, "0"], ["the ball", "ball", DASH, 2, "3"]],
-    ],
-)
-def test_the_lists_of_mttr_and_losh(tmp_path, rows):
-    (tiny(tmp_path) / "list.json").write_text(json.dumps(rows))
-    data = build_dataset("a2d", "train", root=tmp_path, sample_list=tmp_path / "list.json")
-    assert data.sample_ids == ["v_-abc_f_5_i_0", "v_-abc_f_2_i_3"] and data.expressions == ["a dog", "the ball"]
-    assert np.array_equal(data[1].mask.numpy(), CORNER)
-    with pytest.raises(RefsegError, match="holds the video -abc, which is not of split 'test'"):
-        build_dataset("a2d", "test", root=tmp_path, sample_list=tmp_path / "list.json")
+def test_the_lists_of_mttr_and_losh(tmp_path):
+    for n, rows in enumerate(
+        [
+            [["a dog", DASH, 5, 0], ["the ball", DASH, 2, 3]],
+            [["a dog", "dog", DASH, 5, "0"], ["the ball", "ball", DASH, 2, "3"]],
+        ]
+    ):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        (tiny(folder) / "list.json").write_text(json.dumps(rows))
+        data = build_dataset("a2d", "train", root=folder, sample_list=folder / "list.json")
+        assert data.sample_ids == ["v_-abc_f_5_i_0", "v_-abc_f_2_i_3"] and data.expressions == ["a dog", "the ball"]
+        assert np.array_equal(data[1].mask.numpy(), CORNER)
+        with pytest.raises(RefsegError, match="holds the video -abc, which is not of split 'test'"):
+            build_dataset("a2d", "test", root=folder, sample_list=folder / "list.json")
 
 
-@pytest.mark.parametrize(
-    "content, sentence",
-    [
-        ("[[1, 2]]", "not MTTR's list"),
-        ('[["a", "../../x", 1, 0]]', "names a video '../../x'"),
-        ('[["a", "-abc", 0, 0]]', "not MTTR's list"),
-        ('[["a", "-abc", 2, 0], ["b", "-abc", 2, 0]]', "holds the sample v_-abc_f_2_i_0 twice"),
-        ("[]", "leads to no sample"),
-        ("{", "not valid JSON"),
-    ],
-)
-def test_lists_that_are_wrong(tmp_path, content, sentence):
-    (tiny(tmp_path) / "list.json").write_text(content)
-    with pytest.raises(RefsegError, match=sentence):
-        build_dataset("a2d", "train", root=tmp_path, sample_list=tmp_path / "list.json")
+def test_lists_that_are_wrong(tmp_path):
+    for n, (content, sentence) in enumerate(
+        [
+            ("[[1, 2]]", "not MTTR's list"),
+            ('[["a", "../../x", 1, 0]]', "names a video '../../x'"),
+            ('[["a", "-abc", 0, 0]]', "not MTTR's list"),
+            ('[["a", "-abc", 2, 0], ["b", "-abc", 2, 0]]', "holds the sample v_-abc_f_2_i_0 twice"),
+            ("[]", "leads to no sample"),
+            ("{", "not valid JSON"),
+        ]
+    ):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        (tiny(folder) / "list.json").write_text(content)
+        with pytest.raises(RefsegError, match=sentence):
+            build_dataset("a2d", "train", root=folder, sample_list=folder / "list.json")
 
 
 def test_a_list_that_the_masks_contradict(tmp_path):
@@ -209,44 +224,49 @@ def with_objects(folder):
     return folder
 
 
-@pytest.mark.parametrize("cache_images", [False, True])
-def test_what_every_pixel_shows(tmp_path, cache_images):
-    data = build_dataset(
-        "refshapes_video", "val", root=with_objects(tiny(tmp_path)), objects=True, cache_images=cache_images
-    )
-    assert data.class_names == {"shape": ("ball", "box", "star"), "colour": ("blue", "red")}
-    for _ in range(2):
-        sample = data[2]
-        assert sample.sample_id == "v_-abc_f_2_i_3" and sample.source == "refshapes_video/val"
-        assert sample.annotations.kind == "motion" and sample.annotations.object_ids == [0, 3]
-        assert sample.object_classes.tolist() == [[0, 0], [2, 2], [1, 1]]  # none, the box, the ball upon it
-        assert sample.objects.dtype == torch.uint8 and np.array_equal(sample.objects == 2, SMALL == 1)
-        assert np.array_equal(sample.objects == 1, (LARGE == 1) & (SMALL == 0))
-        sample.objects.fill_(9)
-        sample.mask.fill_(True)
-    plain = build_dataset("refshapes_video", "val", root=tmp_path)
-    assert plain[2].objects is None and plain[2].annotations.object_ids is None and plain[0].annotations.kind is None
+def test_what_every_pixel_shows(tmp_path):
+    for n, cache_images in enumerate([False, True]):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        data = build_dataset(
+            "refshapes_video", "val", root=with_objects(tiny(folder)), objects=True, cache_images=cache_images
+        )
+        assert data.class_names == {"shape": ("ball", "box", "star"), "colour": ("blue", "red")}
+        for _ in range(2):
+            sample = data[2]
+            assert sample.sample_id == "v_-abc_f_2_i_3" and sample.source == "refshapes_video/val"
+            assert sample.annotations.kind == "motion" and sample.annotations.object_ids == [0, 3]
+            assert sample.object_classes.tolist() == [[0, 0], [2, 2], [1, 1]]  # none, the box, the ball upon it
+            assert sample.objects.dtype == torch.uint8 and np.array_equal(sample.objects == 2, SMALL == 1)
+            assert np.array_equal(sample.objects == 1, (LARGE == 1) & (SMALL == 0))
+            sample.objects.fill_(9)
+            sample.mask.fill_(True)
+        plain = build_dataset("refshapes_video", "val", root=folder)
+        assert (
+            plain[2].objects is None and plain[2].annotations.object_ids is None and plain[0].annotations.kind is None
+        )
 
 
-@pytest.mark.parametrize(
-    "spoil, sentence",
-    [
-        (lambda c: c["objects"]["-abc"].pop("3"), "says nothing about instance 3 of -abc"),
-        (lambda c: c["objects"]["-abc"]["3"].pop("shape"), "does not name every object's attributes"),
-        (lambda c: c["objects"]["-abc"]["3"].update(shape="cup"), "does not name every object's attributes"),
-        (lambda c: c.pop("attributes"), "does not name every object's attributes"),
-    ],
-)
-def test_objects_without_what_they_need(tmp_path, spoil, sentence):
-    path = with_objects(tiny(tmp_path)) / "text_annotations/attributes.json"
-    content = json.loads(path.read_text())
-    spoil(content)
-    path.write_text(json.dumps(content))
-    with pytest.raises(RefsegError, match=sentence):
-        build_dataset("refshapes_video", "val", root=tmp_path, objects=True)[0]
-    path.unlink()
-    with pytest.raises(RefsegError, match="read it without objects"):
-        build_dataset("refshapes_video", "val", root=tmp_path, objects=True)
+def test_objects_without_what_they_need(tmp_path):
+    for n, (spoil, sentence) in enumerate(
+        [
+            (lambda c: c["objects"]["-abc"].pop("3"), "says nothing about instance 3 of -abc"),
+            (lambda c: c["objects"]["-abc"]["3"].pop("shape"), "does not name every object's attributes"),
+            (lambda c: c["objects"]["-abc"]["3"].update(shape="cup"), "does not name every object's attributes"),
+            (lambda c: c.pop("attributes"), "does not name every object's attributes"),
+        ]
+    ):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        path = with_objects(tiny(folder)) / "text_annotations/attributes.json"
+        content = json.loads(path.read_text())
+        spoil(content)
+        path.write_text(json.dumps(content))
+        with pytest.raises(RefsegError, match=sentence):
+            build_dataset("refshapes_video", "val", root=folder, objects=True)[0]
+        path.unlink()
+        with pytest.raises(RefsegError, match="read it without objects"):
+            build_dataset("refshapes_video", "val", root=folder, objects=True)
 
 
 # ------------------------------------------------------------------------------------------ broken files
@@ -264,34 +284,38 @@ def edit(name, old, new):
 TEXT, VIDEOS = "text_annotations/a2d_annotation.txt", "Release/videoset.csv"
 
 
-@pytest.mark.parametrize(
-    "spoil, sentence",
-    [
-        (edit(TEXT, "video_id,instance_id,query\n", ""), "does not begin with the header"),
-        (edit(TEXT, f"{DASH},3,", "../../etc,3,"), r"Line 3 of .* names a video '../../etc'"),
-        (edit(TEXT, f"{DASH},3,", "a/b,3,"), "names a video 'a/b'"),
-        (edit(TEXT, f"{DASH},3,", "unknown,3,"), "about the video unknown, but see videoset.csv does not hold it"),
-        (edit(TEXT, f"{DASH},3,", f"{BARE},3,"), "about the video missed, but see a2d_missed_videos.txt"),
-        (edit(TEXT, ",3,the ball", ",three,the ball"), "names an instance 'three', which is not a number"),
-        (edit(TEXT, ",3,the ball", ",0,the ball"), "a second sentence for instance 0 of -abc"),
-        (edit(TEXT, ",3,the ball", ",3, "), "has no words"),
-        (edit(TEXT, ",3,the ball", ",3,the ball,again"), "Line 3 of .* has 4 columns"),
-        (edit(VIDEOS, f"{DASH},1,", "vid,"), "Line 1 of .* is not a row of nine columns"),
-        (edit(VIDEOS, ",2,0\n", ",2,train\n"), "is not a row of nine columns that ends with 0, 1 or 2"),
-        (edit(VIDEOS, DASH, "../x"), "names a video '../x'"),
-        (lambda folder: (folder / VIDEOS).unlink(), "There is no .*videoset.csv"),
-        (lambda folder: (folder / TEXT).unlink(), "There is no .*a2d_annotation.txt of a2d"),
-        (lambda folder: (folder / TEXT).write_bytes(b"\xff\xfe\x00"), "is not a readable text"),
-        (lambda folder: shutil.rmtree(frame_2(folder).parent), "There is no folder of masks"),
-        (lambda folder: frame_2(folder).rename(frame_2(folder).with_name("b.h5")), "b.h5 is not named by the number"),
-    ],
-)
-def test_texts_that_are_wrong(tmp_path, spoil, sentence):
-    spoil(tiny(tmp_path))
-    with pytest.raises(RefsegError, match=sentence):
-        build_dataset("a2d", "train", root=tmp_path)
-    report = check_data("a2d", "train", tmp_path)
-    assert not report.ok and "[FAIL]" in str(report)
+def test_texts_that_are_wrong(tmp_path):
+    for n, (spoil, sentence) in enumerate(
+        [
+            (edit(TEXT, "video_id,instance_id,query\n", ""), "does not begin with the header"),
+            (edit(TEXT, f"{DASH},3,", "../../etc,3,"), r"Line 3 of .* names a video '../../etc'"),
+            (edit(TEXT, f"{DASH},3,", "a/b,3,"), "names a video 'a/b'"),
+            (edit(TEXT, f"{DASH},3,", "unknown,3,"), "about the video unknown, but see videoset.csv does not hold it"),
+            (edit(TEXT, f"{DASH},3,", f"{BARE},3,"), "about the video missed, but see a2d_missed_videos.txt"),
+            (edit(TEXT, ",3,the ball", ",three,the ball"), "names an instance 'three', which is not a number"),
+            (edit(TEXT, ",3,the ball", ",0,the ball"), "a second sentence for instance 0 of -abc"),
+            (edit(TEXT, ",3,the ball", ",3, "), "has no words"),
+            (edit(TEXT, ",3,the ball", ",3,the ball,again"), "Line 3 of .* has 4 columns"),
+            (edit(VIDEOS, f"{DASH},1,", "vid,"), "Line 1 of .* is not a row of nine columns"),
+            (edit(VIDEOS, ",2,0\n", ",2,train\n"), "is not a row of nine columns that ends with 0, 1 or 2"),
+            (edit(VIDEOS, DASH, "../x"), "names a video '../x'"),
+            (lambda folder: (folder / VIDEOS).unlink(), "There is no .*videoset.csv"),
+            (lambda folder: (folder / TEXT).unlink(), "There is no .*a2d_annotation.txt of a2d"),
+            (lambda folder: (folder / TEXT).write_bytes(b"\xff\xfe\x00"), "is not a readable text"),
+            (lambda folder: shutil.rmtree(frame_2(folder).parent), "There is no folder of masks"),
+            (
+                lambda folder: frame_2(folder).rename(frame_2(folder).with_name("b.h5")),
+                "b.h5 is not named by the number",
+            ),
+        ]
+    ):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        spoil(tiny(folder))
+        with pytest.raises(RefsegError, match=sentence):
+            build_dataset("a2d", "train", root=folder)
+        report = check_data("a2d", "train", folder)
+        assert not report.ok and "[FAIL]" in str(report)
 
 
 def test_a_split_that_is_not_there(tmp_path):
@@ -349,13 +373,15 @@ BROKEN_MASKS = [
 ]
 
 
-@pytest.mark.parametrize("spoil, sentence", BROKEN_MASKS)
-def test_masks_that_are_wrong(tmp_path, spoil, sentence):
-    spoil(tiny(tmp_path))
-    with pytest.raises(RefsegError, match=f"00002.h5 .*{sentence}") as refusal:
-        build_dataset("a2d", "train", root=tmp_path)
-    assert str(refusal.value) in check_data("a2d", "train", tmp_path).findings.broken
-    assert len(build_dataset("a2d", "test", root=tmp_path)) == 1
+def test_masks_that_are_wrong(tmp_path):
+    for n, (spoil, sentence) in enumerate(BROKEN_MASKS):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        spoil(tiny(folder))
+        with pytest.raises(RefsegError, match=f"00002.h5 .*{sentence}") as refusal:
+            build_dataset("a2d", "train", root=folder)
+        assert str(refusal.value) in check_data("a2d", "train", folder).findings.broken
+        assert len(build_dataset("a2d", "test", root=folder)) == 1
 
 
 def test_masks_cut_short(tmp_path):
@@ -400,16 +426,18 @@ BROKEN_CLIPS = [
 ]
 
 
-@pytest.mark.parametrize("spoil, index, sentence", BROKEN_CLIPS)
-def test_broken_clips_are_listed_and_refused_with_the_same_words(tmp_path, monkeypatch, spoil, index, sentence):
-    spoil(tiny(tmp_path))
-    with pytest.raises(RefsegError, match=sentence) as refusal:
-        build_dataset("a2d", "train", root=tmp_path, num_frames=3)[index]
-    report = report_on(tmp_path, monkeypatch)
-    assert not report.ok and len(report.findings.broken) == 1
-    broken = report.findings.broken[0]
-    assert broken[:60] == str(refusal.value)[:60] and broken in str(report)
-    assert "[FAIL] 1 things to fix" in str(report) and "expected folders" in str(report)
+def test_broken_clips_are_listed_and_refused_with_the_same_words(tmp_path, monkeypatch):
+    for n, (spoil, index, sentence) in enumerate(BROKEN_CLIPS):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        spoil(tiny(folder))
+        with pytest.raises(RefsegError, match=sentence) as refusal:
+            build_dataset("a2d", "train", root=folder, num_frames=3)[index]
+        report = report_on(folder, monkeypatch)
+        assert not report.ok and len(report.findings.broken) == 1
+        broken = report.findings.broken[0]
+        assert broken[:60] == str(refusal.value)[:60] and broken in str(report)
+        assert "[FAIL] 1 things to fix" in str(report) and "expected folders" in str(report)
 
 
 def test_a_missing_clip(tmp_path, monkeypatch):

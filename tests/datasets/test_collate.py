@@ -72,10 +72,10 @@ def test_200_words_are_cut_by_the_tokenizer():
     assert batch.token_ids.shape == (2, 20) and batch.token_valid.sum(1).tolist() == [20, 1]
 
 
-@pytest.mark.parametrize("expression", ["", "   ", "."])
-def test_no_words_names_the_sample(expression):
-    with pytest.raises(RefsegError, match=r"Sample 7_1 of test/val: The expression '.*' has no word in it"):
-        Collate(VOCABULARY)([make_sample(3, 3, expression, name="7_1")])
+def test_no_words_names_the_sample():
+    for expression in ["", "   ", "."]:
+        with pytest.raises(RefsegError, match=r"Sample 7_1 of test/val: The expression '.*' has no word in it"):
+            Collate(VOCABULARY)([make_sample(3, 3, expression, name="7_1")])
 
 
 def test_pixels_as_read_are_refused():

@@ -47,21 +47,23 @@ def write(folder, name="refcoco", refs=None):
     return folder
 
 
-@pytest.mark.parametrize("name, owner", [("refcoco", "unc"), ("refcoco+", "unc"), ("refcocog", "umd")])
-def test_what_is_made_is_read_by_the_loader(tmp_path, name, owner):
-    source, folder = write(tmp_path / "source" / "data", name).parent, tmp_path / name
-    folder.mkdir()
-    convert_parquet(name, source, folder)
-    for n, split in enumerate(DATASETS[name].parquet.values()):
-        dataset = build_dataset(name, split, root=folder, split_by=owner)
-        numbers = [10 * n, 10 * n + 1, 10 * n + 1, 10 * n + 2]
-        assert [ref["ref_id"] for ref in dataset.refs] == [10 * n + k for k in range(3)]
-        assert dataset.expressions == ["a thing 0", "a thing 0", "a thing 1", "a thing 0"]
-        assert dataset.sample_ids == [f"{r}_{10 * r + k}" for r, k in zip(numbers, (0, 0, 1, 0))]
-        assert dataset.image_ids == [10 + r // 2 for r in numbers]
-    assert {path.name for path in folder.iterdir()} == {"instances.json", f"refs({owner}).json"}
-    instances = json.loads((folder / "instances.json").read_text())
-    assert len({record["id"] for record in instances["images"]}) == len(instances["images"])  # each image once
+def test_what_is_made_is_read_by_the_loader(tmp_path):
+    for n, (name, owner) in enumerate([("refcoco", "unc"), ("refcoco+", "unc"), ("refcocog", "umd")]):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        source, folder = write(folder / "source" / "data", name).parent, folder / name
+        folder.mkdir()
+        convert_parquet(name, source, folder)
+        for n, split in enumerate(DATASETS[name].parquet.values()):
+            dataset = build_dataset(name, split, root=folder, split_by=owner)
+            numbers = [10 * n, 10 * n + 1, 10 * n + 1, 10 * n + 2]
+            assert [ref["ref_id"] for ref in dataset.refs] == [10 * n + k for k in range(3)]
+            assert dataset.expressions == ["a thing 0", "a thing 0", "a thing 1", "a thing 0"]
+            assert dataset.sample_ids == [f"{r}_{10 * r + k}" for r, k in zip(numbers, (0, 0, 1, 0))]
+            assert dataset.image_ids == [10 + r // 2 for r in numbers]
+        assert {path.name for path in folder.iterdir()} == {"instances.json", f"refs({owner}).json"}
+        instances = json.loads((folder / "instances.json").read_text())
+        assert len({record["id"] for record in instances["images"]}) == len(instances["images"])  # each image once
 
 
 def test_the_genuine_samples_survive_the_way_there_and_back(shared_dir, tmp_path):
@@ -89,22 +91,23 @@ def test_the_genuine_samples_survive_the_way_there_and_back(shared_dir, tmp_path
         assert torch.equal(mine.original_mask, theirs.original_mask) and torch.equal(mine.frames, theirs.frames)
 
 
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"raw_anns": "{"}, "is not laid out as the files of jxu124/refcoco"),
-        ({"raw_anns": "[" * 100_000}, "is not laid out"),
-        ({"raw_anns": '{"id": 7}'}, "two different records of 100"),
-        ({"raw_image_info": "3"}, "is not laid out"),
-        ({"split": "val"}, "is train but holds a ref of 'val'"),
-    ],
-)
-def test_other_contents_are_one_sentence(tmp_path, changes, message):
-    source = write(tmp_path / "source", refs=[row(0, **{"split": "train", **changes})])
-    with pytest.raises(RefsegError, match=message) as told:
-        convert_parquet("refcoco", source, tmp_path)
-    assert "\n" not in str(told.value) and len(str(told.value)) < 500
-    assert not (tmp_path / "instances.json").exists()
+def test_other_contents_are_one_sentence(tmp_path):
+    for n, (changes, message) in enumerate(
+        [
+            ({"raw_anns": "{"}, "is not laid out as the files of jxu124/refcoco"),
+            ({"raw_anns": "[" * 100_000}, "is not laid out"),
+            ({"raw_anns": '{"id": 7}'}, "two different records of 100"),
+            ({"raw_image_info": "3"}, "is not laid out"),
+            ({"split": "val"}, "is train but holds a ref of 'val'"),
+        ]
+    ):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        source = write(folder / "source", refs=[row(0, **{"split": "train", **changes})])
+        with pytest.raises(RefsegError, match=message) as told:
+            convert_parquet("refcoco", source, folder)
+        assert "\n" not in str(told.value) and len(str(told.value)) < 500
+        assert not (folder / "instances.json").exists()
 
 
 def test_a_image_of_two_kinds_a_missing_column_and_no_parquet(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from itertools import product
 
 import numpy as np
 import pytest
@@ -121,19 +122,20 @@ def test_what_every_pixel_shows(tmp_path, cache_images):
     assert plain.objects is None and plain.annotations.object_ids is None
 
 
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (lambda instances: instances.pop("categories"), "does not name its categories"),
-        (lambda instances: instances["annotations"][0].pop("area"), "lacks 'area'"),
-        (lambda instances: instances["annotations"][0].update(category_id=5), "its category is unknown"),
-    ],
-)
-def test_objects_without_what_they_need(tmp_path, spoil, says):
-    tiny(tmp_path, change=lambda instances, refs: (with_objects(instances, refs), spoil(instances)))
-    load(tmp_path)
-    with pytest.raises(RefsegError, match=says):
-        load(tmp_path, objects=True)
+def test_objects_without_what_they_need(tmp_path):
+    for n, (spoil, says) in enumerate(
+        [
+            (lambda instances: instances.pop("categories"), "does not name its categories"),
+            (lambda instances: instances["annotations"][0].pop("area"), "lacks 'area'"),
+            (lambda instances: instances["annotations"][0].update(category_id=5), "its category is unknown"),
+        ]
+    ):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        tiny(folder, change=lambda instances, refs, spoil=spoil: (with_objects(instances, refs), spoil(instances)))
+        load(folder)
+        with pytest.raises(RefsegError, match=says):
+            load(folder, objects=True)
 
 
 def test_the_cache_gives_the_same_and_cannot_be_written_to(tmp_path):
@@ -185,40 +187,47 @@ def test_refclef_unc_letters_overlap(tmp_path):
     assert sizes == {"testA": 2, "testB": 3}
 
 
-@pytest.mark.parametrize(
-    "where, name",
-    [
-        ("images/mscoco/images/train2014", "COCO_train2014_000000000009.jpg"),
-        ("images/train2014", "COCO_train2014_000000000009.jpg"),
-        ("train2014", "000000000009.jpg"),
-        ("coco/train2017", "000000000009.jpg"),
-        ("", "COCO_train2014_000000000009.jpg"),
-    ],
-)
-@pytest.mark.parametrize("explicit", [True, False])
-def test_images_are_found_where_people_put_them(tmp_path, where, name, explicit):
-    def change(instances, refs):
-        instances["images"][0]["file_name"] = "COCO_train2014_000000000009.jpg"
+def test_images_are_found_where_people_put_them(tmp_path):
+    for n, (explicit, (where, name)) in enumerate(
+        product(
+            [True, False],
+            [
+                ("images/mscoco/images/train2014", "COCO_train2014_000000000009.jpg"),
+                ("images/train2014", "COCO_train2014_000000000009.jpg"),
+                ("train2014", "000000000009.jpg"),
+                ("coco/train2017", "000000000009.jpg"),
+                ("", "COCO_train2014_000000000009.jpg"),
+            ],
+        )
+    ):
+        folder = tmp_path / str(n)
+        folder.mkdir()
 
-    root = tiny(tmp_path / "data/refcoco", change=change, refs_file="refs(unc).json")
-    base = tmp_path / "elsewhere" if explicit else tmp_path / "data"
-    (base / where).mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (7, 5), "white").save(base / where / name)
-    if not where and not explicit:
-        (base / name).rename(root / name)
-    data = build_dataset("refcoco", "val", root=root, image_root=base if explicit else None)
-    assert (data[0].frames > 250).all()
+        def change(instances, refs):
+            instances["images"][0]["file_name"] = "COCO_train2014_000000000009.jpg"
+
+        root = tiny(folder / "data/refcoco", change=change, refs_file="refs(unc).json")
+        base = folder / "elsewhere" if explicit else folder / "data"
+        (base / where).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (7, 5), "white").save(base / where / name)
+        if not where and not explicit:
+            (base / name).rename(root / name)
+        data = build_dataset("refcoco", "val", root=root, image_root=base if explicit else None)
+        assert (data[0].frames > 250).all()
 
 
-@pytest.mark.parametrize("where", ["saiapr_tc-12", "saiaprtc12/38/images"])
-def test_saiapr_spellings(tmp_path, where):
-    def change(instances, refs):
-        instances["images"][0]["file_name"] = "38100.jpg"
+def test_saiapr_spellings(tmp_path):
+    for n, where in enumerate(["saiapr_tc-12", "saiaprtc12/38/images"]):
+        folder = tmp_path / str(n)
+        folder.mkdir()
 
-    root = tiny(tmp_path / "refclef", change=change, refs_file="refs(berkeley).json")
-    (tmp_path / "images" / where).mkdir(parents=True)
-    Image.new("RGB", (7, 5)).save(tmp_path / "images" / where / "38100.jpg")
-    assert build_dataset("referit", "val", root=root)[0].original_size == (5, 7)
+        def change(instances, refs):
+            instances["images"][0]["file_name"] = "38100.jpg"
+
+        root = tiny(folder / "refclef", change=change, refs_file="refs(berkeley).json")
+        (folder / "images" / where).mkdir(parents=True)
+        Image.new("RGB", (7, 5)).save(folder / "images" / where / "38100.jpg")
+        assert build_dataset("referit", "val", root=root)[0].original_size == (5, 7)
 
 
 def test_loader_ignores_exif_because_masks_count_stored_pixels(tmp_path):
@@ -229,11 +238,13 @@ def test_loader_ignores_exif_because_masks_count_stored_pixels(tmp_path):
     assert load(tmp_path)[0].frames.shape == (1, 3, 5, 7)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "I;16", "1", "LA"])
-def test_images_of_every_mode(tmp_path, mode):
-    tiny(tmp_path)
-    Image.new(mode, (7, 5)).save(tmp_path / "images/000000.png")
-    assert load(tmp_path)[0].frames.shape == (1, 3, 5, 7)
+def test_images_of_every_mode(tmp_path):
+    for n, mode in enumerate(["L", "RGBA", "P", "I;16", "1", "LA"]):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        tiny(folder)
+        Image.new(mode, (7, 5)).save(folder / "images/000000.png")
+        assert load(folder)[0].frames.shape == (1, 3, 5, 7)
 
 
 # ------------------------------------------------------------------------------------------ genuine files
@@ -261,7 +272,7 @@ def test_genuine_refcocog_from_every_kind_of_file(shared_dir, tmp_path, refs_fil
         assert sample.original_size == (height, width) and sample.source == "refcocog/val"
         assert np.array_equal(sample.mask.numpy(), coco.annToMask(annotation).astype(bool))
         assert sample.mask.sum().item() == pytest.approx(annotation["area"], rel=0.02)
-    assert len(data._annotations["187798"]["segmentation"]) == 2
+    assert len(data.segmentation(187798)) == 2
 
 
 def coco128(shared_dir, tmp_path):
@@ -294,9 +305,9 @@ def test_every_mask_of_coco128_is_the_one_of_pycocotools(shared_dir, tmp_path):
 
 def test_pixels_where_pieces_overlap_stay_foreground(shared_dir, tmp_path):
     data = coco128(shared_dir, tmp_path)
-    index = [data._rows[i][0]["ann_id"] for i in range(len(data))].index(1280168)
+    index = data.referent_ids.index(1280168)
     sample = data[index]
-    pieces = data._annotations["1280168"]["segmentation"]
+    pieces = data.segmentation(1280168)
     layers = coco_mask.decode(coco_mask.frPyObjects(pieces, *sample.original_size)).sum(axis=2)
     assert (layers > 1).sum() == 19 and sample.mask[torch.from_numpy(layers > 1)].all()
     assert sample.mask.sum() == 28759
@@ -353,9 +364,8 @@ def test_a_piece_without_area_is_passed_over_beside_a_sound_one():
     assert segmentation_mask([[1, 1, 2, 2], square(0, 0), []], (5, 7), "Ann").sum() == 4
 
 
-@pytest.mark.parametrize(
-    "segmentation, sentence",
-    [
+def test_broken_segmentations():
+    for segmentation, sentence in [
         ([], "Ann 5 has an empty polygon"),
         ([[]], "Ann 5 has an empty polygon"),
         (None, "Ann 5 has an empty polygon"),
@@ -374,11 +384,9 @@ def test_a_piece_without_area_is_passed_over_beside_a_sound_one():
         ({"size": [5, 7], "counts": "ZZZZZ"}, "do not add up"),  # ends in the middle of a number
         ({"size": [5, 7], "counts": "5:"}, "do not add up"),
         ({"size": [5, 7]}, "do not add up"),
-    ],
-)
-def test_broken_segmentations(segmentation, sentence):
-    with pytest.raises(RefsegError, match=sentence):
-        segmentation_mask(segmentation, (5, 7), "Ann 5")
+    ]:
+        with pytest.raises(RefsegError, match=sentence):
+            segmentation_mask(segmentation, (5, 7), "Ann 5")
 
 
 # ------------------------------------------------------------------------------------------ broken files
@@ -388,24 +396,25 @@ def change_ref(**fields):
     return lambda instances, refs: refs[0].update(fields)
 
 
-@pytest.mark.parametrize(
-    "change, sentence",
-    [
-        (change_ref(ann_id=99), "Ref 0 in .* names annotation 99, which instances.json does not hold"),
-        (change_ref(image_id=99), "Ref 0 in .* names image 99, which instances.json does not hold"),
-        (change_ref(image_id=1), "is about image 1 but its annotation 11 about image 0"),
-        (change_ref(sentences=[{"sent_id": 0}]), "sentence without sent_id or sent"),
-        (change_ref(sentences=[{"sent_id": 4, "sent": " ", "raw": ""}]), "Sentence 4 of ref 0 .* is empty"),
-        (change_ref(ref_id=1, sentences=[{"sent_id": 2, "sent": "a"}]), "the same ref_id and sent_id"),
-        (lambda _, refs: refs[0].pop("ann_id"), "lacks ann_id"),
-        (lambda instances, _: instances.pop("annotations"), "not a COCO instances file"),
-        (lambda _, refs: refs.clear(), "holds no ref of split 'val' but only: nothing"),
-        (lambda _, refs: [ref.update(split="train") for ref in refs], "of split 'val' but only: train"),
-    ],
-)
-def test_files_that_contradict_each_other(tmp_path, change, sentence):
-    with pytest.raises(RefsegError, match=sentence):
-        load(tiny(tmp_path, change=change))
+def test_files_that_contradict_each_other(tmp_path):
+    for n, (change, sentence) in enumerate(
+        [
+            (change_ref(ann_id=99), "Ref 0 in .* names annotation 99, which instances.json does not hold"),
+            (change_ref(image_id=99), "Ref 0 in .* names image 99, which instances.json does not hold"),
+            (change_ref(image_id=1), "is about image 1 but its annotation 11 about image 0"),
+            (change_ref(sentences=[{"sent_id": 0}]), "sentence without sent_id or sent"),
+            (change_ref(sentences=[{"sent_id": 4, "sent": " ", "raw": ""}]), "Sentence 4 of ref 0 .* is empty"),
+            (change_ref(ref_id=1, sentences=[{"sent_id": 2, "sent": "a"}]), "the same ref_id and sent_id"),
+            (lambda _, refs: refs[0].pop("ann_id"), "lacks ann_id"),
+            (lambda instances, _: instances.pop("annotations"), "not a COCO instances file"),
+            (lambda _, refs: refs.clear(), "holds no ref of split 'val' but only: nothing"),
+            (lambda _, refs: [ref.update(split="train") for ref in refs], "of split 'val' but only: train"),
+        ]
+    ):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        with pytest.raises(RefsegError, match=sentence):
+            load(tiny(folder, change=change))
 
 
 def test_empty_polygon_names_the_annotation(tmp_path):
@@ -457,19 +466,16 @@ def test_damaged_json(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name, split, split_by, sentence",
-    [
+def test_wrong_names_list_the_right_ones():
+    for name, split, split_by, sentence in [
         ("refcoco", "test", None, r"refcoco \(unc\) has no split 'test': choose one of train, val, testA, testB"),
         ("refcocog", "testA", None, r"refcocog \(umd\) has no split 'testA': choose one of train, val, test\."),
         ("refcocog", "test", "google", r"\(google\) has no split 'test': choose one of train, val\."),
         ("refcoco+", "val", "google", "refcoco\\+ has no split by 'google': choose one of unc"),
         ("Gref", "val", None, "no data set 'Gref': choose one of refcoco, refcoco\\+, refcocog, referit, refshapes"),
-    ],
-)
-def test_wrong_names_list_the_right_ones(name, split, split_by, sentence):
-    with pytest.raises(RefsegError, match=sentence):
-        build_dataset(name, split, split_by=split_by)
+    ]:
+        with pytest.raises(RefsegError, match=sentence):
+            build_dataset(name, split, split_by=split_by)
 
 
 def test_default_owners():
@@ -493,24 +499,28 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_that_wants_to_run_something_is_refused(tmp_path, protocol):
-    tiny(tmp_path)
-    (tmp_path / "refs(refseg).json").unlink()
-    path = tmp_path / "refs(refseg).p"
-    path.write_bytes(pickle.dumps([Bomb(tmp_path / "ran")], protocol))
-    with pytest.raises(RefsegError, match=r"is not a plain pickle \(it asks for (posix|nt|os).mkdir\)"):
-        load(tmp_path)
-    assert not (tmp_path / "ran").exists()
-    pickle.loads(path.read_bytes())  # the very same bytes do run where pickle is trusted
-    assert (tmp_path / "ran").exists()
+def test_a_pickle_that_wants_to_run_something_is_refused(tmp_path):
+    for n, protocol in enumerate(range(pickle.HIGHEST_PROTOCOL + 1)):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        tiny(folder)
+        (folder / "refs(refseg).json").unlink()
+        path = folder / "refs(refseg).p"
+        path.write_bytes(pickle.dumps([Bomb(folder / "ran")], protocol))
+        with pytest.raises(RefsegError, match=r"is not a plain pickle \(it asks for (posix|nt|os).mkdir\)"):
+            load(folder)
+        assert not (folder / "ran").exists()
+        pickle.loads(path.read_bytes())  # the very same bytes do run where pickle is trusted
+        assert (folder / "ran").exists()
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_plain_pickles_of_every_protocol(tmp_path, protocol):
-    value = [{"a": [1, -(2**40), 1.5, None, True], "b": "building\u2122", "c": {"d": ()}}]
-    (tmp_path / "x.p").write_bytes(pickle.dumps(value, protocol))
-    assert load_plain_pickle(tmp_path / "x.p") == value
+def test_plain_pickles_of_every_protocol(tmp_path):
+    for n, protocol in enumerate(range(pickle.HIGHEST_PROTOCOL + 1)):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        value = [{"a": [1, -(2**40), 1.5, None, True], "b": "building\u2122", "c": {"d": ()}}]
+        (folder / "x.p").write_bytes(pickle.dumps(value, protocol))
+        assert load_plain_pickle(folder / "x.p") == value
 
 
 @pytest.mark.parametrize("stored, read", [(b"caf\\xc3\\xa9", "café"), (b"caf\\xe9", "café")])
@@ -519,11 +529,13 @@ def test_byte_strings_of_python_2(tmp_path, stored, read):
     assert load_plain_pickle(tmp_path / "x.p") == [read]
 
 
-@pytest.mark.parametrize("keep", [0, 1, 20, -1, -9])
-def test_a_cut_pickle(tmp_path, keep):
-    (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([{"ref_id": 1}], 0)[:keep])
-    with pytest.raises(RefsegError, match=r"refs\(unc\).p is not a plain pickle .* refs\(unc\).json instead"):
-        load_plain_pickle(tmp_path / "refs(unc).p")
+def test_a_cut_pickle(tmp_path):
+    for n, keep in enumerate([0, 1, 20, -1, -9]):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        (folder / "refs(unc).p").write_bytes(pickle.dumps([{"ref_id": 1}], 0)[:keep])
+        with pytest.raises(RefsegError, match=r"refs\(unc\).p is not a plain pickle .* refs\(unc\).json instead"):
+            load_plain_pickle(folder / "refs(unc).p")
 
 
 def test_a_pickle_fetched_in_text_mode_is_healed(tmp_path):

@@ -92,9 +92,8 @@ def test_a_motion_is_defined_around_the_centre_frame():
     assert grown == [8.26, 10, 12.1]
 
 
-@pytest.mark.parametrize(
-    "asked, yes, no, unclear",
-    [
+def test_what_a_thing_does_is_yes_no_or_unclear():
+    for asked, yes, no, unclear in [
         ("left", {"left"}, {"right", "up", "still", "turning", "growing", "stops up"}, {"stops left", "returning"}),
         ("up", {"up"}, {"right", "down", "still", "stops left"}, {"stops up"}),
         ("stopping", {"stops left", "stops up"}, {"left", "still", "starting", "turning"}, {"returning", "slow"}),
@@ -103,30 +102,28 @@ def test_a_motion_is_defined_around_the_centre_frame():
         ("turning", {"turning"}, {"still", "left", "growing"}, {"quarter turn"}),
         ("growing", {"growing"}, {"still", "left", "shrinking"}, {"growing a little"}),
         ("shrinking", {"shrinking"}, {"still", "turning", "growing"}, set()),
-    ],
-)
-def test_what_a_thing_does_is_yes_no_or_unclear(asked, yes, no, unclear):
-    motions = {
-        "left": Motion("left", dx=-3),
-        "right": Motion("right", dx=3),
-        "up": Motion("up", dy=-3),
-        "down": Motion("down", dy=3),
-        "stops left": Motion("stopping", dx=-3),
-        "stops up": Motion("stopping", dy=-3),
-        "starting": Motion("starting", dx=3),
-        "returning": Motion("returning", dx=3),
-        "still": Motion("still"),
-        "slow": Motion("right", dx=1),
-        "turning": Motion("turning", spin=27),
-        "quarter turn": Motion("turning", spin=22.5),  # in frame 5 the square looks as in frame 1
-        "growing": Motion("growing", growth=1.17),
-        "growing a little": Motion("growing", growth=1.05),
-        "shrinking": Motion("shrinking", growth=1 / 1.17),
-    }
-    for verdict, names in {True: yes, False: no, None: unclear}.items():
-        for name in names:
-            clip = film((thing("square"), motions[name]))
-            assert does({"motion": asked, "of": CIRCLES}, 0, clip) is verdict, name
+    ]:
+        motions = {
+            "left": Motion("left", dx=-3),
+            "right": Motion("right", dx=3),
+            "up": Motion("up", dy=-3),
+            "down": Motion("down", dy=3),
+            "stops left": Motion("stopping", dx=-3),
+            "stops up": Motion("stopping", dy=-3),
+            "starting": Motion("starting", dx=3),
+            "returning": Motion("returning", dx=3),
+            "still": Motion("still"),
+            "slow": Motion("right", dx=1),
+            "turning": Motion("turning", spin=27),
+            "quarter turn": Motion("turning", spin=22.5),  # in frame 5 the square looks as in frame 1
+            "growing": Motion("growing", growth=1.17),
+            "growing a little": Motion("growing", growth=1.05),
+            "shrinking": Motion("shrinking", growth=1 / 1.17),
+        }
+        for verdict, names in {True: yes, False: no, None: unclear}.items():
+            for name in names:
+                clip = film((thing("square"), motions[name]))
+                assert does({"motion": asked, "of": CIRCLES}, 0, clip) is verdict, name
 
 
 def test_passing_behind_needs_to_be_free_then_hidden_then_free():

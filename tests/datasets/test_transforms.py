@@ -28,9 +28,8 @@ def box(height, width, top, left, bottom, right):
     return mask
 
 
-@pytest.mark.parametrize(
-    "height, width, inner, padding",
-    [
+def test_fit():
+    for height, width, inner, padding in [
         (96, 96, (96, 96), [0, 0, 0, 0]),
         (48, 96, (48, 96), [0, 24, 0, 24]),
         (192, 64, (96, 32), [32, 0, 32, 0]),
@@ -39,10 +38,8 @@ def box(height, width, top, left, bottom, right):
         (500, 1, (96, 1), [47, 0, 48, 0]),
         (1, 1, (96, 96), [0, 0, 0, 0]),
         (6000, 8000, (72, 96), [0, 12, 0, 12]),
-    ],
-)
-def test_fit(height, width, inner, padding):
-    assert fit(height, width, 96) == (inner, padding)
+    ]:
+        assert fit(height, width, 96) == (inner, padding)
 
 
 def test_letterbox_leaves_a_image_of_the_right_size_alone():
@@ -84,14 +81,14 @@ def test_letterbox_twice_is_refused():
         Letterbox(19)(Letterbox(19)(make_sample(7, 11)))
 
 
-@pytest.mark.parametrize("height, width", [(1, 1), (1, 500), (500, 1), (2, 997), (997, 2), (53, 59)])
-def test_extreme_shapes_keep_a_pixel_and_find_the_way_back(height, width):
-    sample = make_sample(height, width, torch.ones(height, width, dtype=torch.bool))
-    boxed = build_transform(24)(sample)
-    assert boxed.frames.shape == (1, 3, 24, 24) and boxed.frames.isfinite().all()
-    assert boxed.pixel_valid.any() and torch.equal(boxed.mask, boxed.pixel_valid)
-    logits = boxed.mask.float() * 2 - 1
-    assert torch.allclose(undo_letterbox(logits, boxed.pixel_valid, (height, width)), torch.ones(height, width))
+def test_extreme_shapes_keep_a_pixel_and_find_the_way_back():
+    for height, width in [(1, 1), (1, 500), (500, 1), (2, 997), (997, 2), (53, 59)]:
+        sample = make_sample(height, width, torch.ones(height, width, dtype=torch.bool))
+        boxed = build_transform(24)(sample)
+        assert boxed.frames.shape == (1, 3, 24, 24) and boxed.frames.isfinite().all()
+        assert boxed.pixel_valid.any() and torch.equal(boxed.mask, boxed.pixel_valid)
+        logits = boxed.mask.float() * 2 - 1
+        assert torch.allclose(undo_letterbox(logits, boxed.pixel_valid, (height, width)), torch.ones(height, width))
 
 
 def test_an_8000_by_6000_image():
@@ -166,17 +163,16 @@ def test_undo_letterbox_takes_logits_of_the_head():
     assert torch.equal(undo_letterbox(logits, sample.pixel_valid, (8, 32)), want)
 
 
-@pytest.mark.parametrize("height, width", [(61, 97), (97, 61), (200, 300)])
-def test_there_and_back_is_nearly_the_same_mask(height, width):
-    mask = box(height, width, 11, 13, 43, 47)
-    boxed = Letterbox(96)(make_sample(height, width, mask))
-    back = undo_letterbox(boxed.mask.float() - 0.5, boxed.pixel_valid, (height, width)) > 0
-    assert (back & mask).sum() / (back | mask).sum() > 0.9
+def test_there_and_back_is_nearly_the_same_mask():
+    for height, width in [(61, 97), (97, 61), (200, 300)]:
+        mask = box(height, width, 11, 13, 43, 47)
+        boxed = Letterbox(96)(make_sample(height, width, mask))
+        back = undo_letterbox(boxed.mask.float() - 0.5, boxed.pixel_valid, (height, width)) > 0
+        assert (back & mask).sum() / (back | mask).sum() > 0.9
 
 
-@pytest.mark.parametrize(
-    "said, mirrored",
-    [
+def test_swap_left_right():
+    for said, mirrored in [
         ("left man", "right man"),
         ("man on the RIGHT", "man on the LEFT"),
         ("Leftmost cup", "Rightmost cup"),
@@ -187,10 +183,8 @@ def test_there_and_back_is_nearly_the_same_mask(height, width):
         ("car moving left, then Right", "car moving right, then Left"),
         ("turned all the way to the LEFTMOST side", "turned all the way to the RIGHTMOST side"),
         ("a left-handed boy, topleft, lefty", "a right-handed boy, topleft, lefty"),
-    ],
-)
-def test_swap_left_right(said, mirrored):
-    assert swap_left_right(said) == mirrored and swap_left_right(mirrored) == said
+    ]:
+        assert swap_left_right(said) == mirrored and swap_left_right(mirrored) == said
 
 
 def test_flip_mirrors_everything_and_twice_is_nothing():
@@ -226,21 +220,21 @@ def test_the_flip_swaps_class_names_too_and_says_that_it_is_a_mirror_image():
     assert torch.equal(HorizontalFlip()(sample).object_classes, before)  # no names, nothing to swap
 
 
-@pytest.mark.parametrize("expression", ["the left thing", "leftmost thing", "thing on the RIGHT", "right-hand thing"])
-def test_the_flipped_words_mean_the_flipped_mask(expression):
+def test_the_flipped_words_mean_the_flipped_mask():
     """Two things side by side: who reads the words and looks at the pixels finds the mask, before and after."""
+    for expression in ["the left thing", "leftmost thing", "thing on the RIGHT", "right-hand thing"]:
 
-    def meant(sample):
-        things = (sample.frames[0, 0] > 0).nonzero()[:, 1]
-        column = things.min() if "left" in sample.expression.lower() else things.max()
-        found = torch.zeros_like(sample.mask)
-        found[:, column] = sample.frames[0, 0, :, column] > 0
-        return found
+        def meant(sample):
+            things = (sample.frames[0, 0] > 0).nonzero()[:, 1]
+            column = things.min() if "left" in sample.expression.lower() else things.max()
+            found = torch.zeros_like(sample.mask)
+            found[:, column] = sample.frames[0, 0, :, column] > 0
+            return found
 
-    sample = make_sample(3, 11, expression=expression)
-    sample.frames[:] = 0
-    sample.frames[..., 1, 2], sample.frames[..., 2, 7] = 255, 255
-    sample.mask = sample.original_mask = meant(sample)
-    flipped = HorizontalFlip()(sample)
-    assert flipped.mask.sum() == 1 and not torch.equal(flipped.mask, sample.mask)
-    assert torch.equal(flipped.mask, meant(flipped)) and torch.equal(flipped.original_mask, flipped.mask)
+        sample = make_sample(3, 11, expression=expression)
+        sample.frames[:] = 0
+        sample.frames[..., 1, 2], sample.frames[..., 2, 7] = 255, 255
+        sample.mask = sample.original_mask = meant(sample)
+        flipped = HorizontalFlip()(sample)
+        assert flipped.mask.sum() == 1 and not torch.equal(flipped.mask, sample.mask)
+        assert torch.equal(flipped.mask, meant(flipped)) and torch.equal(flipped.original_mask, flipped.mask)
