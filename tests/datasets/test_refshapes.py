@@ -99,10 +99,9 @@ def test_every_expression_means_exactly_its_referent(refs, scenes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", IMAGES)
-def test_all_of_the_benchmark_is_unambiguous(split):
+def test_all_of_the_benchmark_is_unambiguous():
     """The whole of RefShapes, invented again without painting it: each of the 40,000 expressions means one object."""
-    for number in range(IMAGES[split]):
+    for split, number in [(split, n) for split, count in IMAGES.items() for n in range(count)]:
         things, expressions = _invent(split, scene_rng(SEED, split, number))
         assert len(expressions) == EXPRESSIONS_PER_IMAGE
         for _, form, referent, words in expressions:

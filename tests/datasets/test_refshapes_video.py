@@ -198,11 +198,10 @@ def test_every_sentence_of_the_files_is_proven(texts, clips):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", CLIPS)
-def test_all_of_the_benchmark_is_proven(split):
-    """Every clip invented again without painting it."""
+def test_the_benchmark_is_proven():
+    """Every clip that scores are made of, and a sixth of those to train on, invented again without painting it."""
     words, total = Counter(), 0
-    for number in range(CLIPS[split]):
+    for split, number in [(split, n) for split, count in CLIPS.items() for n in range(min(count, 1000))]:
         clip, motions, sentences = invent(clip_rng(SEED, split, number))
         assert 2 <= len(sentences) == len({s.referent for s in sentences}) <= 3
         assert 3 <= len(motions) <= 6
