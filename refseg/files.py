@@ -99,7 +99,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise RefsegError(f"{path} could not be read ({error.strerror}): check the path.") from error
     except (ValueError, RecursionError) as error:
-        raise RefsegError(f"{path} is not valid JSON ({error}): fetch it anew.") from error
+        raise RefsegError(f"{path} is not valid JSON ({error}): download it again.") from error
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class WordVocabulary:
 
     Args:
         words: the words without the two special ones, in the order of their ids.
-        max_words: longer expressions are cut behind this word.
+        max_words: longer expressions are cut after this word.
     """
 
     def __init__(self, words: Sequence[str], max_words: int = MAX_WORDS):
@@ -73,7 +73,7 @@ class WordVocabulary:
 
     @property
     def special_ids(self) -> tuple[int, ...]:
-        """Ids that are no words."""
+        """Ids that are not words."""
         return self.ids[PAD], self.ids[UNK]
 
     def split(self, expression: str) -> list[str]:
@@ -96,11 +96,11 @@ class WordVocabulary:
         return [self.words[index] for index in ids]
 
     def unknown(self, expression: str) -> list[str]:
-        """The words of ``expression`` that the vocabulary does not hold, in their order, behind the cut too."""
+        """The words of ``expression`` that the vocabulary does not hold, in their order, after the cut too."""
         return [word for word in self.split(expression) if word not in self.ids]
 
 
-# What is no ASCII letter, digit or underscore parts two words, and is a token itself, its white space included.
+# Whatever is not an ASCII letter, digit or underscore separates two words and is a token itself, spaces included.
 _RELEASE_GAP = re.compile(r"(\W+)", re.ASCII)
 _RELEASE_PAD, _RELEASE_UNK = 0, 3  # lines of its vocabulary files
 
@@ -110,12 +110,12 @@ class ReleaseVocabulary(WordVocabulary):
 
     It differs from ``WordVocabulary`` where people punctuate: the release keeps the space in ", ", which no vocabulary
     lists, so that the comma of "man, left" is unknown and that of "man,left" is not; "woman's" are three tokens; and
-    an accented letter parts two words. The release pads in front and then drops the padding, we pad behind: the
+    an accented letter separates two words. The release pads in front and then drops the padding, we pad after: the
     network sees the same words.
     """
 
     def split(self, expression: str) -> list[str]:
-        """Lower-case words and what stands between them; a last "." without space is dropped."""
+        """Lower-case words and what is between them; a last "." without space is dropped."""
         words = [word.lower() for word in _RELEASE_GAP.split(expression.strip()) if word.strip()]
         return words[:-1] if words[-1:] == ["."] else words
 
@@ -137,7 +137,7 @@ class ReleaseVocabulary(WordVocabulary):
         listed = [line.strip() for line in text.removesuffix("\n").split("\n")]
         if len(listed) <= _RELEASE_UNK or (listed[_RELEASE_PAD], listed[_RELEASE_UNK]) != (PAD, UNK):
             raise RefsegError(
-                f"{path} is no vocabulary of the CMSA release: its first line should be {PAD} and its fourth {UNK}."
+                f"{path} is not a vocabulary of the CMSA release: its first line should be {PAD} and its fourth {UNK}."
             )
         lines = {word: line for line, word in enumerate(listed) if word not in (PAD, UNK)}
         return cls(list(lines), max_words), [_RELEASE_PAD, _RELEASE_UNK, *lines.values()]
@@ -153,7 +153,7 @@ class WordPieces(WordVocabulary):
         max_words: positions, [CLS] and [SEP] among them; longer expressions lose pieces before [SEP].
 
     Raises:
-        RefsegError: transformers is missing, or the list is no vocabulary of BERT.
+        RefsegError: transformers is missing, or the list is not a vocabulary of BERT.
     """
 
     def __init__(self, words: Sequence[str], max_words: int = MAX_WORDS):
@@ -174,7 +174,7 @@ class WordPieces(WordVocabulary):
         """That of a model of the Hugging Face hub ("bert-base-uncased", fetched once), of a folder, or of a vocab.txt.
 
         Raises:
-            RefsegError: it could not be had.
+            RefsegError: it could not be loaded.
         """
         if Path(name).is_file():
             return cls(Path(name).read_text(encoding="utf-8").splitlines(), max_words)
@@ -187,7 +187,8 @@ class WordPieces(WordVocabulary):
         except Exception as error:  # whatever transformers, the hub or the network have to say
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RefsegError(
-                f"The tokenizer {name!r} could not be had ({reason}): name a model of the hub, a folder or a vocab.txt."
+                f"The tokenizer {name!r} could not be loaded ({reason}): name a model of the hub, a folder or a "
+                "vocab.txt."
             ) from error
         return cls(sorted(ids, key=ids.get), max_words)
 

@@ -28,7 +28,7 @@ class Annotations:
     ann_id: int | str | None = None  # the referent
     object_ids: list[int | str] | None = None  # of the objects 1, 2, ... in ``RefSample.objects``
     kind: str | None = None  # of the expression: "attribute", "relation", ...; scores are also given by kind
-    motion: bool | None = None  # whether only the motion of the referent tells it from other objects
+    motion: bool | None = None  # whether only the motion of the referent distinguishes it from other objects
     form: dict[str, Any] | None = None  # what the expression means
     word_objects: list[list[int] | None] | None = None  # the objects that each word is true of; None: of nothing alone
     candidates: list[int] | None = None  # the objects that the expression fits if motion or place is not considered
@@ -69,9 +69,9 @@ class RefSample:
 class RefBatch:
     """Samples padded to one size; made by ``datasets.collate`` and nowhere else."""
 
-    frames: Tensor  # [B,T,3,H,W] float, zero where padded; shorter clips are padded behind their last frame
+    frames: Tensor  # [B,T,3,H,W] float, zero where padded; shorter clips are padded after their last frame
     target_frame: Tensor  # [B] int64
-    token_ids: Tensor  # [B,L] int64, padding behind the words
+    token_ids: Tensor  # [B,L] int64, padding after the words
     token_valid: Tensor  # [B,L] bool, True = real word
     mask: Tensor  # [B,1,H,W] bool
     pixel_valid: Tensor  # [B,1,H,W] bool, True = real pixel

@@ -53,7 +53,7 @@ def test_what_may_be_hidden(tokenizer):
 def test_from_a_file_or_a_folder(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n")
     assert WordPieces.from_pretrained(str(tmp_path / "vocab.txt"), max_words=7).words == PIECES
-    with pytest.raises(RefsegError, match="'nothing/here' could not be had"):
+    with pytest.raises(RefsegError, match="'nothing/here' could not be loaded"):
         WordPieces.from_pretrained("nothing/here")
     (tmp_path / "words.txt").write_text("red\nstar\n")
     with pytest.raises(RefsegError, match=r"lacks \[PAD\], \[UNK\], \[CLS\], \[SEP\], \[MASK\]"):

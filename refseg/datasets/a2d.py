@@ -89,9 +89,11 @@ class A2DDataset(ClipDataset):
             elif re.fullmatch(r"\d+ \(copy\)", instance):  # MTTR leaves it out as well
                 self.left_out.append(f"{where}: instance {instance!r} of {video} ({text})")
             elif not re.fullmatch(r"\d{1,4}", instance):
-                self._wrong(f"{where} names an instance {instance!r}, which is not a number: fetch the file anew.")
+                self._wrong(f"{where} names an instance {instance!r}, which is not a number: download the file again.")
             elif (video, int(instance)) in sentences:
-                self._wrong(f"{where} is a second sentence for instance {instance} of {video}: fetch the file anew.")
+                self._wrong(
+                    f"{where} is a second sentence for instance {instance} of {video}: download the file again."
+                )
             elif not text:
                 self._wrong(f"{where} has no words: give it some or take it out of the file.")
             else:
@@ -114,7 +116,7 @@ class A2DDataset(ClipDataset):
     def _instances_by_frame(self, video: str) -> list[tuple[int, set[int]]]:
         folder, frames = self.root / _MASKS / video, []
         if not folder.is_dir():
-            self._wrong(f"There is no folder of masks {folder}: fetch {_MASKS.name} anew.")
+            self._wrong(f"There is no folder of masks {folder}: download {_MASKS.name} again.")
             return []
         for path in sorted(folder.glob("*.h5")):  # the pattern is ours: the folder's name is not part of it
             if path.name.startswith("."):
@@ -142,7 +144,7 @@ class A2DDataset(ClipDataset):
                 plain_name(video, str(path))
                 rows.append(ClipRow(video, frame, instance, text, sample_id(video, frame, instance)))
         except (TypeError, ValueError, AttributeError, KeyError) as error:
-            raise RefsegError(f"{path} is not MTTR's list of samples ({error}): fetch it anew.") from error
+            raise RefsegError(f"{path} is not MTTR's list of samples ({error}): download it again.") from error
         wanted = set(self.videos)
         if strange := next((row for row in rows if row.video not in wanted), None):
             raise RefsegError(f"{path} holds the video {strange.video}, which is not of split {self.split!r}.")
@@ -214,7 +216,9 @@ class A2DDataset(ClipDataset):
                 for video, objects in content["objects"].items()
             }
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RefsegError(f"{path} does not name every object's attributes ({error!r}): fetch it anew.") from error
+            raise RefsegError(
+                f"{path} does not name every object's attributes ({error!r}): download it again."
+            ) from error
         return names, classes
 
     def _annotated(self, sample: RefSample, row: ClipRow) -> RefSample:
@@ -228,7 +232,7 @@ class A2DDataset(ClipDataset):
         classes = self._classes_of.get(row.video, {})
         if unknown := [instance for instance in instances if instance not in classes]:
             raise RefsegError(
-                f"{self.root / _ATTRIBUTES} says nothing about instance {unknown[0]} of {row.video}: fetch it anew."
+                f"{self.root / _ATTRIBUTES} says nothing about instance {unknown[0]} of {row.video}: download it again."
             )
         order = sorted(range(len(instances)), key=lambda n: -int(masks[n].sum()))  # small ones lie over large ones
         objects = torch.zeros(masks.shape[-2:], dtype=torch.uint8)
@@ -255,5 +259,5 @@ def sample_id(video: str, frame: int, instance: int) -> str:
 def _read_dict(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
-        raise RefsegError(f"{path} is not a JSON object: fetch it anew.")
+        raise RefsegError(f"{path} is not a JSON object: download it again.")
     return content

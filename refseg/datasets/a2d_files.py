@@ -35,8 +35,8 @@ def videos_of_split(path: Path, split: str | None) -> list[str]:
             continue
         if len(row) != 9 or row[8].strip() not in ("0", "1", "2"):
             raise RefsegError(
-                f"Line {line} of {path} is not a row of nine columns that ends with 0, 1 or 2: fetch the file anew, "
-                f"which has no header."
+                f"Line {line} of {path} is not a row of nine columns that ends with 0, 1 or 2: download the file "
+                f"again, which has no header."
             )
         subsets[plain_name(row[0], f"Line {line} of {path}")] = int(row[8])
     if split is None:
@@ -55,10 +55,12 @@ def read_rows(path: Path, header: tuple[str, ...]) -> Iterator[tuple[int, list[s
     """
     rows = _csv_rows(path)
     if next(rows, (1, []))[1] != list(header):
-        raise RefsegError(f"{path} does not begin with the header {','.join(header)}: fetch it anew.")
+        raise RefsegError(f"{path} does not begin with the header {','.join(header)}: download it again.")
     for line, row in rows:
         if row and len(row) != len(header):
-            raise RefsegError(f"Line {line} of {path} has {len(row)} columns, not {len(header)}: fetch the file anew.")
+            raise RefsegError(
+                f"Line {line} of {path} has {len(row)} columns, not {len(header)}: download the file again."
+            )
         if row:
             yield line, row
 
@@ -74,7 +76,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             reader = csv.reader(file)
             yield from ((reader.line_num, row) for row in reader)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise RefsegError(f"{path} is not a readable text ({error}): fetch it anew.") from error
+        raise RefsegError(f"{path} is not a readable text ({error}): download it again.") from error
 
 
 @contextmanager
@@ -90,7 +92,7 @@ def open_masks(path: Path) -> Iterator[tuple[list[int], tuple[int, int], Callabl
     import h5py  # takes a moment to load and is needed for clips only
 
     if not path.is_file():
-        raise RefsegError(f"There is no file of masks {path}: fetch {path.parent.parent.name} anew.")
+        raise RefsegError(f"There is no file of masks {path}: download {path.parent.parent.name} again.")
     try:
         with h5py.File(path, "r") as file:
             instances = _instance_ids(_stored(file, "instance"))
@@ -107,7 +109,7 @@ def open_masks(path: Path) -> Iterator[tuple[list[int], tuple[int, int], Callabl
     except RefsegError:
         raise
     except Exception as error:  # damaged files raise nearly anything: OSError, KeyError, RuntimeError, ValueError
-        raise RefsegError(f"{path} is not a readable file of masks ({error}): fetch it anew.") from error
+        raise RefsegError(f"{path} is not a readable file of masks ({error}): download it again.") from error
 
 
 def _stored(file: Any, name: str) -> Any:
@@ -118,7 +120,7 @@ def _stored(file: Any, name: str) -> Any:
         raise ValueError(f"it holds no {name}")
     stored = file[name]
     if not isinstance(stored, h5py.Dataset) or stored.is_virtual or stored.external or stored.dtype.kind not in "buif":
-        raise ValueError(f"its {name} is no table of numbers")
+        raise ValueError(f"its {name} is not a table of numbers")
     if math.prod(map(max, zip(stored.shape, stored.chunks or stored.shape))) > MAX_INSTANCES * MAX_PIXELS // 8:
         raise ValueError(f"its {name} declares the absurd shape {stored.shape}")
     return stored
@@ -129,5 +131,5 @@ def _instance_ids(stored: Any) -> list[int]:
         raise ValueError(f"it lists {stored.size} instances")
     values = np.asarray(stored[()], dtype=np.float64).reshape(-1)
     if not (np.isfinite(values) & (values == np.round(values)) & (np.abs(values) < 1e9)).all():
-        raise ValueError("its instances are no whole numbers")
+        raise ValueError("its instances are not whole numbers")
     return [int(value) for value in values]

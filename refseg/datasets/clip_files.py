@@ -28,7 +28,7 @@ from refseg.errors import RefsegError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".m4v", ".mkv", ".webm")
-_CUT_SHORT = "{} is cut short, as if its transfer had stopped: fetch it anew."
+_CUT_SHORT = "{} is cut short, as if its transfer had stopped: download it again."
 
 
 class Clip(ABC):
@@ -80,7 +80,7 @@ class Clip(ABC):
         if size != self.size:
             raise RefsegError(
                 f"Frame {index + 1} of the clip {self.path} is {size[1]} x {size[0]} pixels but the first one is "
-                f"{self.size[1]} x {self.size[0]}: fetch its frames anew."
+                f"{self.size[1]} x {self.size[0]}: download its frames again."
             )
 
 
@@ -101,8 +101,8 @@ def open_clip(path: str | Path) -> Clip:
 class FolderClip(Clip):
     """Images whose names end in a number, 00001.png, 00002.png, ..., in the order of these numbers.
 
-    Numbers begin with 1 (or 0) and leave none out. Files whose names begin with a dot, and files that are no
-    images, are passed over.
+    Numbers begin with 1 (or 0) and leave none out. Files whose names begin with a dot, and files that are not
+    images, are skipped.
     """
 
     def __init__(self, path: str | Path):
@@ -143,19 +143,19 @@ def _numbered_images(folder: Path) -> list[Path]:
             raise RefsegError(f"The clip {folder} has two images of number {int(digits[0])}, {both}: keep one.")
         numbered[int(digits[0])] = path
     if not numbered:
-        raise RefsegError(f"The clip {folder} holds no images: fetch its frames anew.")
+        raise RefsegError(f"The clip {folder} holds no images: download its frames again.")
     first = 0 if 0 in numbered else 1
     missing = max(numbered) - first + 1 - len(numbered)
     if missing:
         hole = next(number for number in range(first, max(numbered)) if number not in numbered)
-        raise RefsegError(f"The clip {folder} lacks {missing} frames, the first is number {hole}: fetch it anew.")
+        raise RefsegError(f"The clip {folder} lacks {missing} frames, the first is number {hole}: download it again.")
     return [numbered[number] for number in sorted(numbered)]
 
 
 class VideoClip(Clip):
     """A video file, read by PyAV (FFmpeg). Frames are counted as they are shown, rotation flags are not applied.
 
-    Opening reads the whole file once without decoding it, which tells when each frame is shown; a frame is then reached
+    Opening reads the whole file once without decoding it, to learn when each frame is shown; a frame is then reached
     from the key frame before it.
     """
 
@@ -181,8 +181,8 @@ class VideoClip(Clip):
             if isinstance(error, RefsegError):
                 raise
             raise RefsegError(
-                f"{self.path} is not a readable video ({error}): it may be cut short or of another format, so fetch "
-                f"it anew."
+                f"{self.path} is not a readable video ({error}): it may be cut short or of another format, so download "
+                f"it again."
             ) from error
 
     def __len__(self) -> int:
@@ -195,10 +195,12 @@ class VideoClip(Clip):
             image = self._reach(index)
         except self._av.error.FFmpegError as error:
             self._decoder = None
-            raise RefsegError(f"Frame {index + 1} of {self.path} is damaged ({error}): fetch the file anew.") from error
+            raise RefsegError(
+                f"Frame {index + 1} of {self.path} is damaged ({error}): download the file again."
+            ) from error
         if image is None:
             self._decoder = None
-            raise RefsegError(f"Frame {index + 1} of {self.path} cannot be decoded: fetch the file anew.")
+            raise RefsegError(f"Frame {index + 1} of {self.path} cannot be decoded: download the file again.")
         self._check_size(index, (image.height, image.width))
         return torch.from_numpy(image.to_ndarray(format="rgb24")).permute(2, 0, 1).contiguous()
 
@@ -235,7 +237,7 @@ class VideoClip(Clip):
             if packet.is_keyframe:
                 keys.append(packet.pts)
         if not times:
-            raise RefsegError(f"{self.path} holds not a single frame: fetch it anew.")
+            raise RefsegError(f"{self.path} holds not a single frame: download it again.")
         if None in times or len(set(times)) < len(times):
             return None, [], len(times)
         times.sort()
@@ -300,5 +302,5 @@ def plain_name(name: str, where: str) -> str:
         RefsegError: it is empty, holds a slash, or leads out of its folder.
     """
     if not name or name in (".", "..") or re.search(r"[/\\\0]", name) or name != name.strip():
-        raise RefsegError(f"{where} names a video {name!r}, which cannot be the name of a folder: fetch it anew.")
+        raise RefsegError(f"{where} names a video {name!r}, which cannot be the name of a folder: download it again.")
     return name

@@ -115,7 +115,7 @@ class ClipDataset(ReferringDataset):
     def _take(self, rows: Sequence[ClipRow], where: Path) -> None:
         """The samples, once they are known."""
         if not rows:
-            raise RefsegError(f"{where} leads to no sample of {self.name}/{self.split}: fetch it anew.")
+            raise RefsegError(f"{where} leads to no sample of {self.name}/{self.split}: download it again.")
         self.rows = list(rows)
         self.expressions = [row.expression for row in rows]
         self.sample_ids = [row.sample_id for row in rows]
@@ -123,7 +123,7 @@ class ClipDataset(ReferringDataset):
         self.referent_ids = [row.referent_id for row in rows]
         if len(set(self.sample_ids)) < len(rows):
             ((twice, _),) = Counter(self.sample_ids).most_common(1)
-            self._wrong(f"{where} holds the sample {twice} twice: fetch it anew.")
+            self._wrong(f"{where} holds the sample {twice} twice: download it again.")
 
     def _wrong(self, sentence: str) -> None:
         """Something is wrong with the annotations."""
@@ -179,7 +179,7 @@ class ClipDataset(ReferringDataset):
         if not 1 <= row.frame <= length:
             raise RefsegError(
                 f"Frame {row.frame} of {row.video} is annotated but lies outside of its clip {clip.path}, of which "
-                f"{length} frames can be used: fetch the clip anew."
+                f"{length} frames can be used: download the clip again."
             )
 
     def open(self, video: str) -> Clip:

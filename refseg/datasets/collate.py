@@ -16,7 +16,7 @@ from refseg.types import RefBatch, RefSample
 class Collate:
     """``DataLoader(..., collate_fn=Collate(tokenizer))``.
 
-    Token ids are padded behind the words; clips behind their last frame; images, masks and ``pixel_valid`` at the
+    Token ids are padded after the words; clips after their last frame; images, masks and ``pixel_valid`` at the
     bottom and on the right; all up to the largest of the batch, with zeros and False.
 
     Args:
@@ -89,7 +89,7 @@ def _grow(tensor: Tensor, height: int, width: int) -> Tensor:
 
 
 def _longer(frames: Tensor, count: int) -> Tensor:
-    """[T,...] with frames of zeros behind, [count,...]."""
+    """[T,...] with frames of zeros after the last, [count,...]."""
     if len(frames) == count:
         return frames
     return pad(frames, (0, 0) * (frames.ndim - 1) + (0, count - len(frames)))

@@ -110,7 +110,7 @@ def _opened(source: Path | BytesIO, path: str | Path) -> Iterator[Image.Image]:
         Exception
     ) as error:  # a decoder fed with broken bytes raises nearly anything: OSError, SyntaxError, struct...
         raise RefsegError(
-            f"{path} is not a readable image ({error}): it may be cut short or of another format, so fetch it anew "
+            f"{path} is not a readable image ({error}): it may be cut short or of another format, so download it again "
             f"or save it as PNG or JPEG."
         ) from error
 

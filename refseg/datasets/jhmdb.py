@@ -65,7 +65,7 @@ class JHMDBDataset(ClipDataset):
             plain_name(video, f"Line {line} of {path}")
             if video in sentences or not text:
                 what = "is a second sentence for" if video in sentences else "has no words for"
-                self._wrong(f"Line {line} of {path} {what} {video}: fetch the file anew.")
+                self._wrong(f"Line {line} of {path} {what} {video}: download the file again.")
             sentences.setdefault(video, text)
         return sentences
 
@@ -80,18 +80,18 @@ class JHMDBDataset(ClipDataset):
                 for video, frame, masks, count, query in content
             ]
         except (TypeError, ValueError) as error:
-            raise RefsegError(f"{path} is not MTTR's list of samples ({error}): fetch it anew.") from error
+            raise RefsegError(f"{path} is not MTTR's list of samples ({error}): download it again.") from error
         rows = []
         for video, action, frame, count, query in listed:
             if video not in self.sentences or query.lower().split() != self.sentences[video].lower().split():
                 official = self.sentences.get(video)
                 self._wrong(
                     f"{path} holds {video} with the words {query!r} but {self.annotation_file} has {official!r}: "
-                    f"fetch both anew."
+                    f"download both again."
                 )
                 continue
             if self._action.setdefault(video, action) != action or self.mask_counts.setdefault(video, count) != count:
-                self._wrong(f"{path} tells two different things about the clip {video}: fetch it anew.")
+                self._wrong(f"{path} says two different things about the clip {video}: download it again.")
             rows.append(ClipRow(video, frame, 0, self.sentences[video], f"v_{video}_f_{frame}"))
         return rows
 
@@ -114,7 +114,7 @@ class JHMDBDataset(ClipDataset):
         masks = mask_shape(self._mask_file(video))[2]
         if masks > len(clip):
             raise RefsegError(
-                f"The clip {clip.path} has {len(clip)} frames but {masks} masks: frames are missing, fetch it anew."
+                f"The clip {clip.path} has {len(clip)} frames but {masks} masks: frames are missing, download it again."
             )
         return masks
 
@@ -128,7 +128,8 @@ class JHMDBDataset(ClipDataset):
             )
         if count != self.mask_counts[row.video]:
             raise RefsegError(
-                f"{path} has {count} masks but the list of samples says {self.mask_counts[row.video]}: fetch it anew."
+                f"{path} has {count} masks but the list of samples says {self.mask_counts[row.video]}: download it "
+                f"again."
             )
 
     def _mask(self, row: ClipRow, size: tuple[int, int]) -> Tensor:
@@ -177,7 +178,7 @@ def read_part_mask(path: Path) -> np.ndarray:
 
 
 def _unreadable(path: Path, error: Exception) -> RefsegError:
-    return RefsegError(f"{path} is not a readable MAT file of masks ({error}): fetch it anew.")
+    return RefsegError(f"{path} is not a readable MAT file of masks ({error}): download it again.")
 
 
 def _import_scipy_io() -> Any:

@@ -17,7 +17,7 @@ def segmentation_mask(segmentation: Any, size: tuple[int, int], owner: str) -> T
     """The union of all pieces of a COCO ``segmentation``, bool [height,width].
 
     A piece is a polygon [x0, y0, x1, y1, ...] in pixels or a run-length dict, compressed or not. A polygon of fewer
-    than three points covers nothing and is passed over as long as another piece is sound.
+    than three points covers nothing and is skipped as long as another piece is sound.
 
     Args:
         segmentation: a list of polygons, a list of run-length dicts, or one run-length dict.
@@ -30,10 +30,10 @@ def segmentation_mask(segmentation: Any, size: tuple[int, int], owner: str) -> T
     pieces = segmentation if isinstance(segmentation, list) else [segmentation]
     masks = [_piece_mask(piece, size, owner) for piece in pieces if not _is_degenerate(piece)]
     if not masks:
-        raise RefsegError(f"{owner} has an empty polygon: mend its segmentation or leave out its refs.")
+        raise RefsegError(f"{owner} has an empty polygon: fix its segmentation or remove its refs.")
     mask = np.logical_or.reduce(masks)
     if not mask.any():
-        raise RefsegError(f"{owner} covers no pixel of its image: mend its segmentation or leave out its refs.")
+        raise RefsegError(f"{owner} covers no pixel of its image: fix its segmentation or remove its refs.")
     return torch.from_numpy(np.ascontiguousarray(mask))
 
 
@@ -51,7 +51,7 @@ def _piece_mask(piece: Any, size: tuple[int, int], owner: str) -> np.ndarray:
     except (TypeError, ValueError):
         sound = False
     if not sound:
-        raise RefsegError(f"{owner} has a polygon that is not a flat list of x, y pairs: fetch the file anew.")
+        raise RefsegError(f"{owner} has a polygon that is not a flat list of x, y pairs: download the file again.")
     return coco_mask.decode(coco_mask.frPyObjects([points.tolist()], *size)[0]).astype(bool)
 
 
@@ -63,7 +63,7 @@ def _run_length_mask(piece: dict[str, Any], size: tuple[int, int], owner: str) -
         )
     mask = decode_run_lengths(piece.get("counts"), size)
     if mask is None:
-        raise RefsegError(f"{owner} has run lengths that do not add up to its image: fetch the file anew.")
+        raise RefsegError(f"{owner} has run lengths that do not add up to its image: download the file again.")
     return mask
 
 

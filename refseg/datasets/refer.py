@@ -109,7 +109,7 @@ class ReferDataset(ReferringDataset):
         self.image_ids = [ref["image_id"] for ref, _ in self._rows]
         self.referent_ids = [ref["ann_id"] for ref, _ in self._rows]
         if len(set(self.sample_ids)) != len(self.sample_ids):
-            raise RefsegError(f"{self.refs_file} gives two sentences the same ref_id and sent_id: fetch it anew.")
+            raise RefsegError(f"{self.refs_file} gives two sentences the same ref_id and sent_id: download it again.")
 
     def __getitem__(self, index: int) -> RefSample:
         ref, sentence = self._rows[index]

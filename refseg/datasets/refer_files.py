@@ -29,7 +29,7 @@ def read_refs(root: Path, split_by: str) -> tuple[Path, list[dict[str, Any]]]:
         )
     refs = read_json(path) if path.suffix == ".json" else load_plain_pickle(path)
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
-        raise RefsegError(f"{path} is not a list of refs: fetch it anew.")
+        raise RefsegError(f"{path} is not a list of refs: download it again.")
     return path, refs
 
 
@@ -60,7 +60,7 @@ def checked_instances(
         annotations = {str(annotation["id"]): annotation for annotation in instances["annotations"]}
         records = {str(record["id"]): record for record in instances["images"]}
     except (KeyError, TypeError) as error:
-        raise RefsegError(f"{path} is not a COCO instances file ({error!r} is missing): fetch it anew.") from error
+        raise RefsegError(f"{path} is not a COCO instances file ({error!r} is missing): download it again.") from error
     for ref in refs:
         _check_ref(ref, annotations, records, refs_file)
     return (
@@ -72,7 +72,7 @@ def checked_instances(
 def _compact(annotation: dict) -> dict[str, Any]:
     """What is read of an annotation, polygons as arrays: as lists of numbers they take four times the memory.
 
-    What is no polygon at all stays as it is, for ``segmentation_mask`` to tell.
+    What is not a polygon at all stays as it is, for ``segmentation_mask`` to report.
     """
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, list):
@@ -94,7 +94,7 @@ def class_names_of(instances: dict, path: Path) -> dict[str, tuple[str, ...]]:
         category = tuple(entry["name"] for entry in instances["categories"])
         return {"category": category, **{name: tuple(of) for name, of in instances.get("attributes", {}).items()}}
     except (KeyError, TypeError) as error:
-        raise RefsegError(f"{path} does not name its categories ({error!r} is missing): fetch it anew.") from error
+        raise RefsegError(f"{path} does not name its categories ({error!r} is missing): download it again.") from error
 
 
 def objects_by_image(
@@ -116,7 +116,7 @@ def objects_by_image(
                 objects[str(annotation["image_id"])].append(entry)
     except KeyError as error:
         raise RefsegError(
-            f"An annotation in {path} lacks {error}, or its category is unknown: fetch it anew."
+            f"An annotation in {path} lacks {error}, or its category is unknown: download it again."
         ) from error
     return objects
 
@@ -124,7 +124,7 @@ def objects_by_image(
 def _check_ref(ref: dict, annotations: dict[str, dict], records: dict[str, dict], refs_file: Path) -> None:
     lacking = {"ref_id", "ann_id", "image_id", "sentences"} - ref.keys()
     if lacking:
-        raise RefsegError(f"A ref in {refs_file} lacks {', '.join(sorted(lacking))}: fetch the file anew.")
+        raise RefsegError(f"A ref in {refs_file} lacks {', '.join(sorted(lacking))}: download the file again.")
     annotation, record = annotations.get(str(ref["ann_id"])), records.get(str(ref["image_id"]))
     both = "take both files from one release"
     owner = f"Ref {ref['ref_id']} in {refs_file}"
@@ -138,7 +138,7 @@ def _check_ref(ref: dict, annotations: dict[str, dict], records: dict[str, dict]
             f"{annotation.get('image_id')}: {both}."
         )
     if not all(isinstance(s, dict) and "sent_id" in s and isinstance(s.get("sent"), str) for s in ref["sentences"]):
-        raise RefsegError(f"{owner} has a sentence without sent_id or sent: fetch the file anew.")
+        raise RefsegError(f"{owner} has a sentence without sent_id or sent: download the file again.")
 
 
 def expression_of(ref: dict, sentence: dict, refs_file: Path) -> str:

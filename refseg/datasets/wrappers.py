@@ -60,7 +60,7 @@ class Wrapper(Dataset):
 
 @dataclass
 class Unreadable:
-    """Stands in place of a sample that could not be read, or of a batch with no readable sample: why, a sentence each.
+    """In place of a sample that could not be read, or of a batch with no readable sample: why, a sentence each.
 
     An error that a DataLoader's worker raises would end the epoch with a page of traceback. So a worker passes the
     sentence on, and the training decides: stop, or go on without the sample.

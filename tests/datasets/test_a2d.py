@@ -364,12 +364,12 @@ BROKEN_MASKS = [
     (replaced("reMask", shape=(2, 10**6, 10**6), dtype="u1", chunks=(1, 64, 64)), "declares the absurd shape"),
     (replaced("reMask", shape=(3, WIDTH, HEIGHT), dtype="u1"), r"2 instances but reMask of shape \(3, 7, 5\)"),
     (replaced("reMask", shape=(WIDTH, HEIGHT), dtype="u1"), r"2 instances but reMask of shape \(7, 5\)"),
-    (replaced("reMask", data="masks"), "its reMask is no table of numbers"),
-    (replaced("instance", data=[0.5, 3.0]), "its instances are no whole numbers"),
-    (replaced("instance", data=[float("nan"), 3.0]), "its instances are no whole numbers"),
+    (replaced("reMask", data="masks"), "its reMask is not a table of numbers"),
+    (replaced("instance", data=[0.5, 3.0]), "its instances are not whole numbers"),
+    (replaced("instance", data=[float("nan"), 3.0]), "its instances are not whole numbers"),
     (replaced("instance", shape=(10**9,), dtype="u1", chunks=(64,)), "it lists 1000000000 instances"),
     (rewrite(linked), "it holds no reMask"),
-    (rewrite(stored_elsewhere), "its reMask is no table of numbers"),
+    (rewrite(stored_elsewhere), "its reMask is not a table of numbers"),
 ]
 
 

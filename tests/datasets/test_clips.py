@@ -158,7 +158,7 @@ def test_a_video_cut_short(write_video, tmp_path):
             with pytest.raises(RefsegError, match="is cut short|is not a readable video"):
                 open_clip(path)
         path.write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(RefsegError, match="is cut short, as if its transfer had stopped: fetch it anew"):
+        with pytest.raises(RefsegError, match="is cut short, as if its transfer had stopped: download it again"):
             open_clip(path)
 
 

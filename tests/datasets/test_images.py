@@ -94,7 +94,7 @@ def test_every_truncation_is_one_sentence(tmp_path, ending, format):
 
 def test_text_is_no_image(tmp_path):
     (tmp_path / "page.jpg").write_text("<html>404 Not Found</html>")
-    with pytest.raises(RefsegError, match=r"page.jpg is not a readable image .* fetch it anew"):
+    with pytest.raises(RefsegError, match=r"page.jpg is not a readable image .* download it again"):
         read_image(tmp_path / "page.jpg")
 
 

@@ -209,7 +209,7 @@ def test_an_error_page_in_place_of_an_archive_leads_to_the_next_address(small, d
     small.files["/refcoco.zip"] = small.files["/dead/refcoco.zip"]
     shutil.rmtree(data)
     ok, text = told()
-    assert not ok and "is no archive, it begins with b'<!DOCTYPE html>" in text
+    assert not ok and "is not an archive, it begins with b'<!DOCTYPE html>" in text
     assert not (data / "refcoco").exists() and not list(downloads_dir().glob("*.zip"))
 
 

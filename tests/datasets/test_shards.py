@@ -93,7 +93,7 @@ def flipped(content):
 
 def test_a_corrupt_shard_is_named_and_the_others_are_read(sharded):
     for change, sentence in [
-        (flipped, r"The shard .*pictures-00000\.tar is damaged at image 100: fetch it anew"),
+        (flipped, r"The shard .*pictures-00000\.tar is damaged at image 100: download it again"),
         (lambda content: content[:700], r"pictures-00000\.tar is cut short, image 100 lies after its end"),
         (lambda content: b"", r"pictures-00000\.tar is cut short"),
     ]:
@@ -103,7 +103,7 @@ def test_a_corrupt_shard_is_named_and_the_others_are_read(sharded):
             data[0]
         assert data[5].frames.shape == (1, 3, 32, 32)
         (told,) = ShardedImages(sharded).check()
-        assert "pictures-00000.tar" in told and "fetch it anew" in told
+        assert "pictures-00000.tar" in told and "download it again" in told
 
 
 def test_a_missing_shard_is_named(sharded):

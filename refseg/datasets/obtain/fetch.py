@@ -24,7 +24,7 @@ from refseg import __version__
 from refseg.errors import RefsegError
 from refseg.files import disk_refusals, write_text
 
-PAUSES = (1, 3, 9, 27)  # seconds before an address is asked again; whenever bytes have come the count begins anew
+PAUSES = (1, 3, 9, 27)  # seconds before an address is asked again; whenever bytes have come the count starts over
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 20
 
@@ -125,13 +125,13 @@ def _given_up(url: str, have: int, total: int | None, lost: _Lost) -> RefsegErro
         return Unavailable(f"{url} cannot be reached ({lost}).")
     of = f" of {total / 1e6:,.1f}" if total else ""
     return RefsegError(
-        f"The download of {url} was cut off ({lost}) after {have / 1e6:,.1f}{of} MB: mend the network, then run the "
+        f"The download of {url} was cut off ({lost}) after {have / 1e6:,.1f}{of} MB: check the network, then run the "
         "same command, it goes on."
     )
 
 
 def _transfer(url: str, part: Path, about: Path, size: int | None) -> None:
-    """One request for the bytes that are missing, written behind those that are there.
+    """One request for the bytes that are missing, written after those that are there.
 
     Raises:
         _Lost: it ended too early.
@@ -142,7 +142,7 @@ def _transfer(url: str, part: Path, about: Path, size: int | None) -> None:
         return
     with _ask(url, have, known.get("version")) as response:
         start, total = _announced(response, have)
-        if response.status == 416:  # nothing lies behind what we have: all is there, or it is no part of this file
+        if response.status == 416:  # nothing comes after what we have: all is there, or it is not a part of this file
             if total == have:
                 return
             _remove(part, about)
@@ -164,7 +164,7 @@ def _transfer(url: str, part: Path, about: Path, size: int | None) -> None:
 
 
 def _ask(url: str, have: int, version: str | None) -> HTTPResponse:
-    """The answer to a request for everything behind the first ``have`` bytes."""
+    """The answer to a request for everything after the first ``have`` bytes."""
     headers = {"User-Agent": f"refseg/{__version__}", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -204,7 +204,7 @@ def _announced(response: HTTPResponse, have: int) -> tuple[int, int | None]:
 
 
 def _version(response: HTTPResponse) -> str | None:
-    """What tells this state of the file from a later one; a weak ETag does not."""
+    """What distinguishes this state of the file from a later one; a weak ETag does not."""
     tag = response.headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
 

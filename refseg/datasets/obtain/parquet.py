@@ -112,7 +112,7 @@ def _ref(row: dict[str, Any], split: str, path: Path) -> dict[str, Any]:
     """The ref as REFER's pickles hold it; its split is that of its file, for the files call testA "test"."""
     said = {"validation": "val", "test": split if split == "testA" else "test"}.get(row["split"], row["split"])
     if said != split:
-        raise RefsegError(f"{path} is {split} but holds a ref of {row['split']!r}: get it anew.")
+        raise RefsegError(f"{path} is {split} but holds a ref of {row['split']!r}: get it again.")
     return {key: row[key] for key in _OF_REF} | {"split": split}
 
 

@@ -1,11 +1,9 @@
-"""``refseg prepare NAME``: from nothing to a data set that is whole, counted, and where the loaders look for it.
+"""``refseg prepare NAME``: from nothing to a data set that is complete, counted, and where the readers look for it.
 
-A data set is a few pieces, each a folder or a file below the data folder. What is there is left alone. Archives come
-from ``downloads/``, where people put what they obtained themselves, or from the addresses below, and are unpacked
-beside their place and renamed when whole. Who is interrupted, by a full disk, a cut network or Ctrl-C, runs the same
-command again. ``downloads/PIECE.json`` keeps what came from where, with its size and sha256.
-
-Addresses, their state and licences are what public pages and issue threads told last (December 2025), see ``check``.
+A data set is a few pieces, each a folder or a file below the data folder. Existing ones are kept. Archives come from
+``downloads/``, where people put what they obtained themselves, or from the addresses in ``sources.toml``; they are
+unpacked beside their place and renamed when complete. After an interruption by a full disk, a broken network or Ctrl-C,
+run the same command again. ``downloads/PIECE.json`` keeps what came from where, with its size and sha256.
 """
 
 from __future__ import annotations
@@ -146,7 +144,7 @@ def _from_download(piece: Piece, place: Path, say: Say) -> None:
         else:
             _copy(archive, place, piece)
     except BadArchive:
-        if ours:  # so that the next run fetches it anew
+        if ours:  # so that the next run downloads it again
             archive.unlink(missing_ok=True)
         raise
     if ours:
@@ -173,7 +171,7 @@ def _download(piece: Piece, say: Say) -> Path:
                 with target.open("rb") as file:
                     begin = file.read(30)
                 target.unlink()  # an error page, mostly
-                raise Unavailable(f"What {url} gives is no archive, it begins with {begin!r}.")
+                raise Unavailable(f"What {url} gives is not an archive, it begins with {begin!r}.")
         except Unavailable as error:
             failures.append(str(error))
             continue

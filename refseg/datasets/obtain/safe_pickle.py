@@ -41,6 +41,6 @@ def load_plain_pickle(path: str | Path) -> Any:
 
 
 def _with_plain_newlines(data: bytes) -> bytes:
-    """A protocol 0 list whose every line was ended anew by a transfer in text mode, as it was before."""
+    """A protocol 0 list whose line ends a transfer in text mode has changed, as it was before."""
     converted = data.startswith(b"(lp") and data.count(b"\r\n") == data.count(b"\n")
     return data.replace(b"\r\n", b"\n") if converted else data

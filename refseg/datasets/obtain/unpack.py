@@ -20,7 +20,7 @@ from refseg.errors import RefsegError
 from refseg.files import filled
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.bz", ".tbz2", ".tar.xz")
-_DEPTH = 4  # so many folders may lie around what is looked for
+_DEPTH = 4  # up to this many folders may lie around what is looked for
 # What damaged archives raise. OSError is bz2's word for it, RuntimeError stands for passwords and unknown compressions.
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, RuntimeError, ValueError)
 

@@ -37,7 +37,7 @@ from refseg.errors import RefsegError
 from refseg.files import filled
 from refseg.paths import data_dir
 
-VERSION = 3  # raise it when a change alters a single pixel or word: folders of another version are drawn anew
+VERSION = 3  # raise it when a change alters a single pixel or word: folders of another version are drawn again
 SEED = 2019  # the year of CMSA
 EXPRESSIONS_PER_IMAGE = 4
 

@@ -76,6 +76,7 @@ def _distance(a: Thing, b: Thing) -> float:
 
 
 def related(relation: str, candidates: set[int], anchor: int, things: Sequence[Thing]) -> set[int]:
+    """Those of ``candidates`` that are in ``relation`` to the thing ``anchor``."""
     others = candidates - {anchor}
     if relation == "nearest to":
         return set(sorted(others, key=lambda i: _distance(things[i], things[anchor]))[:1])

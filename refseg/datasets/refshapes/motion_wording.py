@@ -56,7 +56,7 @@ def static_sentence(clip: Clip, taken: set[int], rng: Random) -> Sentence:
     return _say(*rng.choice(found[kind]), clip, rng)
 
 
-_PLACES = {  # of two; of any number; behind the noun
+_PLACES = {  # of two; of any number; after the noun
     "left": ("left", "leftmost", "on the left"),
     "right": ("right", "rightmost", "on the right"),
     "top": ("upper", "topmost", "at the top"),

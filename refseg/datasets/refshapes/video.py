@@ -31,7 +31,7 @@ from refseg.datasets.refshapes.motion_drawing import invent
 from refseg.datasets.refshapes.scene import COLOURS, SHAPES, paint_clip
 from refseg.paths import data_dir
 
-VERSION = 1  # raise it when a change alters a single pixel or word: folders of another version are drawn anew
+VERSION = 1  # raise it when a change alters a single pixel or word: folders of another version are drawn again
 SEED = 2018  # the year of A2D-Sentences
 
 CLIPS = {"train": 6000, "val": 400, "test": 400}
@@ -103,7 +103,7 @@ def video_name(split: str, number: int) -> str:
 
 
 def _map(function, items: list) -> Iterator:
-    """``map`` with two processes where they can be had cheaply; the results come in order."""
+    """``map`` with two processes where they are cheap; the results come in order."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     if sys.platform != "linux" or cores < 2 or len(items) < _WORTH_A_PROCESS:
         yield from map(function, items)

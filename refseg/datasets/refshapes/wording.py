@@ -45,7 +45,7 @@ _MOST_BEFORE = {
     "small": ("smallest",),
     "large": ("largest", "biggest"),
 }
-_MOST_BEHIND = {
+_MOST_AFTER = {
     "left": ("on the far left",),
     "right": ("on the far right",),
     "top": ("at the very top",),
@@ -82,8 +82,8 @@ def _phrase(form: Form, things: Sequence[Thing], rng: Random, links: Sequence[st
     meant = frozenset(referents(form, things))
     if "most" in form:
         axis = form["most"]
-        if axis in _MOST_BEHIND and rng.random() < 0.4:
-            return inner + _mark(rng.choice(_MOST_BEHIND[axis]), meant)
+        if axis in _MOST_AFTER and rng.random() < 0.4:
+            return inner + _mark(rng.choice(_MOST_AFTER[axis]), meant)
         return _mark(rng.choice(_MOST_BEFORE[axis]), meant) + inner
     if "nth" in form:
         nth = _mark(rng.choice(_NTH[form["nth"]]), meant)
@@ -96,7 +96,7 @@ def _phrase(form: Form, things: Sequence[Thing], rng: Random, links: Sequence[st
 
 
 def _noun_phrase(wanted: dict[str, str], things: Sequence[Thing], rng: Random) -> list[Word]:
-    """Adjectives in the usual order, then the noun; the texture or the colour sometimes follow behind it."""
+    """Adjectives in the usual order, then the noun; the texture or the colour sometimes follow it."""
 
     def said(name: str) -> list[Word]:
         true_of = frozenset(i for i, thing in enumerate(things) if getattr(thing, name) == wanted[name])
@@ -104,14 +104,14 @@ def _noun_phrase(wanted: dict[str, str], things: Sequence[Thing], rng: Random) -
 
     noun = said("shape") if "shape" in wanted else _plain(rng.choice(_GENERIC))
     before = [name for name in ("size", "texture", "colour") if name in wanted]
-    behind: list[Word] = []
+    after: list[Word] = []
     if "texture" in before and wanted["texture"] in _WITH_TEXTURE and rng.random() < 0.3:
         before.remove("texture")
-        behind = [Word("with"), Word(_WITH_TEXTURE[wanted["texture"]], said("texture")[0].things)]
+        after = [Word("with"), Word(_WITH_TEXTURE[wanted["texture"]], said("texture")[0].things)]
     elif "colour" in before and rng.random() < 0.12:
         before.remove("colour")
-        behind = [*_plain("that is"), *said("colour")]
-    return [word for name in before for word in said(name)] + noun + behind
+        after = [*_plain("that is"), *said("colour")]
+    return [word for name in before for word in said(name)] + noun + after
 
 
 def _plain(text: str) -> list[Word]:
@@ -163,7 +163,7 @@ def _kind_table() -> dict[str, str]:
     """Every content word with its kind; "left" and "right" as places."""
     table = {word: "relation" for texts in _RELATED.values() for text in texts for word in text.split()}
     table |= {word: "ordinal" for texts in _NTH.values() for word in texts}
-    table |= {word: "place" for texts in _MOST_BEHIND.values() for text in texts for word in text.split()}
+    table |= {word: "place" for texts in _MOST_AFTER.values() for text in texts for word in text.split()}
     for axis, texts in _MOST_BEFORE.items():
         table |= dict.fromkeys(texts, "superlative" if axis in ("small", "large") else "place")
     for name, values in ATTRIBUTES.items():

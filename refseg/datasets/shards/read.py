@@ -48,9 +48,9 @@ class ShardedImages:
             sound = index["format"] == FORMAT and all(map(_is_place, self._places.values()))
             sound = sound and max((place[0] for place in self._places.values()), default=-1) < len(self.shards)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RefsegError(f"{self.folder / INDEX} is damaged ({error!r}): write the shards anew.") from error
+            raise RefsegError(f"{self.folder / INDEX} is damaged ({error!r}): write the shards again.") from error
         if not sound or not all(re.fullmatch(r"[\w-]+\.tar", str(name)) for name in self.shards):
-            raise RefsegError(f"{self.folder / INDEX} is not the index of shards in this folder: write them anew.")
+            raise RefsegError(f"{self.folder / INDEX} is not the index of shards in this folder: write them again.")
         self._files: dict[tuple[int, int], BinaryIO] = {}
 
     def __contains__(self, image_id: int | str) -> bool:
@@ -83,11 +83,13 @@ class ShardedImages:
             file.seek(start)
             data = file.read(size)
         except OSError as error:
-            raise RefsegError(f"The shard {path} cannot be read ({error.strerror or error}): fetch it anew.") from error
+            raise RefsegError(
+                f"The shard {path} cannot be read ({error.strerror or error}): download it again."
+            ) from error
         if len(data) < size:
-            raise RefsegError(f"The shard {path} is cut short, image {image_id} lies after its end: fetch it anew.")
+            raise RefsegError(f"The shard {path} is cut short, image {image_id} lies after its end: download it again.")
         if zlib.crc32(data) != checksum:
-            raise RefsegError(f"The shard {path} is damaged at image {image_id}: fetch it anew.")
+            raise RefsegError(f"The shard {path} is damaged at image {image_id}: download it again.")
         return data
 
     def check(self) -> Iterator[str]:
@@ -101,7 +103,8 @@ class ShardedImages:
                 continue
             wrong = [member for member, checksum in wanted.items() if found.get(member) != checksum]
             if wrong:
-                yield f"The shard {self.folder / name} is damaged at {wrong[0]} ({len(wrong)} images): fetch it anew."
+                where = f"at {wrong[0]} ({len(wrong)} images)"
+                yield f"The shard {self.folder / name} is damaged {where}: download it again."
 
     def _file(self, shard: int, path: Path) -> BinaryIO:
         key = (os.getpid(), shard)  # processes that share an open file would move each other's place in it
@@ -122,12 +125,12 @@ def _checksums(path: Path) -> Iterator[tuple[str, int]]:
                 refuse_hostile(member.name, member.isfile(), path)
                 data = archive.extractfile(member).read()
                 if len(data) < member.size:
-                    raise BadArchive(f"The shard {path} is cut short at {member.name}: fetch it anew.")
+                    raise BadArchive(f"The shard {path} is cut short at {member.name}: download it again.")
                 yield member.name, zlib.crc32(data)
     except tarfile.TarError as error:
-        raise BadArchive(f"The shard {path} is cut short or damaged ({error}): fetch it anew.") from error
+        raise BadArchive(f"The shard {path} is cut short or damaged ({error}): download it again.") from error
     except OSError as error:
-        raise RefsegError(f"The shard {path} cannot be read ({error.strerror or error}): fetch it anew.") from error
+        raise RefsegError(f"The shard {path} cannot be read ({error.strerror or error}): download it again.") from error
 
 
 def _is_place(place: Any) -> bool:
