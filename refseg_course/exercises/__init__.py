@@ -17,7 +17,7 @@ import importlib
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -87,6 +87,7 @@ class Exercise:
     verified: str
     probe: Callable[..., Any] = call
     tolerance: float = 1e-5
+    _tried: dict[int, list] = field(default_factory=dict, init=False, repr=False, compare=False)  # number of a mistake
 
     def __post_init__(self, right: Any):
         object.__setattr__(self, "_right", right)
@@ -144,8 +145,10 @@ class Exercise:
 
     def _likely_mistake(self, got: list, cases: list[tuple]) -> str | None:
         """The sentence of the first wrong answer that does the same as this one in every case."""
-        for wrong, sentence in self.mistakes:
-            if self._first_difference(got, [self._outcome(wrong, case) for case in cases]) is None:
+        for number, (wrong, sentence) in enumerate(self.mistakes):
+            if number not in self._tried:
+                self._tried[number] = [self._outcome(wrong, case) for case in cases]
+            if self._first_difference(got, self._tried[number]) is None:
                 return sentence
         return None
 
