@@ -221,9 +221,9 @@ def test_a_full_disk_while_a_checkpoint_is_written(refseg, tiny_experiment, tmp_
     real, written = checkpoint.save_file, []
 
     def save_file(tensors, path):
-        if path.parent.name == "last.partial":
+        if path.parent.name.startswith(".last."):
             written.append(path)
-        if len(written) > 2:  # the second checkpoint to resume from
+        if len(written) > 1:  # the second checkpoint to resume from
             raise OSError(28, "No space left on device")
         real(tensors, path)
 
@@ -234,6 +234,6 @@ def test_a_full_disk_while_a_checkpoint_is_written(refseg, tiny_experiment, tmp_
         status, _, err = refseg(*words)
     assert status == 2 and "No space left on device" in err.splitlines()[-1]
     assert load_checkpoint(tmp_path / "run" / "last").config["record"]["progress"]["step"] == 4
-    assert not (tmp_path / "run" / "last.partial").exists()
+    assert not list((tmp_path / "run").glob(".last.*"))
     assert refseg(*words)[0] == 0  # with room again it goes on
     assert load_checkpoint(tmp_path / "run" / "last").config["record"]["progress"]["step"] == 13

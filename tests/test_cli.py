@@ -1,11 +1,11 @@
 """The commands as a person meets them: help, right names offered for wrong ones, one line for every refusal."""
 
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 
 from refseg import cli
 from refseg.checkpoint import load_checkpoint
+from refseg.cli.models import with_weights
 from refseg.training.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,11 +41,16 @@ def test_help_names_every_command_and_every_option(refseg):
     status, out, _ = refseg("--help")
     names = re.findall(r"• ([a-z-]+)", out)
     assert status == 0 and names[:6] == SIX and "check-data" in names and "tour" in names, out
-    for name, command in zip(names, cli.commands(), strict=True):
+    assert names == list(cli.commands())
+    for name, command in cli.commands().items():
         status, out, _ = refseg(name, "--help")
-        assert status == 0 and command.__doc__ in re.sub(r"[\s│]+", " ", out), name
-        for field in fields(command):
-            assert f"--{field.name.replace('_', '-')}" in out or field.name.upper() in out, (name, field.name)
+        said = re.sub(r"[\s│]+", " ", out)
+        about, _, options = inspect.getdoc(command).partition("\n\nArgs:\n")
+        assert status == 0 and about in said, name
+        for option in inspect.signature(command).parameters:
+            assert f"--{option.replace('_', '-')}" in out or option.upper() in out, (name, option)
+        for line in re.findall(r"^    \w+: (.*(?:\n        .*)*)", options, re.MULTILINE):
+            assert " ".join(line.split()) in said, (name, line)
 
 
 def test_help_appears_at_once():
@@ -54,10 +60,10 @@ def test_help_appears_at_once():
 
 def test_random_weights_are_taken_only_when_asked_for():
     paper = PRESETS["magnet_refcoco"].model
-    begun = cli.Train(weights="none")._model(paper)
-    assert paper.backbone.weights and paper.text.weights and cli.Train()._model(paper) is paper
+    begun = with_weights(paper, "none", "")
+    assert paper.backbone.weights and paper.text.weights and with_weights(paper, None, "") is paper
     assert begun.backbone.weights is None and begun.text.weights is None
-    named = cli.Train(weights="other")._model(paper)
+    named = with_weights(paper, "other", "")
     assert named.backbone.weights == "other" and named.text == paper.text
 
 
