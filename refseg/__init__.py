@@ -115,6 +115,8 @@ def train(experiment: str | Experiment, out: str | Path | None = None, device: s
     Raises:
         RefsegError: there is no such preset, or see ``refseg.training.loop.train``.
     """
+    from pathlib import Path
+
     from refseg.errors import RefsegError
     from refseg.paths import runs_dir
     from refseg.training.loop import train
@@ -124,4 +126,4 @@ def train(experiment: str | Experiment, out: str | Path | None = None, device: s
         out, experiment = out or runs_dir() / experiment, find_preset(experiment)
     if out is None:
         raise RefsegError("An experiment of your own has no name yet: say where it goes, train(experiment, out=...).")
-    return train(experiment, out, device=device)
+    return train(experiment, Path(out), device=device)

@@ -25,6 +25,7 @@ from refseg import __version__
 from refseg.errors import RefsegError
 from refseg.files import filled, last_complete
 from refseg.models import build_model
+from refseg.models.base import ReferringModel
 from refseg.models.serialise import config_from_dict, config_to_dict
 from refseg.tokenizer import TOKENIZERS, WordVocabulary
 
@@ -37,7 +38,7 @@ OLD_TRAINING = "training.safetensors"  # of runs that began before there was tra
 class Checkpoint:
     """A checkpoint in memory: a model, and how it is fed."""
 
-    model: nn.Module  # in eval mode when it was loaded
+    model: ReferringModel  # in eval mode when it was loaded
     tokenizer: WordVocabulary
     image_size: int  # pixels, of the side of the square that images are letterboxed to
     config: dict[str, Any] = field(default_factory=dict)  # config.json as stored

@@ -30,7 +30,7 @@ from refseg.files import disk_refusals, write_text, written
 from refseg.hub import from_pretrained
 from refseg.inference import choose_device, infer, prepare, to_batch
 from refseg.models.serialise import config_to_dict
-from refseg.types import MASK_THRESHOLD, RefBatch
+from refseg.types import MASK_THRESHOLD, RefBatch, size_of
 from refseg.viz import clip_sheet, overlay
 
 MAP_SIDE = 640  # longest side of a word map; the attention grid is far coarser than that
@@ -87,7 +87,7 @@ class Predictor:
         """
         pixels = to_image(image)
         frames, valid = prepare(pixels, self.checkpoint.image_size)
-        batch = to_batch(frames, valid, tuple(pixels.shape[-2:]), expression, self.checkpoint.tokenizer)
+        batch = to_batch(frames, valid, size_of(pixels), expression, self.checkpoint.tokenizer)
         batch = batch.to(self.device)
         (logits,), prediction = infer(self.model, batch)
         maps = self.model.explain(batch, prediction).word_maps if word_maps else {}
@@ -168,8 +168,8 @@ def save_prediction(result: PredictionResult, out_path: str | Path, *, with_mask
     if out_path.is_dir():
         raise RefsegError(f"{out_path} is a folder: name a file in it, e.g. {out_path / 'prediction.png'}.")
     image, mask = result.image, result.pred_mask
-    size = within(tuple(mask.shape), OVERLAY_SIDE)
-    if size != tuple(mask.shape):
+    size = within(size_of(mask), OVERLAY_SIDE)
+    if size != size_of(mask):
         image, mask = F.resize(image, list(size), antialias=True), resize_mask(mask, size)
     files = {out_path: Image.fromarray(overlay(image, mask))}
     if with_mask:

@@ -16,6 +16,11 @@ import torch
 from torch import Tensor
 
 
+def size_of(x: Any) -> tuple[int, int]:
+    """(height, width) of a tensor or an array: its last two axes."""
+    return x.shape[-2], x.shape[-1]
+
+
 @dataclass(frozen=True)
 class Annotations:
     """What a data set knows about a sample beyond its mask; what it does not know is None.

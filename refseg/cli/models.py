@@ -47,6 +47,7 @@ def predict(
         save_prediction(found, out)
         said = f"{int(found.pred_mask.sum())} of {found.pred_mask.numel()} pixels found; the picture is {out}."
     else:
+        assert video is not None
         out = out or Path("prediction")
         with open_clip(video) as clip:
             masks, sheet = save_clip(predictor, clip, expression, out)

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import Compose
 from torchvision.transforms.v2 import functional as F
 
-from refseg.types import RefSample
+from refseg.types import RefSample, size_of
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -105,7 +105,7 @@ def build_transform(size: int) -> Compose:
 
 def letterbox(frames: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Frames [T,3,H,W] fitted into ``size`` x ``size`` with zeros around them, and [size,size] bool: what is real."""
-    inner, padding = fit(*frames.shape[-2:], size)
+    inner, padding = fit(*size_of(frames), size)
     if inner != tuple(frames.shape[-2:]):
         frames = _resize(frames, inner)
     valid = torch.ones(inner, dtype=torch.bool)
@@ -174,12 +174,12 @@ def undo_letterbox(mask_logits: Tensor, pixel_valid: Tensor, original_size: tupl
     Returns:
         [height,width] float32, on the device of the logits.
     """
-    return scale(without_padding(at_input_size(mask_logits, pixel_valid), pixel_valid), tuple(original_size))
+    return scale(without_padding(at_input_size(mask_logits, pixel_valid), pixel_valid), original_size)
 
 
 def at_input_size(mask_logits: Tensor, pixel_valid: Tensor) -> Tensor:
     """Logits [h,w] or [1,h,w] at the size of the network's input, padding included: [H,W] float32."""
-    return scale(mask_logits.reshape(mask_logits.shape[-2:]).float(), tuple(pixel_valid.shape[-2:]))
+    return scale(mask_logits.reshape(mask_logits.shape[-2:]).float(), size_of(pixel_valid))
 
 
 def without_padding(values: Tensor, pixel_valid: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ def without_padding(values: Tensor, pixel_valid: Tensor) -> Tensor:
 
 def scale(values: Tensor, size: tuple[int, int]) -> Tensor:
     """``values`` [H,W] at ``size``, bilinear with half-pixel centres."""
-    if tuple(values.shape) == size:
+    if size_of(values) == tuple(size):
         return values
     return interpolate(values[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from refseg.datasets.base import ReferringDataset
 from refseg.datasets.collate import Collate, image_key
 from refseg.datasets.transforms import HorizontalFlip, swap_left_right
 from refseg.errors import RefsegError
@@ -56,6 +57,9 @@ class Wrapper(Dataset):
 
 
 # ---- samples that cannot be read -------------------------------------------------------------------------------
+
+
+Samples = ReferringDataset | Wrapper | Subset[RefSample]  # RefSamples by number
 
 
 @dataclass

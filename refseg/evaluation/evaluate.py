@@ -12,11 +12,11 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from refseg.datasets import Collate, build_dataset, build_transform, dataset_info
-from refseg.datasets.wrappers import ReplacedExpressions
+from refseg.datasets.wrappers import ReplacedExpressions, Samples
 from refseg.evaluation.protocols import ORIGINAL, ORIGINAL_VIDEO, Meter, choose_protocols
 from refseg.hub import from_pretrained
 from refseg.inference import choose_device, device_of, forward, in_eval_mode
@@ -26,7 +26,7 @@ from refseg.paths import PROJECT
 
 def score(
     model: nn.Module,
-    dataset: Dataset,
+    dataset: Samples,
     tokenizer: Any,
     meters: Sequence[Meter] = (),
     *,
@@ -84,14 +84,14 @@ def _merge_processes(meters: Sequence[Meter]) -> None:
             meter.merge(twin)
 
 
-def batches_of(count: int, batch_size: int, process: int, processes: int) -> list[range]:
+def batches_of(count: int, batch_size: int, process: int, processes: int) -> list[list[int]]:
     """The indices of ``count`` samples in batches, in order: those that fall to ``process`` of ``processes``."""
-    batches = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    batches = [list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]
     return batches[process * len(batches) // processes : (process + 1) * len(batches) // processes]
 
 
 def evaluate(
-    model: nn.Module, dataset: Dataset, tokenizer: Any, meters: Sequence[Meter] = (), **options: Any
+    model: nn.Module, dataset: Samples, tokenizer: Any, meters: Sequence[Meter] = (), **options: Any
 ) -> dict[str, Any]:
     """oIoU, mIoU and P@K of ``model`` on all samples of ``dataset``.
 

@@ -19,12 +19,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from refseg.checkpoint import Checkpoint, load_checkpoint, load_training
 from refseg.datasets import Collate
 from refseg.datasets.refshapes.scene import ATTRIBUTES
 from refseg.datasets.refshapes.wording import SYNONYMS, content_words
+from refseg.datasets.wrappers import Samples
 from refseg.errors import RefsegError
 from refseg.models.text import TransformerWords, TransformerWordsConfig
 from refseg.objectives import MaskGroundingConfig, ObjectiveContext, objective_from_dict
@@ -184,7 +185,7 @@ class Tally:
         return {group: right[group] / count for group, count in sorted(self.asked.items())}
 
 
-def recover(guesser: WordGuesser, dataset: Dataset, samples: int | None = None) -> dict[str, Tally]:
+def recover(guesser: WordGuesser, dataset: Samples, samples: int | None = None) -> dict[str, Tally]:
     """Hide every colour and shape word of RefShapes, one at a time, and let it be guessed; one tally for each way.
 
     Args:
@@ -200,8 +201,8 @@ def recover(guesser: WordGuesser, dataset: Dataset, samples: int | None = None) 
             for way, probabilities in guesser.guess(rows, hidden).items():
                 for word, group, row in zip(words, groups, probabilities, strict=True):
                     ids = kinds[group.split()[0]]
-                    best = [int(row.argmax()), int(ids[row[ids].argmax()])]
-                    tallies[way].count(group, *guesser.tokenizer.decode(best), word)
+                    best, best_of_kind = guesser.tokenizer.decode([int(row.argmax()), int(ids[row[ids].argmax()])])
+                    tallies[way].count(group, best, best_of_kind, word)
     return tallies
 
 
@@ -217,11 +218,12 @@ def hidden_words(batch: RefBatch) -> Iterator[tuple[RefBatch, Tensor, list[str],
         hidden = torch.zeros(len(rows), batch.token_ids.shape[1], dtype=torch.bool)
         for n, row in enumerate(rows):
             hidden[n, places[row][turn][0]] = True
-        yield batch.rows(rows), hidden, *([places[row][turn][i] for row in rows] for i in (1, 2))
+        asked = [places[row][turn] for row in rows]
+        yield batch.rows(rows), hidden, [word for _, word, _ in asked], [group for _, _, group in asked]
 
 
 def _places(expression: str, annotations: Annotations) -> Iterator[tuple[int, str, str]]:
-    for position, word, kind, true_of in content_words(expression.split(), annotations.word_objects):
+    for position, word, kind, true_of in content_words(expression.split(), annotations.word_objects or ()):
         if kind in ASKED:
             of = "the referent" if annotations.ann_id in true_of else "another"
             yield position, word, f"{kind} of {of}"

@@ -28,7 +28,7 @@ from refseg.evaluation.metrics import average_precision
 from refseg.evaluation.protocols import Meter, choose_protocols
 
 SampleId = str | int
-RunLengths = dict[str, Any]  # {"size": [height, width], "counts": bytes}, as pycocotools.mask.encode gives them
+RunLengths = Any  # {"size": [height, width], "counts": bytes}, as pycocotools.mask.encode gives them
 _NAMED = 3  # as many wrong ids are named
 
 
@@ -172,13 +172,13 @@ def _sample_id(entry: dict[str, Any], key: str, path: Path) -> SampleId:
 
 
 def _size(image: dict[str, Any], sample: SampleId, path: Path) -> tuple[int, int]:
-    size = image.get("height"), image.get("width")
-    if not all(type(side) is int and side > 0 for side in size) or size[0] * size[1] > MAX_PIXELS:
+    height, width = image.get("height"), image.get("width")
+    if type(height) is not int or type(width) is not int or min(height, width) < 1 or height * width > MAX_PIXELS:
         raise RefsegError(
-            f"{path} gives {sample!r} the height {shortly(size[0])} and the width {shortly(size[1])}: they must "
+            f"{path} gives {sample!r} the height {shortly(height)} and the width {shortly(width)}: they must "
             f"be whole numbers of pixels, and not more than {MAX_PIXELS // 1_000_000} million together."
         )
-    return size
+    return height, width
 
 
 def _some(samples: Sequence[SampleId]) -> str:

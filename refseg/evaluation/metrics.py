@@ -25,6 +25,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from refseg.errors import RefsegError
+from refseg.types import size_of
 
 TENTHS = (5, 6, 7, 8, 9)  # the K of P@K as whole tenths: 0.7 has no exact float, 7 tenths of a union is a whole number
 COLUMNS = ("N", "oIoU", "mIoU", "P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9")  # as tables show them
@@ -102,13 +103,13 @@ def average_precision(
     return {name: None if value < 0 else value for name, value in zip(AP_COLUMNS, stats)}
 
 
-def _annotation(number: int, image: int, mask: dict[str, Any]) -> dict[str, Any]:
+def _annotation(number: int, image: int, mask: Any) -> dict[str, Any]:
     area = float(coco_mask.area(mask))
     return {"id": number, "image_id": image, "category_id": 1, "segmentation": mask, "area": area, "iscrowd": 0}
 
 
 def _coco(sizes: Sequence[Sequence[int]], annotations: list[dict[str, Any]]) -> COCO:
-    coco = COCO()
+    coco: Any = COCO()  # its stubs leave out ``dataset``
     coco.dataset = {
         "images": [{"id": image, "height": height, "width": width} for image, (height, width) in enumerate(sizes)],
         "categories": [{"id": 1, "name": "referent"}],
@@ -152,5 +153,5 @@ def centre_auc(similarity: Tensor, mask: Tensor, compared: Tensor) -> list[float
     Returns:
         S values, None where either kind has no pixel.
     """
-    referent, taken = (F.adaptive_avg_pool2d(x.float(), similarity.shape[-2:])[0] > 0.5 for x in (mask, compared))
+    referent, taken = (F.adaptive_avg_pool2d(x.float(), size_of(similarity))[0] > 0.5 for x in (mask, compared))
     return [area_under_curve(of_step[taken], referent[taken]) for of_step in similarity]

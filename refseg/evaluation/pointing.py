@@ -21,14 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from refseg.datasets import Collate
 from refseg.datasets.refshapes.wording import WORD_KINDS, content_words, word_kinds
+from refseg.datasets.wrappers import Samples
 from refseg.errors import RefsegError
 from refseg.evaluation.metrics import mask_iou
 from refseg.inference import device_of, in_eval_mode, predict_masks
+from refseg.models.base import ReferringModel
 from refseg.models.blocks.attention import masked_mean
 from refseg.types import RefBatch, RefSample
 
@@ -85,12 +87,12 @@ def point(word_map: Tensor, true_pixels: Tensor, object_pixels: Tensor, pixel_va
     )
 
 
-def word_maps(model: nn.Module, batch: RefBatch) -> dict[str, Tensor]:
+def word_maps(model: ReferringModel, batch: RefBatch) -> dict[str, Tensor]:
     """The attention weights of each query word, averaged over the query regions: {level: [B,L,h,w]}."""
     return model.explain(batch, model(batch)).word_maps
 
 
-def relative_word_maps(model: nn.Module, batch: RefBatch) -> dict[str, Tensor]:
+def relative_word_maps(model: ReferringModel, batch: RefBatch) -> dict[str, Tensor]:
     """Each word's map divided by the mean map of the words of its expression: {level: [B,L,h,w]}.
 
     Above one where the word puts more weight than its neighbours do, however little that is.
@@ -105,7 +107,7 @@ def relative(maps: dict[str, Tensor], token_valid: Tensor) -> dict[str, Tensor]:
     return {level: x / shared[level].clamp(min=torch.finfo(x.dtype).tiny) for level, x in maps.items()}
 
 
-MapsOf = Callable[[nn.Module, RefBatch], dict[str, Tensor]]
+MapsOf = Callable[[ReferringModel, RefBatch], dict[str, Tensor]]
 
 
 @torch.inference_mode()
@@ -127,7 +129,8 @@ def point_words(maps: dict[str, Tensor], batch: RefBatch, tokenizer: Any) -> lis
     objects, valid = batch.objects.cpu()[:, 0], batch.pixel_valid.cpu()[:, 0]
     found = []
     for b, position, word, kind, true_of in _content_words(batch, tokenizer):
-        numbers = torch.tensor([batch.annotations[b].object_ids.index(i) + 1 for i in true_of])
+        ids = batch.annotations[b].object_ids or []
+        numbers = torch.tensor([ids.index(i) + 1 for i in true_of])
         true_pixels, object_pixels = torch.isin(objects[b].long(), numbers), objects[b] > 0
         for level, of_level in maps.items():
             score = point(of_level[b, position].cpu(), true_pixels, object_pixels, valid[b])
@@ -135,17 +138,17 @@ def point_words(maps: dict[str, Tensor], batch: RefBatch, tokenizer: Any) -> lis
     return found
 
 
-def _content_words(batch: RefBatch, tokenizer: Any) -> Iterator[tuple[int, int, str, str, list[int]]]:
+def _content_words(batch: RefBatch, tokenizer: Any) -> Iterator[tuple[int, int, str, str, Sequence[int]]]:
     """(sample, position, word, kind, annotations) of every word that is true of something."""
     for b, (expression, known) in enumerate(zip(batch.expressions, batch.annotations, strict=True)):
         words = tokenizer.split(expression)[: tokenizer.max_words]
-        for position, word, kind, true_of in content_words(words, known.word_objects):
+        for position, word, kind, true_of in content_words(words, known.word_objects or ()):
             yield b, position, word, kind, true_of
 
 
 def pointing_scores(
-    model: nn.Module,
-    dataset: Dataset,
+    model: ReferringModel,
+    dataset: Samples,
     tokenizer: Any,
     *,
     maps_of: MapsOf = word_maps,
@@ -231,7 +234,7 @@ def word_ablations(model: nn.Module, sample: RefSample, tokenizer: Any) -> tuple
 
 
 def ablation_scores(
-    model: nn.Module, dataset: Dataset, tokenizer: Any, *, progress: bool = True
+    model: nn.Module, dataset: Samples, tokenizer: Any, *, progress: bool = True
 ) -> dict[str, dict[str, float]]:
     """What a word is worth to the mask, by kind of word.
 

@@ -37,7 +37,7 @@ from refseg.datasets.transforms import at_input_size, scale, undo_letterbox, wit
 from refseg.errors import RefsegError
 from refseg.evaluation.metrics import TENTHS, average_precision, intersection_union
 from refseg.evaluation.release_resize import release_resize_and_crop, release_resize_and_pad
-from refseg.types import MASK_THRESHOLD, Annotations
+from refseg.types import MASK_THRESHOLD, Annotations, size_of
 
 Size = tuple[int, int]  # (height, width)
 NOTHING_KNOWN = Annotations()
@@ -57,7 +57,7 @@ def _cmsa(logits: Tensor, valid: Tensor, size: Size) -> Tensor:
 
 def _cmsa_of_mask(mask: Tensor) -> Tensor:
     """The finished mask as a network of 320 pixels would have to give it."""
-    return _enlarged(release_resize_and_pad(mask, 320) >= 0.5, tuple(mask.shape))
+    return _enlarged(release_resize_and_pad(mask, 320) >= 0.5, size_of(mask))
 
 
 def _enlarged(mask: Tensor, size: Size) -> Tensor:
@@ -217,7 +217,7 @@ class Meter:
         Raises:
             RefsegError: see ``metrics.intersection_union`` and :meth:`Protocol.iou`.
         """
-        size = tuple(mask.shape)
+        size = size_of(mask)
         pred_mask = self.protocol.of_logits(mask_logits, pixel_valid, size).cpu()
         self._add(pred_mask, mask, annotations)
         if self.protocol.ranked:
@@ -308,5 +308,5 @@ def _certainty(logits: Tensor) -> float:
     return float(inside.sigmoid().mean()) if len(inside) else 0.0
 
 
-def _run_lengths(mask: Tensor) -> dict[str, Any]:
+def _run_lengths(mask: Tensor) -> Any:
     return coco_mask.encode(np.asfortranarray(mask.cpu().numpy().astype(np.uint8)))

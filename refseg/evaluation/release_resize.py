@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from refseg.datasets.transforms import fit
+from refseg.types import size_of
 
 
 def release_resize_and_pad(values: Tensor, size: int) -> Tensor:
@@ -17,7 +18,7 @@ def release_resize_and_pad(values: Tensor, size: int) -> Tensor:
     Returns:
         [...,size,size] float64
     """
-    inner, (left, top, right, bottom) = fit(*values.shape[-2:], size)
+    inner, (left, top, right, bottom) = fit(*size_of(values), size)
     return torch.nn.functional.pad(release_resize(values, inner), (left, right, top, bottom))
 
 
