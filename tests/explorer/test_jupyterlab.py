@@ -366,7 +366,7 @@ def a_sentence_is_typed_and_answered(panel):
     panel.get_by_label("Expression").fill(" . ")
     panel.get_by_label("Expression").press("Enter")
     panel.get_by_role("alert").wait_for()
-    assert "has no words" in panel.get_by_role("alert").inner_text()
+    assert "has no word" in panel.get_by_role("alert").inner_text()
 
 
 def two_sentences_are_compared(panel, lesson, known):
