@@ -33,6 +33,7 @@ from torch import nn
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import build_dataset, build_transform
 from refseg.datasets.refshapes.language import KINDS
+from refseg.datasets.refshapes.wording import MEANINGS
 from refseg.evaluation.evaluate import score
 from refseg.evaluation.hidden_words import Tally, WordGuesser, WordsAlone, recover, trained_heads, write_heads
 from refseg.objectives.losses import hidden_word_loss
@@ -61,6 +62,7 @@ GROUNDED = (
 WITH_AND_WITHOUT = ("MagNet", "MagNet without Mask Grounding", "CMSA with Mask Grounding", "CMSA")
 RARE = 1 / 30  # a word in fewer expressions than this fraction of the training set; a third of val has one
 SHIPPED = "magnet_refshapes"
+ASKED = {kind: MEANINGS[kind] for kind in ("colour", "shape")}  # kinds of words that are hidden
 
 
 def main(
@@ -117,7 +119,7 @@ def ask_the_shipped(out: Path) -> None:
     """What the shipped checkpoint makes of the hidden words of all of val."""
     folder = checkpoints_dir() / SHIPPED
     val = build_dataset("refshapes", "val", build_transform(load_checkpoint(folder).image_size))
-    recovery = described(recover(WordGuesser.of(folder), val))
+    recovery = described(recover(WordGuesser.of(folder), val, ASKED))
     write_json(out, {"expressions": len(val), **about(), "recovery": recovery})
     print(recovery_table({SHIPPED: {"0": recovery}}))
 
@@ -130,7 +132,7 @@ def recovery_of(checkpoint: Path, samples: int) -> dict:
     loaded = load_checkpoint(checkpoint)
     guesser = WordGuesser(loaded, trained_heads(checkpoint, words_alone(loaded.tokenizer)))
     val = build_dataset("refshapes", "val", build_transform(loaded.image_size))
-    return described(recover(guesser, val, samples))
+    return described(recover(guesser, val, ASKED, samples))
 
 
 def described(tallies: dict[str, Tally]) -> dict:

@@ -36,6 +36,7 @@ class Annotations:
     motion: bool | None = None  # whether only the motion of the referent distinguishes it from other objects
     form: dict[str, Any] | None = None  # what the expression means
     word_objects: list[list[int] | None] | None = None  # the objects that each word is true of; None: of nothing alone
+    word_kinds: list[str | None] | None = None  # what each word speaks of: "colour", "relation", ...; None: of nothing
     candidates: list[int] | None = None  # the objects that the expression fits if motion or place is not considered
     video_id: str | None = None
     frame: int | None = None  # of the clip, from 1

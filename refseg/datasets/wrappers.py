@@ -179,7 +179,9 @@ class ReplacedExpressions(Wrapper):
         return self._expressions
 
     def __getitem__(self, index: int) -> RefSample:
-        return replace(self.dataset[self.indices[index]], expression=self._expressions[index])
+        sample = self.dataset[self.indices[index]]
+        unknown = replace(sample.annotations, word_objects=None, word_kinds=None)  # these were of the other words
+        return replace(sample, expression=self._expressions[index], annotations=unknown)
 
 
 def blank_expressions(dataset: Any) -> dict[int, str]:

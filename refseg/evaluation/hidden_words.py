@@ -1,19 +1,21 @@
 """Hidden words and what is guessed in their place: Mask Grounding, asked after training.
 
 Training hides words and has them named again (``objectives.mask_grounding``, our reconstruction). The layers that name
-them belong to the objective: no mask needs them, and ``model.safetensors`` holds nothing of them. A checkpoint may have
-them beside it, in ``heads.safetensors``, for who wants to see what the network learned by it.
+them belong to the objective: no mask needs them, and ``model.safetensors`` holds none of them. A checkpoint may have
+them beside it, in ``heads.safetensors``, for anyone who wants to see what the network learned from it.
 
-A word is guessed in three ways: from the other words, the picture and the mask; without the mask; and from the other
-words alone. The last cannot be asked of the network, whose words have seen the picture: a small text encoder does it,
-trained on the same sentences and on nothing else. Its guess is the prior.
+A word is guessed in three ways: from the other words, the image and the mask; without the mask; and from the other
+words alone. The network cannot be asked for the last, because its words have seen the image: a small text encoder does
+it, trained on the same expressions and on nothing else. Its guess is the prior.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -23,28 +25,24 @@ from torch.utils.data import DataLoader, Subset
 
 from refseg.checkpoint import Checkpoint, load_checkpoint, load_training
 from refseg.datasets import Collate
-from refseg.datasets.refshapes.scene import ATTRIBUTES
-from refseg.datasets.refshapes.wording import SYNONYMS, content_words
 from refseg.datasets.wrappers import Samples
 from refseg.errors import RefsegError
 from refseg.models.text import TransformerWords, TransformerWordsConfig
 from refseg.objectives import MaskGroundingConfig, ObjectiveContext, objective_from_dict
 from refseg.objectives.mask_grounding import MaskGrounding
-from refseg.types import Annotations, RefBatch
+from refseg.types import RefBatch
 
 HEADS = "heads.safetensors"
-WAYS = {  # what a guess is made from besides the other words, and what ``MaskGrounding.logits`` is asked for
-    "picture and mask": {},
-    "picture": {"see_mask": False},
+WAYS = {  # what a guess is made from besides the other words: whether the predictor sees the mask; None: ``WordsAlone``
+    "picture and mask": True,
+    "picture": False,
     "words alone": None,
 }
-ASKED = ("colour", "shape")  # kinds of words that are hidden when recovery is measured
-# Every word for a colour or a shape, and what it means: "disc" is right for "circle".
-MEANING = {text: value for kind in ASKED for value in ATTRIBUTES[kind] for text in SYNONYMS.get(value, (value,))}
+Meanings = dict[str, dict[str, str]]  # by kind of word, what each word of it means: "disc" means "circle"
 
 
 class WordsAlone(nn.Module):
-    """A text encoder that names hidden words from their neighbours: what a guess is worth without the picture."""
+    """A text encoder that names hidden words from their neighbours: what a guess is worth without the image."""
 
     def __init__(self, vocabulary_size: int):
         super().__init__()
@@ -83,7 +81,7 @@ class WordGuesser:
 
     @classmethod
     def of(cls, folder: Path, loaded: Checkpoint | None = None) -> WordGuesser | None:
-        """That of a checkpoint; None if it has no heads.
+        """The guesser of a checkpoint; None if it has no heads.
 
         Raises:
             RefsegError: see ``load_checkpoint``; or the heads are damaged.
@@ -98,23 +96,23 @@ class WordGuesser:
         return cls(loaded or load_checkpoint(folder), heads)
 
     def may_be_hidden(self, token_ids: Tensor) -> Tensor:
-        """Which words can be asked for, bool like ``token_ids``: those that training hid, and those it does not know.
+        """Which words can be asked for, bool like ``token_ids``: those that training hid, and unknown ones.
 
-        A word that is not in the vocabulary is a hidden one already.
+        A word that is not in the vocabulary is already hidden.
         """
         return self.grounding.hideable[token_ids] | (token_ids == self.tokenizer.hidden_id)
 
     @torch.no_grad()
     def guess(self, batch: RefBatch, hidden: Tensor) -> dict[str, Tensor]:
-        """By way, the probabilities of every word of the vocabulary where ``hidden`` [B,L] is True: [N,V] each."""
+        """Probabilities of every word of the vocabulary where ``hidden`` [B,L] is True, by way: [N,V] each."""
         read = self.grounding.hide(batch, hidden)
         prediction = self.model(read)
         found = {}
-        for way, seen in WAYS.items():
-            if seen is None:
+        for way, see_mask in WAYS.items():
+            if see_mask is None:
                 logits = self.alone(read.token_ids, read.token_valid)[hidden]
             else:
-                logits = self.grounding.logits(prediction, read, self.model, hidden, **seen)
+                logits = self.grounding.logits(prediction, read, self.model, hidden, see_mask)
             found[way] = logits.softmax(-1)
         return found
 
@@ -167,17 +165,11 @@ def _below(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
 
 @dataclass
 class Tally:
-    """How often a hidden word came back: first of all words, and first among the words of its kind."""
+    """How often a hidden word came back, by group: first of all words, and first among the words of its kind."""
 
-    asked: dict[str, int] = field(default_factory=dict)
-    right: dict[str, int] = field(default_factory=dict)
-    right_of_kind: dict[str, int] = field(default_factory=dict)
-
-    def count(self, group: str, guess: str, guess_of_kind: str, hidden: str) -> None:
-        """One word that was hidden; synonyms count as right."""
-        for table, given in ((self.right, guess), (self.right_of_kind, guess_of_kind)):
-            table[group] = table.get(group, 0) + (MEANING.get(given) == MEANING[hidden])
-        self.asked[group] = self.asked.get(group, 0) + 1
+    asked: Counter = field(default_factory=Counter)
+    right: Counter = field(default_factory=Counter)
+    right_of_kind: Counter = field(default_factory=Counter)
 
     def shares(self, of_kind: bool = False) -> dict[str, float]:
         """By group."""
@@ -185,52 +177,61 @@ class Tally:
         return {group: right[group] / count for group, count in sorted(self.asked.items())}
 
 
-def recover(guesser: WordGuesser, dataset: Samples, samples: int | None = None) -> dict[str, Tally]:
-    """Hide every colour and shape word of RefShapes, one at a time, and let it be guessed; one tally for each way.
+class Hole(NamedTuple):
+    """A word that can be hidden."""
+
+    position: int
+    word: str
+    kind: str
+    group: str  # such as "shape of the referent"
+
+
+def recover(guesser: WordGuesser, dataset: Samples, meanings: Meanings, samples: int | None = None) -> dict[str, Tally]:
+    """Hide every word of some kinds, one at a time, and let it be guessed; synonyms count as right.
 
     Args:
-        dataset: of RefShapes, prepared for the network.
-        samples: look at about so many expressions, spread over the data set; None looks at all.
+        dataset: that knows what its words are true of (RefShapes), prepared for the network.
+        meanings: the kinds.
+        samples: use about this many expressions, spread over the data set; None uses all.
+
+    Returns:
+        one tally for each way
     """
     step = max(1, len(dataset) // samples) if samples else 1
     chosen = Subset(dataset, range(0, len(dataset), step))
-    tallies = {way: Tally() for way in WAYS}
-    kinds = {kind: _ids_of(guesser, kind) for kind in ASKED}
+    words, tallies = guesser.tokenizer.words, {way: Tally() for way in WAYS}
+    ids = {kind: torch.tensor([i for i, word in enumerate(words) if word in of]) for kind, of in meanings.items()}
     for batch in DataLoader(chosen, batch_size=32, collate_fn=Collate(guesser.tokenizer)):
-        for rows, hidden, words, groups in hidden_words(batch):
+        for rows, hidden, holes in hidden_words(batch, meanings):
             for way, probabilities in guesser.guess(rows, hidden).items():
-                for word, group, row in zip(words, groups, probabilities, strict=True):
-                    ids = kinds[group.split()[0]]
-                    best, best_of_kind = guesser.tokenizer.decode([int(row.argmax()), int(ids[row[ids].argmax()])])
-                    tallies[way].count(group, best, best_of_kind, word)
+                for hole, row in zip(holes, probabilities, strict=True):
+                    means, of_kind = meanings[hole.kind], ids[hole.kind]
+                    best, best_of_kind = words[int(row.argmax())], words[int(of_kind[row[of_kind].argmax()])]
+                    tallies[way].asked[hole.group] += 1
+                    tallies[way].right[hole.group] += means.get(best) == means[hole.word]
+                    tallies[way].right_of_kind[hole.group] += means[best_of_kind] == means[hole.word]
     return tallies
 
 
-def hidden_words(batch: RefBatch) -> Iterator[tuple[RefBatch, Tensor, list[str], list[str]]]:
-    """The batch as often as its richest sentence has words to hide, each time with those that have one left.
+def hidden_words(batch: RefBatch, meanings: Meanings) -> Iterator[tuple[RefBatch, Tensor, list[Hole]]]:
+    """The batch as often as its richest expression has words to hide, each time with those that have one left.
 
     Yields:
-        the samples, hidden [B,L] with one True per row, the hidden words, and groups like "shape of the referent"
+        the samples, hidden [B,L] with one True per row, and what is hidden
     """
-    places = [list(_places(*sample)) for sample in zip(batch.expressions, batch.annotations, strict=True)]
-    for turn in range(max(map(len, places))):
-        rows = [row for row, found in enumerate(places) if turn < len(found)]
+    holes = [list(_holes(batch, row, meanings)) for row in range(len(batch))]
+    for turn in range(max(map(len, holes))):
+        rows = [row for row, found in enumerate(holes) if turn < len(found)]
+        chosen = [holes[row][turn] for row in rows]
         hidden = torch.zeros(len(rows), batch.token_ids.shape[1], dtype=torch.bool)
-        for n, row in enumerate(rows):
-            hidden[n, places[row][turn][0]] = True
-        asked = [places[row][turn] for row in rows]
-        yield batch.rows(rows), hidden, [word for _, word, _ in asked], [group for _, _, group in asked]
+        hidden[range(len(rows)), [hole.position for hole in chosen]] = True
+        yield batch.rows(rows), hidden, chosen
 
 
-def _places(expression: str, annotations: Annotations) -> Iterator[tuple[int, str, str]]:
-    for position, word, kind, true_of in content_words(expression.split(), annotations.word_objects or ()):
-        if kind in ASKED:
-            of = "the referent" if annotations.ann_id in true_of else "another"
-            yield position, word, f"{kind} of {of}"
-
-
-def _ids_of(guesser: WordGuesser, kind: str) -> Tensor:
-    """The words of the vocabulary for a colour, or a shape."""
-    meant = set(ATTRIBUTES[kind])
-    ids = [index for index, word in enumerate(guesser.tokenizer.words) if MEANING.get(word) in meant]
-    return torch.tensor(ids)
+def _holes(batch: RefBatch, row: int, meanings: Meanings) -> Iterator[Hole]:
+    known = batch.annotations[row]
+    for position, (word, true_of) in enumerate(zip(batch.expressions[row].split(), known.word_objects or ())):
+        for kind in meanings:
+            if word in meanings[kind] and true_of:
+                of = "the referent" if known.ann_id in true_of else "another"
+                yield Hole(position, word, kind, f"{kind} of {of}")

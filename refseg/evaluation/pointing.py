@@ -1,31 +1,31 @@
 """Do word maps point at what the words are true of? And what is a word worth to the mask?
 
-RefShapes knows for every content word the objects it is true of. The pointing game (Zhang et al., "Top-Down Neural
-Attention by Excitation Backprop", IJCV 2018) asks whether the maximum of a word's map lies on one of them. Two chance
-levels stand beside it: the share of the picture that these objects cover, and their share of all objects. A map that
-finds objects and does not know the word beats the first and not the second.
+Some data sets (RefShapes) know for every content word which objects it is true of. The pointing game (Zhang et al.,
+"Top-Down Neural Attention by Excitation Backprop", IJCV 2018) asks whether the maximum of a word's map lies on one of
+them. Two chance levels stand beside it: the share of the image that these objects cover, and their share of all
+objects. A map that finds objects and does not know the word beats the first and not the second.
 
 Two kinds of maps can be scored: the attention weights as they are (:func:`word_maps`), and what is the word's own in
 them (:func:`relative_word_maps`): where a place draws the attention of all words alike, the first show that place for
 every word.
 
-Everything is counted at the size of the network's input, padding left out.
+Everything is counted at the size of the network's input, without padding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from refseg.datasets import Collate
-from refseg.datasets.refshapes.wording import WORD_KINDS, content_words, word_kinds
 from refseg.datasets.wrappers import Samples
 from refseg.errors import RefsegError
 from refseg.evaluation.metrics import mask_iou
@@ -42,10 +42,10 @@ class Pointing:
     """How one map does against the pixels that its word is true of."""
 
     hit: bool  # its maximum lies on them
-    chance: float  # their share of the picture: how often a blind guess hits
+    chance: float  # their share of the image: how often a blind guess hits
     mass: float  # share of the map's weight that lies on them
     on_object: bool  # its maximum lies on any object
-    object_chance: float  # their share of the pixels of all objects: how often a guess hits that sees but cannot read
+    object_chance: float  # their share of the pixels of all objects: how often a guess hits that sees but does not read
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class WordPointing:
     sample_id: str
     position: int  # of the word in the expression
     word: str
-    kind: str  # one of WORD_KINDS
+    kind: str  # what the word speaks of, as the data set says: "colour", ...
     level: str
     score: Pointing
 
@@ -64,7 +64,7 @@ def point(word_map: Tensor, true_pixels: Tensor, object_pixels: Tensor, pixel_va
     """The pointing game for one map.
 
     Args:
-        word_map: [h,w], not negative; enlarged to the picture (bilinear).
+        word_map: [h,w], not negative; enlarged to the image (bilinear).
         true_pixels: [H,W] bool, the objects that the word is true of.
         object_pixels: [H,W] bool, all objects.
         pixel_valid: [H,W] bool, False where padded; None means all real.
@@ -87,6 +87,9 @@ def point(word_map: Tensor, true_pixels: Tensor, object_pixels: Tensor, pixel_va
     )
 
 
+MapsOf = Callable[[ReferringModel, RefBatch], dict[str, Tensor]]
+
+
 def word_maps(model: ReferringModel, batch: RefBatch) -> dict[str, Tensor]:
     """The attention weights of each query word, averaged over the query regions: {level: [B,L,h,w]}."""
     return model.explain(batch, model(batch)).word_maps
@@ -107,9 +110,6 @@ def relative(maps: dict[str, Tensor], token_valid: Tensor) -> dict[str, Tensor]:
     return {level: x / shared[level].clamp(min=torch.finfo(x.dtype).tiny) for level, x in maps.items()}
 
 
-MapsOf = Callable[[ReferringModel, RefBatch], dict[str, Tensor]]
-
-
 @torch.inference_mode()
 def point_words(maps: dict[str, Tensor], batch: RefBatch, tokenizer: Any) -> list[WordPointing]:
     """The pointing game for every content word of a batch, at every level.
@@ -126,24 +126,19 @@ def point_words(maps: dict[str, Tensor], batch: RefBatch, tokenizer: Any) -> lis
         raise RefsegError("The batch does not say what its words are true of: use RefShapes with objects=True.")
     if not maps:
         raise RefsegError("This model has no word maps, so that nothing can be scored: use one with attention.")
-    objects, valid = batch.objects.cpu()[:, 0], batch.pixel_valid.cpu()[:, 0]
-    found = []
-    for b, position, word, kind, true_of in _content_words(batch, tokenizer):
-        ids = batch.annotations[b].object_ids or []
-        numbers = torch.tensor([ids.index(i) + 1 for i in true_of])
-        true_pixels, object_pixels = torch.isin(objects[b].long(), numbers), objects[b] > 0
-        for level, of_level in maps.items():
-            score = point(of_level[b, position].cpu(), true_pixels, object_pixels, valid[b])
-            found.append(WordPointing(batch.sample_ids[b], position, word, kind, level, score))
+    objects, valid, found = batch.objects.cpu()[:, 0], batch.pixel_valid.cpu()[:, 0], []
+    for b, known in enumerate(batch.annotations):
+        words = tokenizer.split(batch.expressions[b])[: tokenizer.max_words]
+        ids, facts = known.object_ids or [], zip(words, known.word_kinds or (), known.word_objects or ())
+        for position, (word, kind, true_of) in enumerate(facts):
+            if not true_of:
+                continue
+            numbers = torch.tensor([ids.index(i) + 1 for i in true_of])
+            true_pixels, object_pixels = torch.isin(objects[b].long(), numbers), objects[b] > 0
+            for level, x in maps.items():
+                score = point(x[b, position].cpu(), true_pixels, object_pixels, valid[b])
+                found.append(WordPointing(batch.sample_ids[b], position, word, kind or OTHER, level, score))
     return found
-
-
-def _content_words(batch: RefBatch, tokenizer: Any) -> Iterator[tuple[int, int, str, str, Sequence[int]]]:
-    """(sample, position, word, kind, annotations) of every word that is true of something."""
-    for b, (expression, known) in enumerate(zip(batch.expressions, batch.annotations, strict=True)):
-        words = tokenizer.split(expression)[: tokenizer.max_words]
-        for position, word, kind, true_of in content_words(words, known.word_objects or ()):
-            yield b, position, word, kind, true_of
 
 
 def pointing_scores(
@@ -160,7 +155,7 @@ def pointing_scores(
 
     Args:
         model: that explains itself with word maps; moved to ``device``, in eval mode while this runs.
-        dataset: RefShapes built with ``objects=True`` and a transform, or a ``Subset`` of it.
+        dataset: as for ``point_words``, with a transform; or a ``Subset`` of it.
         tokenizer: as for ``Collate``.
         maps_of: what to score, ``word_maps`` or ``relative_word_maps``.
         device: default is where the model lies.
@@ -193,13 +188,12 @@ def summarise(found: Sequence[WordPointing]) -> dict[str, dict[str, dict[str, fl
     """
     if not found:
         raise RefsegError("No word was scored: the data set has no word that is true of an object.")
-    levels = list(dict.fromkeys(one.level for one in found))
-    result: dict[str, dict[str, dict[str, float]]] = {}
-    for level in levels:
-        by_kind = {kind: [x.score for x in found if x.level == level and x.kind == kind] for kind in WORD_KINDS}
-        by_kind["all"] = [x.score for x in found if x.level == level]
-        result[level] = {kind: _means(scores) for kind, scores in by_kind.items() if scores}
-    return result
+    scores: dict[str, dict[str, list[Pointing]]] = defaultdict(lambda: defaultdict(list))
+    for one in sorted(found, key=lambda one: one.kind):
+        scores[one.level][one.kind].append(one.score)
+    for by_kind in scores.values():
+        by_kind["all"] = [score for of_kind in by_kind.values() for score in of_kind]
+    return {level: {kind: _means(x) for kind, x in by_kind.items()} for level, by_kind in sorted(scores.items())}
 
 
 def _means(scores: Sequence[Pointing]) -> dict[str, float]:
@@ -211,10 +205,10 @@ def _means(scores: Sequence[Pointing]) -> dict[str, float]:
 # ---- word ablation ---------------------------------------------------------------------------------------------
 
 
-def word_ablations(model: nn.Module, sample: RefSample, tokenizer: Any) -> tuple[float, list[tuple[str, float]]]:
+def word_ablations(model: ReferringModel, sample: RefSample, tokenizer: Any) -> tuple[float, list[tuple[str, float]]]:
     """IoU with the whole expression, and (word, IoU without it) for every word in turn.
 
-    A word that is struck out leaves nothing behind: those after it move up.
+    A word that is removed leaves no gap: those after it move up.
 
     Args:
         model: in eval mode.
@@ -234,26 +228,29 @@ def word_ablations(model: nn.Module, sample: RefSample, tokenizer: Any) -> tuple
 
 
 def ablation_scores(
-    model: nn.Module, dataset: Samples, tokenizer: Any, *, progress: bool = True
+    model: ReferringModel, dataset: Samples, tokenizer: Any, *, progress: bool = True
 ) -> dict[str, dict[str, float]]:
     """What a word is worth to the mask, by kind of word.
 
     Expressions of one word are left out.
 
+    Args:
+        dataset: that knows the kinds of its words (RefShapes), with a transform.
+
     Returns:
         {kind: {"N", "mIoU", "mIoU without"}}: means over the N words of the kind, each with its expression as it is and
-        without it; the kind of words that are true of nothing by themselves is ``OTHER``.
+        without it; the kind of words that are true of nothing by themselves is ``OTHER``, the last
     """
-    pairs: dict[str, list[tuple[float, float]]] = {}
+    pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
     with in_eval_mode(model):
         for index in tqdm(range(len(dataset)), unit="sample", disable=not progress):
             sample = dataset[index]
             if len(tokenizer.split(sample.expression)) < 2:
                 continue
             whole, without = word_ablations(model, sample, tokenizer)
-            for kind, (_, iou) in zip(word_kinds([word for word, _ in without]), without, strict=True):
-                pairs.setdefault(kind or OTHER, []).append((whole, iou))
-    return {kind: _mean_pair(pairs[kind]) for kind in (*WORD_KINDS, OTHER) if kind in pairs}
+            for kind, (_, iou) in zip(sample.annotations.word_kinds or (), without):
+                pairs[kind or OTHER].append((whole, iou))
+    return {kind: _mean_pair(pairs[kind]) for kind in sorted(pairs, key=lambda kind: (kind == OTHER, kind))}
 
 
 def _mean_pair(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:

@@ -72,15 +72,8 @@ class MaskGrounding(Term):
         self.words = "pooled_words" if "pooled_words" in widths else "words"
         self.hidden_id = context.tokenizer.hidden_id
         self.register_buffer("hideable", hideable_ids(context.tokenizer), persistent=False)
-        self.predictor = WordPredictor(
-            widths[self.words],
-            widths[config.pixels],
-            len(context.tokenizer),
-            dim=config.dim,
-            layers=config.layers,
-            heads=config.heads,
-            grid=config.grid,
-        )
+        sizes = len(context.tokenizer), config.dim, config.layers, config.heads, config.grid
+        self.predictor = WordPredictor((widths[self.words], widths[config.pixels]), *sizes)
 
     def prepare(self, batch: RefBatch) -> RefBatch:
         """The batch with some words hidden; ``hidden_words`` says which they were."""
@@ -102,20 +95,13 @@ class MaskGrounding(Term):
         return {"ground": hidden_word_loss(logits.float(), batch.hidden_words[hidden])}
 
     def logits(
-        self,
-        prediction: Prediction,
-        batch: RefBatch,
-        model: ReferringModel,
-        hidden: Tensor,
-        *,
-        see_image: bool = True,
-        see_mask: bool = True,
+        self, prediction: Prediction, batch: RefBatch, model: ReferringModel, hidden: Tensor, see_mask: bool = True
     ) -> Tensor:
         """Logits of every word of the vocabulary where ``hidden`` [B,L] is True: [N,V], in reading order.
 
         Args:
             prediction: of ``model`` for ``batch``, in which the words are hidden already.
-            see_image, see_mask: what the predictor may look at besides the words.
+            see_mask: whether the predictor may.
 
         Raises:
             RefsegError: the model gives no feature per word.
@@ -129,12 +115,8 @@ class MaskGrounding(Term):
         rows = hidden.any(1).nonzero()[:, 0]  # the other samples would cost and not count
         if len(rows) == 0:
             rows = torch.arange(len(batch), device=hidden.device)  # so that every weight has a gradient, of zero
-        features = self.predictor(
-            words[rows],
-            prediction.trace["words_valid"][rows],
-            pixels[rows] if see_image else None,
-            batch.mask[rows] if see_mask else None,
-        )
+        mask = batch.mask[rows] if see_mask else None
+        features = self.predictor(words[rows], prediction.trace["words_valid"][rows], pixels[rows], mask)
         return self.predictor.head(features[:, : hidden.shape[1]][hidden[rows]])
 
 

@@ -9,7 +9,8 @@ from refseg.models.serialise import config_from_dict
 from refseg.objectives.base import ObjectiveConfig
 
 OLDER = ("SegmentationConfig", "TaughtMapsConfig", "SupervisedWordMapsConfig", "AlignmentConfig", "MaskGroundingConfig")
-RENAMED = {"kept": "unreplaced", "untold": "mask_dropout", "ground": "weight", "contrast": "weight"}
+RENAMED = {"kept": "unreplaced", "untold": "mask_dropout", "ground": "weight", "contrast": "weight", "maps": "weight"}
+PIXEL_ALIGNMENT = ("pixel_to_pixel", "pixel_to_text", "temperature", "referent_pixels", "other_pixels")
 
 
 def objective_from_dict(plain: Any) -> ObjectiveConfig:
@@ -28,25 +29,17 @@ def upgraded(plain: dict[str, Any]) -> dict[str, Any]:
     """The same losses with the same weights, as a list of terms; what is a list of terms already stays as it is."""
     if plain["type"] not in OLDER:
         return plain
-    old = dict(plain)
-    kind = old.pop("type")
-    masks = {"type": "MaskLossConfig", "bce": old.pop("bce"), "dice": old.pop("dice")}
-    masks["deep_supervision"] = kind in ("AlignmentConfig", "MaskGroundingConfig")
-    terms = [masks]
+    kind, old = plain["type"], {RENAMED.get(name, name): value for name, value in plain.items() if name != "type"}
+    deep = kind in ("AlignmentConfig", "MaskGroundingConfig")
+    terms = [{"type": "MaskLossConfig", "bce": old.pop("bce"), "dice": old.pop("dice"), "deep_supervision": deep}]
     if semantics := old.pop("semantics"):
         terms.append({"type": "SemanticsConfig", "weight": semantics})
-    if "maps" in old:
-        terms.append({"type": "SupervisedWordMapsConfig", "weight": old["maps"]})
-    if old.get("contrast"):
-        form = "InstanceContrastConfig" if old.get("other_samples", True) else "ImageContrastConfig"
-        form = "PixelContrastConfig" if old["pixel_wise"] else form
-        terms.append({"type": form, "weight": old["contrast"], "temperature": old["temperature"]})
-    if kind == "MaskGroundingConfig":
-        names = ("pixel_to_pixel", "pixel_to_text", "temperature", "referent_pixels", "other_pixels")
-        alignment = {name: old.pop(name) for name in names}
-        if old["ground"]:
-            grounding = {RENAMED.get(name, name): value for name, value in old.items()}
-            terms.append({"type": "MaskGroundingConfig"} | grounding)
-        if alignment["pixel_to_pixel"] or alignment["pixel_to_text"]:
-            terms.append({"type": "PixelAlignmentConfig"} | alignment)
+    alignment = {name: old.pop(name) for name in PIXEL_ALIGNMENT if kind == "MaskGroundingConfig"}
+    if kind == "AlignmentConfig":
+        form = "InstanceContrastConfig" if old.pop("other_samples", True) else "ImageContrastConfig"
+        kind = "PixelContrastConfig" if old.pop("pixel_wise") else form
+    if old.get("weight"):
+        terms.append({"type": kind.replace("TaughtMaps", "SupervisedWordMaps"), **old})
+    if alignment.get("pixel_to_pixel") or alignment.get("pixel_to_text"):
+        terms.append({"type": "PixelAlignmentConfig", **alignment})
     return {"type": "ObjectiveConfig", "terms": terms}

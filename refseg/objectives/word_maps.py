@@ -9,12 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refseg.datasets.refshapes.wording import content_words
 from refseg.errors import RefsegError
 from refseg.models.base import ReferringModel
 from refseg.objectives.base import ObjectiveContext, Term, TermConfig
 from refseg.objectives.losses import map_loss, mean_of
-from refseg.tokenizer import split_words
 from refseg.types import Prediction, RefBatch
 
 
@@ -54,9 +52,8 @@ def true_regions(batch: RefBatch, grid: tuple[int, ...]) -> Tensor:
         raise RefsegError("The batch does not say what its words are true of: use RefShapes with objects=True.")
     objects = F.interpolate(batch.objects.float(), grid, mode="nearest-exact").long()[:, 0]
     true = torch.zeros(*batch.token_ids.shape, *grid, dtype=torch.bool, device=objects.device)
-    for b, (expression, known) in enumerate(zip(batch.expressions, batch.annotations, strict=True)):
-        words, ids = split_words(expression)[: batch.token_ids.shape[1]], known.object_ids or []
-        for position, _, _, true_of in content_words(words, known.word_objects or ()):
-            numbers = [ids.index(annotation) + 1 for annotation in true_of]
+    for b, known in enumerate(batch.annotations):
+        for position, true_of in enumerate(known.word_objects[: true.shape[1]]):
+            numbers = [known.object_ids.index(annotation) + 1 for annotation in true_of or ()]
             true[b, position] = torch.isin(objects[b], objects.new_tensor(numbers))
     return true

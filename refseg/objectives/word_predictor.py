@@ -13,63 +13,47 @@ class WordPredictor(nn.Module):
     """Predictor([O; P; C]): a transformer over words, regions and one token for the mask, and a head that names words.
 
     The mask encoder C is an MLP on the centre of the referent, written in the same sines as the places of the regions.
-    Where the image is seen, the feature at that centre is added; and C is not only a token of its own, it is also added
+    The image feature at that centre is added; and C is not only a token of its own, it is also added
     to every word. All of this is ours: by attention alone it took more than 500 steps of the lessons, and no end in
     sight, to find the mask's token among 150 and then the region at its place.
 
     Args:
-        word_channels, pixel_channels: widths of what it reads.
-        vocabulary_size: number of words that it can name.
+        channels: widths of what it reads, words and pixels.
+        words: number of words that it can name.
         dim: its width, a multiple of 4 and of ``heads``.
         layers, heads: of the transformer.
         grid: finer feature maps are pooled to this many regions per side.
     """
 
-    def __init__(
-        self,
-        word_channels: int,
-        pixel_channels: int,
-        vocabulary_size: int,
-        *,
-        dim: int,
-        layers: int,
-        heads: int,
-        grid: int,
-    ):
+    def __init__(self, channels: tuple[int, int], words: int, dim: int, layers: int, heads: int, grid: int):
         super().__init__()
         self.grid = grid
-        self.from_words = nn.Linear(word_channels, dim)
-        self.from_pixels = nn.Linear(pixel_channels, dim)
+        self.from_words = nn.Linear(channels[0], dim)
+        self.from_pixels = nn.Linear(channels[1], dim)
         self.from_centre = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
         self.kind = nn.Parameter(torch.zeros(3, dim))  # word, region, mask
         layer = nn.TransformerEncoderLayer(
             dim, heads, 4 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(layer, layers, nn.LayerNorm(dim), enable_nested_tensor=False)
-        self.head = nn.Linear(dim, vocabulary_size)
+        self.head = nn.Linear(dim, words)
 
-    def forward(
-        self, words: Tensor, words_valid: Tensor, pixels: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, words: Tensor, words_valid: Tensor, pixels: Tensor, mask: Tensor | None = None) -> Tensor:
         """What the head names words from, [B,L,D].
 
         Args:
             words: [B,L,Cw].
             words_valid: [B,L] bool.
-            pixels: [B,Cp,h,w]; None hides the image.
+            pixels: [B,Cp,h,w].
             mask: [B,1,H,W] bool, the referent; None hides it, and so does an empty mask.
         """
-        tokens, valid = [self.from_words(words) + self.kind[0]], [words_valid]
-        if pixels is not None:
-            tokens.append(self._regions(pixels))
-            valid.append(words_valid.new_ones(tokens[-1].shape[:2]))
+        tokens = [self.from_words(words) + self.kind[0], self._regions(pixels)]
+        valid = [words_valid, words_valid.new_ones(tokens[1].shape[:2])]
         if mask is not None:
             centre, found = mask_centre(mask)
-            known = self.from_centre(place_code(centre, self.kind.shape[1])) + self.kind[2]
-            if pixels is not None:
-                known = known + self.from_pixels(feature_at(pixels, centre))
-            known = (known * found[:, None])[:, None]
-            tokens = [tokens[0] + known, *tokens[1:], known]
+            code = self.from_centre(place_code(centre, self.kind.shape[1])) + self.kind[2]
+            code = ((code + self.from_pixels(feature_at(pixels, centre))) * found[:, None])[:, None]
+            tokens = [tokens[0] + code, tokens[1], code]
             valid.append(found[:, None])
         read = self.layers(torch.cat(tokens, 1), src_key_padding_mask=~torch.cat(valid, 1))  # torch: True = padding
         return read[:, : words.shape[1]]

@@ -6,7 +6,7 @@ with which word maps are compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -129,6 +129,11 @@ def _mark(text: str, true_of: frozenset[int]) -> list[Word]:
 # ------------------------------------------------------------------------------------------------- kinds of words
 
 WORD_KINDS = (*ATTRIBUTES, "superlative", "place", "ordinal", "relation")
+# Every word for an attribute with the value that it means: MEANINGS["shape"]["disc"] is "circle".
+MEANINGS = {
+    name: {word: value for value in values for word in SYNONYMS.get(value, (value,))}
+    for name, values in ATTRIBUTES.items()
+}
 
 
 def word_kinds(words: Sequence[str]) -> list[str | None]:
@@ -144,20 +149,6 @@ def word_kinds(words: Sequence[str]) -> list[str | None]:
     ]
 
 
-def content_words(
-    words: Sequence[str], word_objects: Sequence[Sequence[int] | None]
-) -> Iterator[tuple[int, str, str, Sequence[int]]]:
-    """(position, word, kind, annotations) of every word of an expression that is true of something by itself.
-
-    Args:
-        words: of the expression, perhaps fewer than it has.
-        word_objects: the fact of that name, see ``datasets.refshapes``.
-    """
-    for position, (word, kind, true_of) in enumerate(zip(words, word_kinds(words), word_objects)):
-        if kind and true_of:
-            yield position, word, kind, true_of
-
-
 @cache
 def _kind_table() -> dict[str, str]:
     """Every content word with its kind; "left" and "right" as places."""
@@ -166,7 +157,6 @@ def _kind_table() -> dict[str, str]:
     table |= {word: "place" for texts in _MOST_AFTER.values() for text in texts for word in text.split()}
     for axis, texts in _MOST_BEFORE.items():
         table |= dict.fromkeys(texts, "superlative" if axis in ("small", "large") else "place")
-    for name, values in ATTRIBUTES.items():
-        table |= {word: name for value in values for word in SYNONYMS.get(value, (value,))}
+    table |= {word: name for name, words in MEANINGS.items() for word in words}
     table |= dict.fromkeys(_WITH_TEXTURE.values(), "texture")
     return {word: kind for word, kind in table.items() if word not in _FUNCTION_WORDS}
