@@ -26,7 +26,7 @@ from refseg.datasets.clip_files import find_clip, plain_name
 from refseg.datasets.clips import ClipDataset, ClipRow
 from refseg.errors import RefsegError
 from refseg.files import read_json
-from refseg.types import RefSample
+from refseg.types import RefSample, size_of
 
 # MTTR's README and its code differ already; others extracted the frames under a name of their own.
 _CLIP_FOLDERS = ("frames", "pngs320H", "clips320H", "CLIPS320", "clips320")
@@ -185,7 +185,7 @@ class A2DDataset(ClipDataset):
             raise RefsegError(
                 f"{self._mask_file(row)} has no mask of instance {row.instance}: take list and masks from one release."
             )
-        self._check_size(row, tuple(masks.shape[-2:]), size)
+        self._check_size(row, size_of(masks), size)
         return masks[instances.index(row.instance)].clone()
 
     def _all_masks(self, row: ClipRow) -> tuple[list[int], Tensor]:

@@ -25,6 +25,7 @@ from torch import Tensor
 from refseg.datasets.ends_early import ends_early
 from refseg.datasets.images import MAX_PIXELS, image_size, read_image
 from refseg.errors import RefsegError
+from refseg.types import size_of
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".m4v", ".mkv", ".webm")
@@ -117,7 +118,7 @@ class FolderClip(Clip):
         """See ``Clip.frame``."""
         self._check_index(index)
         image = read_image(self._images[index])
-        self._check_size(index, tuple(image.shape[-2:]))
+        self._check_size(index, size_of(image))
         return image
 
     def frame_name(self, index: int) -> str:
@@ -162,7 +163,8 @@ class VideoClip(Clip):
     def __init__(self, path: str | Path):
         self._av = _import_av()
         self.path = Path(path).resolve()  # an absolute path is never taken for the address of some protocol
-        self._container = None
+        self._container: Any = None  # PyAV's objects
+        self._decoder: Any = None
         if ends_early(self.path):
             raise RefsegError(_CUT_SHORT.format(self.path))
         try:
@@ -226,19 +228,21 @@ class VideoClip(Clip):
 
     def _survey(self) -> tuple[list[int] | None, list[int], int]:
         """When each frame is shown, in order (None where the file does not say), which are key frames, how many."""
-        times: list[int | None] = []
-        keys: list[int | None] = []
+        times: list[int] = []
+        untimed = False
+        keys: list[int] = []
         for packet in self._container.demux(self._stream):
             if packet.size == 0 or packet.is_discard:  # the sign for the end; a frame that is decoded but never shown
                 continue
             if packet.is_corrupt:
                 raise RefsegError(_CUT_SHORT.format(self.path))
-            times.append(packet.pts)
-            if packet.is_keyframe:
+            untimed |= packet.pts is None
+            times.append(packet.pts or 0)
+            if packet.is_keyframe and packet.pts is not None:
                 keys.append(packet.pts)
         if not times:
             raise RefsegError(f"{self.path} holds not a single frame: download it again.")
-        if None in times or len(set(times)) < len(times):
+        if untimed or len(set(times)) < len(times):
             return None, [], len(times)
         times.sort()
         return times, sorted(bisect_right(times, key) - 1 for key in keys), len(times)

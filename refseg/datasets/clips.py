@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from refseg.datasets.base import Counts, DatasetInfo, Findings, ReferringDataset
 from refseg.datasets.clip_files import Clip, open_clip
 from refseg.errors import RefsegError
-from refseg.types import Annotations, RefSample
+from refseg.types import Annotations, RefSample, size_of
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class ClipDataset(ReferringDataset):
     def __getitem__(self, index: int) -> RefSample:
         row = self.rows[index]
         frames, target = self._frames(row)
-        size = tuple(frames.shape[-2:])
+        size = size_of(frames)
         mask = self._mask(row, size)
         sample = RefSample(
             frames=frames,

@@ -17,8 +17,8 @@ def ends_early(path: Path) -> bool:
         if head[:4] == b"RIFF":  # avi
             return 8 + int.from_bytes(head[4:8], "little") > length + 1
         if head[:4] == b"\x1a\x45\xdf\xa3":  # Matroska: a header, then one segment with everything else
-            size, start = _matroska_size(head, 4)
-            size, start = _matroska_size(head, start + size + 4)
+            header, start = _matroska_size(head, 4)
+            size, start = _matroska_size(head, start + (header or 0) + 4)
             return size is not None and start + size > length
         place = 0
         while place + 8 <= length:  # mp4, mov: a row of boxes

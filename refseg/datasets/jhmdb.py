@@ -160,7 +160,8 @@ def mask_shape(path: Path) -> tuple[int, int, int]:
             raise ValueError(f"its part_mask is of shape {shape}")
     except Exception as error:  # a damaged file raises nearly anything
         raise _unreadable(path, error) from error
-    return tuple(int(n) for n in shape)
+    height, width, count = map(int, shape)
+    return height, width, count
 
 
 def read_part_mask(path: Path) -> np.ndarray:

@@ -40,7 +40,7 @@ from refseg.datasets.refer_files import (
 from refseg.datasets.shards.read import INDEX, ShardedImages
 from refseg.errors import RefsegError
 from refseg.files import read_json
-from refseg.types import RefSample
+from refseg.types import RefSample, size_of
 
 
 class ReferDataset(ReferringDataset):
@@ -114,7 +114,7 @@ class ReferDataset(ReferringDataset):
     def __getitem__(self, index: int) -> RefSample:
         ref, sentence = self._rows[index]
         image = self._image(ref["image_id"])
-        size = tuple(image.shape[-2:])
+        size = size_of(image)
         mask = self._mask(ref["ann_id"], self._annotations[str(ref["ann_id"])], size)
         sample = RefSample(
             frames=image[None],

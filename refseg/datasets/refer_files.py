@@ -155,7 +155,7 @@ def expression_of(ref: dict, sentence: dict, refs_file: Path) -> str:
 
 def annotations_of(ref: dict, sentence: dict) -> Annotations:
     """Where the sample comes from, and what RefShapes says of its expressions."""
-    known = {key: sentence.get(key) for key in ("kind", "form", "word_objects")}
+    known: dict[str, Any] = {key: sentence.get(key) for key in ("kind", "form", "word_objects")}
     if known["word_objects"] is not None:
         known["word_kinds"] = word_kinds(sentence["tokens"])
     return Annotations(image_id=ref["image_id"], ref_id=ref["ref_id"], ann_id=ref["ann_id"], **known)

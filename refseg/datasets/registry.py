@@ -39,8 +39,12 @@ def _counts(names: tuple[str, ...], **splits: tuple[int | None, ...]) -> dict[st
 def _pieces(*names: str) -> tuple[Piece, ...]:
     """From ``sources.toml``."""
     sources = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
-    fields = [piece for name in names for piece in sources[name]]
-    return tuple(Piece(**{k: tuple(v) if isinstance(v, list) else v for k, v in piece.items()}) for piece in fields)
+    return tuple(_piece(stored) for name in names for stored in sources[name])
+
+
+def _piece(stored: dict[str, Any]) -> Piece:
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    return Piece(**fields)
 
 
 def _refer(name: str, *, folder: str = "", image: str = "", images: str = "coco_images", **fields: Any) -> DatasetInfo:

@@ -36,7 +36,7 @@ class Letterbox:
     def __call__(self, sample: RefSample) -> RefSample:
         if sample.pixel_valid is not None:
             raise ValueError("The sample has been padded already: use one Letterbox, and only one.")
-        inner, padding = fit(*sample.frames.shape[-2:], self.size)
+        inner, padding = fit(*size_of(sample.frames), self.size)
         frames, valid = letterbox(sample.frames, self.size)
         mask, objects = sample.mask, sample.objects
         if inner != tuple(mask.shape):

@@ -42,7 +42,8 @@ class DataReport:
         return self.info.splits[self.split_by][self.split]
 
     def _wrong_counts(self) -> list[str]:
-        return [what for what, count in self.official.items() if self.found.get(what) != count]
+        found = self.found or {}
+        return [what for what, count in self.official.items() if found.get(what) != count]
 
     def __str__(self) -> str:
         info = self.info
@@ -60,7 +61,7 @@ class DataReport:
 
     def _count_lines(self) -> list[str]:
         wrong, lines = self._wrong_counts(), []
-        for what, found in self.found.items():
+        for what, found in (self.found or {}).items():
             official = self.official.get(what)
             verdict = "no official count" if official is None else f"official {official:>7}"
             mark = "      " if official is None else "[FAIL]" if what in wrong else "[OK]  "

@@ -15,7 +15,7 @@ import time
 import urllib.request
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.error import HTTPError
 
 from tqdm.auto import tqdm
@@ -174,7 +174,7 @@ def _ask(url: str, have: int, version: str | None) -> HTTPResponse:
         return _opener().open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except HTTPError as error:
         if error.code == 416 and have:
-            return error
+            return cast(HTTPResponse, error)  # it has all that is asked of an answer
         error.close()
         if error.code >= 500 or error.code in (408, 425, 429):  # overloaded, or for the moment
             raise _Lost(f"the server answers {error.code}") from error

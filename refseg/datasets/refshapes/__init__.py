@@ -14,6 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -166,12 +167,12 @@ def _express(split: str, things: list[Thing], rng: Random) -> tuple[str, Form, i
     if split == "testC" and (things[referent].colour, things[referent].shape) not in HELD_OUT:
         return None
     words = word_form(form, things, rng)
-    return words and (kind, form, referent, words)
+    return (kind, form, referent, words) if words else None
 
 
 def _annotation(ann_id: int, image_id: int, thing: Thing, mask: np.ndarray, depth: int) -> dict:
     """A COCO annotation of the visible pixels, with what the thing is beside it."""
-    rle = coco_mask.encode(np.asfortranarray(mask))
+    rle: Any = coco_mask.encode(np.asfortranarray(mask))
     hidden = mask.sum() < rasterise(thing.outline()).sum()
     return {
         "id": ann_id,

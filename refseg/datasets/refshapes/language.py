@@ -112,8 +112,7 @@ def find_form(kind: str, things: Sequence[Thing], rng: Random) -> tuple[Form, in
     """
     for _ in range(_TRIES):
         form = _FINDERS[kind](things, rng)
-        meant = referents(form, things) if form else set()
-        if len(meant) == 1:
+        if form and len(meant := referents(form, things)) == 1:
             return form, meant.pop()
     return None
 

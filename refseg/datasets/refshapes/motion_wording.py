@@ -35,7 +35,7 @@ def passing_sentences(clip: Clip, motions: list[str], rng: Random) -> list[Sente
     asked = [_motion_sentence(clip, "passing", passing, rng, behind=clip.centre[-1].shape)]
     if motions[1 - passing] == "still" and rng.random() < 0.5:
         asked.append(_motion_sentence(clip, "still", 1 - passing, rng))
-    return asked
+    return [sentence for sentence in asked if sentence is not None]
 
 
 def static_sentence(clip: Clip, taken: set[int], rng: Random) -> Sentence:

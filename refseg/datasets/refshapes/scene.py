@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from random import Random
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -89,7 +90,8 @@ _TURNS = {"circle": 0, "square": 14, "triangle": 14, "star": 16, "cross": 14}  #
 
 def rasterise(outline: list[float], height: int = SIDE, width: int = SIDE) -> np.ndarray:
     """The pixels of a polygon as pycocotools counts them, [height, width] bool."""
-    return coco_mask.decode(coco_mask.frPyObjects([outline], height, width))[..., 0].astype(bool)
+    polygons: Any = [outline]
+    return coco_mask.decode(coco_mask.frPyObjects(polygons, height, width))[..., 0].astype(bool)
 
 
 def visible_masks(things: list[Thing], side: int = SIDE) -> list[np.ndarray]:

@@ -89,8 +89,8 @@ def _phrase(form: Form, things: Sequence[Thing], rng: Random, links: Sequence[st
         nth = _mark(rng.choice(_NTH[form["nth"]]), meant)
         place = _plain(_FROM[form["from"]])
         return nth + inner + place if rng.random() < 0.7 else inner + _plain("that is") + nth + place
-    anchor = referents(form["to"], things)
-    true_of = frozenset(related(form["related"], set(range(len(things))), *anchor, things))
+    (anchor,) = referents(form["to"], things)
+    true_of = frozenset(related(form["related"], set(range(len(things))), anchor, things))
     relation = _mark(rng.choice(_RELATED[form["related"]]), true_of)
     return [*inner, *_plain(rng.choice(links)), *relation, Word("the"), *_phrase(form["to"], things, rng, _TIGHT_LINKS)]
 

@@ -123,7 +123,8 @@ def _checksums(path: Path) -> Iterator[tuple[str, int]]:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 refuse_hostile(member.name, member.isfile(), path)
-                data = archive.extractfile(member).read()
+                content = archive.extractfile(member)
+                data = content.read() if content else b""
                 if len(data) < member.size:
                     raise BadArchive(f"The shard {path} is cut short at {member.name}: download it again.")
                 yield member.name, zlib.crc32(data)
