@@ -44,13 +44,13 @@ from torchvision.transforms import v2
 from refseg.datasets import Collate, Letterbox, Normalize, build_dataset, build_transform, read_image
 from refseg.datasets.masks import segmentation_mask
 from refseg.datasets.refer import ReferDataset
-from refseg.datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from refseg.datasets.wrappers import SafeDataset, collate_readable
 from refseg.evaluation.mask_files import score_files
 from refseg.paths import PROJECT, results_dir
 from refseg.tokenizer import WordVocabulary
 from refseg.training.batches import ShuffledBatches
 from refseg.training.experiment import OptimConfig
+from refseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 A2D_TRUTH = "data/a2d_sentences/a2d_sentences_test_annotations_in_coco_format.json"
 SIDE, BATCH, WORKERS = 320, 16, 2  # pixels, samples, processes

@@ -21,7 +21,8 @@ from measure import about, median_seconds, write_json
 from torch import Tensor, nn
 
 from refseg.models import build_model
-from refseg.models.cmsa_net import LEVELS, CMSANet, CMSANetConfig, regions_with_pixels
+from refseg.models.blocks.attention import regions_with_pixels
+from refseg.models.cmsa_net import LEVELS, CMSANet, CMSANetConfig
 from refseg.objectives import MaskLossConfig, ObjectiveConfig, build_objective
 from refseg.paths import results_dir
 from refseg.training.presets import PRESETS

@@ -15,6 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+IMAGENET_MEAN, IMAGENET_STD = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # red, green, blue
+
 
 def size_of(x: Any) -> tuple[int, int]:
     """(height, width) of a tensor or an array: its last two axes."""

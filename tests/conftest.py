@@ -92,14 +92,14 @@ def tiny_grounded(tiny_experiment, tmp_path) -> Path:
     from refseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from refseg.evaluation.hidden_words import WordsAlone, grounding_of, write_heads
     from refseg.models import build_model
-    from refseg.models.backbones import HalvingBackboneConfig
+    from refseg.models.backbones import HALVING
     from refseg.models.magnet import MagNetConfig
     from refseg.models.serialise import config_to_dict
     from refseg.objectives import MaskGroundingConfig, MaskLossConfig, ObjectiveConfig
     from refseg.training.build import build_data
 
     _, _, tokenizer = build_data(tiny_experiment)
-    backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
+    backbone = replace(HALVING, channels=(8, 8, 8, 12, 12))
     model = build_model(replace(MagNetConfig.lesson(), backbone=backbone), len(tokenizer))
     objective = ObjectiveConfig((MaskLossConfig(), MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2)))
     record = {"experiment": config_to_dict(replace(tiny_experiment, model=model.config, objective=objective))}
@@ -117,11 +117,11 @@ def tiny_alignformer(tiny_experiment, tmp_path) -> Path:
     from refseg.checkpoint import Checkpoint, save_checkpoint
     from refseg.models import build_model
     from refseg.models.alignformer import AlignFormerConfig
-    from refseg.models.backbones import HalvingBackboneConfig
+    from refseg.models.backbones import HALVING
     from refseg.training.build import build_data
 
     _, _, tokenizer = build_data(tiny_experiment)
-    backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
+    backbone = replace(HALVING, channels=(8, 8, 8, 12, 12))
     model = build_model(replace(AlignFormerConfig.lesson(), backbone=backbone), len(tokenizer))
     save_checkpoint(tmp_path / "alignformer", Checkpoint(model, tokenizer, 48))
     return tmp_path / "alignformer"

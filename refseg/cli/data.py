@@ -113,7 +113,7 @@ def convert_magnet_release(checkpoint: CheckpointFile, out: Path, vocabulary: st
         out: Folder of the new checkpoint.
         vocabulary: The word pieces: a vocab.txt, a folder, or a model of the Hugging Face hub, downloaded once.
     """
-    from refseg.convert.cmsa import convert_magnet_release
+    from refseg.convert.magnet import convert_magnet_release
 
     _report(convert_magnet_release(checkpoint, vocabulary, out), "tensors", out)
 

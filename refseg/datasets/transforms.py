@@ -16,9 +16,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import Compose
 from torchvision.transforms.v2 import functional as F
 
-from refseg.types import RefSample, size_of
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from refseg.types import IMAGENET_MEAN, IMAGENET_STD, RefSample, size_of
 
 
 class Letterbox:

@@ -8,18 +8,6 @@ from refseg.models.base import ModelConfig, ReferringModel
 from refseg.models.cmsa_net import CMSANet, CMSANetConfig
 from refseg.models.magnet import MagNet, MagNetConfig
 
-__all__ = [
-    "AlignFormer",
-    "AlignFormerConfig",
-    "CMSANet",
-    "CMSANetConfig",
-    "MagNet",
-    "MagNetConfig",
-    "ModelConfig",
-    "ReferringModel",
-    "build_model",
-]
-
 
 def build_model(config: ModelConfig, vocabulary_size: int, fetch_weights: bool = True) -> ReferringModel:
     """The model that ``config`` describes, with fresh weights.

@@ -11,25 +11,22 @@ Left out, because no mask depends on it: what VLBA of the last level would send 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from refseg.models.backbones import LEVELS, BackboneConfig, HalvingBackboneConfig, SwinConfig
+from refseg.models.backbones import HALVING, LEVELS, BackboneConfig, SwinConfig
 from refseg.models.base import Explanation, ModelConfig, ReferringModel
-from refseg.models.blocks.attention import l2_normalize, masked_mean
+from refseg.models.blocks.attention import l2_normalize, masked_mean, regions_with_pixels
 from refseg.models.blocks.deformable_pixel_decoder import DeformableConfig
 from refseg.models.blocks.language_guided_pixel_decoder import DecoderWordsConfig, LanguageGuidedPixelDecoder
 from refseg.models.blocks.prototype_generator import PrototypeConfig, PrototypeGenerator
 from refseg.models.blocks.vlba import (
     VisionLanguageBidirectionalAttention,
     VLBAConfig,
-    VLBAOutput,
     regions_of_words,
     words_of_regions,
 )
-from refseg.models.cmsa_net import regions_with_pixels
 from refseg.models.text import BertWordsConfig, StagedTextConfig, TransformerWordsConfig
 from refseg.types import Prediction, RefBatch
 
@@ -53,7 +50,7 @@ class AlignFormerConfig(ModelConfig):
     def lesson(cls) -> AlignFormerConfig:
         """About a million parameters: trains from scratch at 96 px on two CPU cores."""
         return cls(
-            HalvingBackboneConfig(),
+            HALVING,
             TransformerWordsConfig(normalized=True),  # else words grow, and attention gives all to one from the start
             VLBAConfig(),
             DeformableConfig(dim=48, levels=3, layers=2, heads=4, points=2, inner=96, groups=8),
@@ -77,16 +74,6 @@ class AlignFormerConfig(ModelConfig):
             DecoderWordsConfig(),
             PrototypeConfig(),
         )
-
-
-class Stage(NamedTuple):
-    """One level: what VLBA read, and what it made of it."""
-
-    pixels: Tensor  # [B,C,h,w], of the backbone
-    words: Tensor  # [B,L,Cl]
-    words_valid: Tensor  # [B,L]
-    region_valid: Tensor  # [B,h,w]
-    output: VLBAOutput
 
 
 class AlignFormer(ReferringModel):
@@ -132,46 +119,27 @@ class AlignFormer(ReferringModel):
             before the last, and by level backbone/c2 .. c5 (what the stage gives) and fused/c2 .. c5 (with the words in
             it), all [B,C,h,w], and words/c2 .. c5 [B,L,C], the words that the level met
         """
-        stages = self.encode(batch)
-        trace = self._features(stages)
-        words, valid = trace["words"], trace["words_valid"]
-        fused = {level: trace[f"fused/{level}"] for level in LEVELS}
-        pixels, levels = self.pixel_decoder(fused, words, valid)
-        region_valid = {level: stages[level].region_valid for level in levels}
-        centres, biases = self.generator(trace["sentence"], levels, region_valid)
+        words, valid = self.text(batch.token_ids, batch.token_valid)
+        images, image_of = batch.distinct_images()
+        x, trace, real = self.backbone.stem(images), {}, {}
+        for level, stage in zip(LEVELS, self.backbone.blocks(), strict=True):
+            x = stage(x)
+            x = x[image_of] if level == LEVELS[0] else x  # before the first stage there are no words
+            real[level] = regions_with_pixels(batch.pixel_valid, x.shape[-2:])
+            output = self.vlba[level](x, words, valid, real[level])
+            trace |= {f"backbone/{level}": x, f"words/{level}": words}
+            trace[f"fused/{level}"] = self.norms[level](output.pixel_residual.movedim(1, -1)).movedim(-1, 1)
+            if output.scores is not None:
+                trace[f"scores/{level}"] = output.scores
+            x, words = output.pixels, output.words
+        words = output.word_residual
+        trace |= {"words": words, "words_valid": valid, "sentence": masked_mean(words, valid[..., None], dim=1)}
+        pixels, levels = self.pixel_decoder({level: trace[f"fused/{level}"] for level in LEVELS}, words, valid)
+        centres, biases = self.generator(trace["sentence"], levels, {level: real[level] for level in levels})
         *earlier, mask_logits = masks_around(pixels, centres, biases).split(1, dim=1)
         trace |= {"pixels": pixels, "centre": centres[:, -1], "centres": centres}
         trace |= {f"masks/{step}": logits for step, logits in enumerate(earlier)}
         return Prediction(mask_logits, trace)
-
-    def encode(self, batch: RefBatch) -> dict[str, Stage]:
-        """All words first, then the picture stage by stage, VLBA behind each.
-
-        A picture of several samples goes through the first stage once: before it there are no words.
-        """
-        words, valid = self.text(batch.token_ids, batch.token_valid)
-        images, image_of = batch.distinct_images()
-        x, stages = self.backbone.stem(images), {}
-        for level in LEVELS:
-            x = self.backbone.stages[level](x)
-            x = x[image_of] if level == LEVELS[0] else x
-            inputs = x, words, valid, regions_with_pixels(batch.pixel_valid, x.shape[-2:])
-            stages[level] = Stage(*inputs, output=self.vlba[level](*inputs))
-            x, words = stages[level].output.pixels, stages[level].output.words
-        return stages
-
-    def _features(self, stages: dict[str, Stage]) -> dict[str, Tensor]:
-        """What the stages give to the trace: the last level's words and their mean, and three entries per level."""
-        last = stages[LEVELS[-1]]
-        trace = {"words": last.output.word_residual, "words_valid": last.words_valid}
-        trace["sentence"] = masked_mean(trace["words"], last.words_valid[..., None], dim=1)
-        for level, stage in stages.items():
-            residual = stage.output.pixel_residual.movedim(1, -1)
-            trace[f"fused/{level}"] = self.norms[level](residual).movedim(-1, 1)
-            trace |= {f"backbone/{level}": stage.pixels, f"words/{level}": stage.words}
-            if stage.output.scores is not None:
-                trace[f"scores/{level}"] = stage.output.scores
-        return trace
 
     def explain(self, batch: RefBatch, prediction: Prediction, *, region_rows: bool = False) -> Explanation:
         """Both directions of VLBA's score maps, if the config has any, and how pixels gather around the centres."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from refseg.models.backbones import BackboneConfig, ResNet101BackboneConfig, SmallBackboneConfig
 from refseg.models.base import Explanation, ModelConfig, ReferringModel
-from refseg.models.blocks.attention import masked_mean
+from refseg.models.blocks.attention import masked_mean, regions_with_pixels
 from refseg.models.blocks.cfsa import TemporalConfig, at_target
 from refseg.models.blocks.cmsa import CMSAConfig
 from refseg.models.blocks.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig
@@ -298,8 +298,3 @@ def _xavier(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def regions_with_pixels(pixel_valid: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """A region is valid if any of its pixels is: [B,1,H,W] bool -> [B,h,w] bool."""
-    return F.adaptive_max_pool2d(pixel_valid.float(), grid)[:, 0] > 0

@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg.models.backbones import LEVELS, BackboneConfig, HalvingBackboneConfig, SwinConfig
+from refseg.models.backbones import HALVING, LEVELS, BackboneConfig, SwinConfig
 from refseg.models.base import Explanation, ModelConfig, ReferringModel
-from refseg.models.blocks.attention import masked_mean
-from refseg.models.blocks.cross_modal_alignment import CAMConfig, PyramidAlignment, ResidualGate, WordAlignment
+from refseg.models.blocks.attention import masked_mean, regions_with_pixels
+from refseg.models.blocks.cross_modal_alignment import CAMConfig, PyramidAlignment, WordAlignment
 from refseg.models.blocks.deformable_pixel_decoder import DeformableConfig, DeformablePixelDecoder
+from refseg.models.blocks.layers import ResidualGate
 from refseg.models.blocks.mask2former_decoder import Mask2FormerDecoder, MaskDecoderConfig
-from refseg.models.cmsa_net import regions_with_pixels
 from refseg.models.text import BertWordsConfig, StagedTextConfig, TransformerWordsConfig
 from refseg.types import Prediction, RefBatch
 
@@ -46,7 +46,7 @@ class MagNetConfig(ModelConfig):
     def lesson(cls) -> MagNetConfig:
         """About a million parameters: trains from scratch at 96 px on two CPU cores."""
         return cls(
-            HalvingBackboneConfig(),
+            HALVING,
             TransformerWordsConfig(),
             CAMConfig(expansion=1),
             DeformableConfig(dim=48, levels=3, layers=1, heads=4, points=2, inner=96, groups=8),
@@ -116,25 +116,12 @@ class MagNet(ReferringModel):
             it), all [B,C,h,w], and words/c2 .. c5 [B,L,C] of the text's stages; masks/0, masks/1, ... [B,1,h',w'], the
             logits before each of the decoder's layers
         """
-        words, words_valid, trace = self.encode(batch)
-        pixels, levels = self.pixel_decoder({level: trace[f"fused/{level}"] for level in LEVELS})
-        *earlier, mask_logits = self.decoder(pixels, levels)
-        trace |= {"words": words, "words_valid": words_valid, "pixels": pixels}
-        trace["sentence"] = masked_mean(words, words_valid[..., None], dim=1)
-        trace |= {f"masks/{step}": logits for step, logits in enumerate(earlier)}
-        return Prediction(mask_logits, trace)
-
-    def encode(self, batch: RefBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Words [B,L,C], zero where padded, words_valid [B,L], and backbone/*, words/*, fused/*, looks/* of the trace.
-
-        An image of several samples goes through the first stage once: before it there are no words.
-        """
         token_ids, valid = self._tokens(batch)
         images, image_of = batch.distinct_images()
         x, words, trace = self.backbone.stem(images), self.text.embed(token_ids), {}
-        for stage, level in enumerate(LEVELS):
-            x, words = self.backbone.stages[level](x), self.text.stages[stage](words, valid)
-            x = x[image_of] if stage == 0 else x
+        for level, stage, text_stage in zip(LEVELS, self.backbone.blocks(), self.text.stages, strict=True):
+            x, words = stage(x), text_stage(words, valid)
+            x = x[image_of] if level == LEVELS[0] else x  # before the first stage there are no words
             fused, residual = self.align_pixels[level](x, words, valid)
             trace |= {f"backbone/{level}": x, f"words/{level}": words, f"fused/{level}": fused}
             if level in self.align_words:
@@ -142,7 +129,12 @@ class MagNet(ReferringModel):
                 words, trace[f"looks/{level}"] = self.align_words[level](words, valid, x, real)
             if level in self.gates:  # else there is no next stage
                 x = self.gates[level](x.movedim(1, -1), residual.movedim(1, -1)).movedim(-1, 1)
-        return words * valid[..., None], valid, trace
+        words = words * valid[..., None]
+        trace |= {"words": words, "words_valid": valid, "sentence": masked_mean(words, valid[..., None], dim=1)}
+        trace["pixels"], levels = self.pixel_decoder({level: trace[f"fused/{level}"] for level in LEVELS})
+        *earlier, mask_logits = self.decoder(trace["pixels"], levels)
+        trace |= {f"masks/{step}": logits for step, logits in enumerate(earlier)}
+        return Prediction(mask_logits, trace)
 
     def explain(self, batch: RefBatch, prediction: Prediction, *, region_rows: bool = False) -> Explanation:
         """Where each word looks, at each level but the last; nothing if the words of this network do not look."""

@@ -15,7 +15,9 @@ from refseg.errors import RefsegError
 
 TYPE = "type"
 # What older files say: the old name of a class, its name today, and the fields that the old class did not have.
-RENAMED: dict[str, tuple[str, dict[str, Any]]] = {}
+RENAMED: dict[str, tuple[str, dict[str, Any]]] = {
+    "HalvingBackboneConfig": ("SmallBackboneConfig", {"dilations": [1, 1, 1, 1]})
+}
 
 
 @dataclass(frozen=True)
@@ -122,3 +124,16 @@ def _spell(hint: Any) -> str:
     if get_args(hint) or not isinstance(hint, type):
         return str(hint).replace("refseg.models.", "")
     return f"a {hint.__name__}"
+
+
+def rename_weights(state_dict: dict[str, Any], prefix: str, names: dict[str, str]) -> None:
+    """Give the weights of an older checkpoint their names of today, in place.
+
+    Args:
+        state_dict: weights by name.
+        prefix: of the module whose weights they are.
+        names: {how names begin after ``prefix``: how they begin today}.
+    """
+    for old, new in names.items():
+        for name in [name for name in state_dict if name.startswith(prefix + old)]:
+            state_dict[prefix + new + name[len(prefix + old) :]] = state_dict.pop(name)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg.models.blocks.attention import sine_positions
+from refseg.models.blocks.attention import sine_positions, sines
 
 
 class WordPredictor(nn.Module):
@@ -60,9 +60,9 @@ class WordPredictor(nn.Module):
 
     def _regions(self, pixels: Tensor) -> Tensor:
         """[B,Cp,h,w] -> [B,R,D], with their places."""
-        h, w = (min(side, self.grid) for side in pixels.shape[-2:])
-        pooled = F.adaptive_avg_pool2d(pixels, (h, w)).flatten(2).mT
-        places = sine_positions(h, w, self.kind.shape[1], pixels.device, pixels.dtype).flatten(1).T
+        grid = tuple(min(side, self.grid) for side in pixels.shape[-2:])
+        pooled = F.adaptive_avg_pool2d(pixels, grid).flatten(2).mT
+        places = sine_positions(grid, self.kind.shape[1], pixels)
         return self.from_pixels(pooled) + places + self.kind[1]
 
 
@@ -88,7 +88,4 @@ def feature_at(pixels: Tensor, place: Tensor) -> Tensor:
 
 def place_code(place: Tensor, channels: int) -> Tensor:
     """Sines and cosines of a place, as ``sine_positions`` writes the end of a region: [B,2] -> [B,C], rows first."""
-    half = channels // 2
-    wavelengths = 10000 ** (2 * (torch.arange(half, device=place.device) // 2) / half)
-    angles = 2 * torch.pi * place.flip(1)[..., None] / wavelengths  # [B,2,C/2]
-    return torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1).flatten(1)
+    return sines(2 * torch.pi * place.flip(1), channels // 2).flatten(1)

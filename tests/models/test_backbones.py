@@ -8,19 +8,18 @@ from safetensors.torch import save_file
 
 from refseg.errors import RefsegError
 from refseg.models.backbones import (
-    DeepLabBackbone,
+    HALVING,
     DeepLabBackboneConfig,
-    ResNet101Backbone,
     ResNet101BackboneConfig,
     SmallBackbone,
     SmallBackboneConfig,
-    deeplab_colours,
-    pad_same,
 )
+from refseg.models.backbones.resnet import DeepLabBackbone, ResNet101Backbone, deeplab_colours, pad_same
 
 TINY = (1, 1, 1, 1)
 CONFIGS = [
     SmallBackboneConfig(),
+    HALVING,
     SmallBackboneConfig(channels=(2, 3, 5, 7, 11), blocks=(2, 1, 3, 2)),
     ResNet101BackboneConfig(layers=TINY),
     DeepLabBackboneConfig(layers=TINY),

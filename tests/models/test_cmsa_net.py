@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from refseg.models import build_model
-from refseg.models.blocks.attention import mutual_information
-from refseg.models.cmsa_net import LEVELS, CMSANetConfig, regions_with_pixels
+from refseg.models.blocks.attention import mutual_information, regions_with_pixels
+from refseg.models.cmsa_net import LEVELS, CMSANetConfig
 
 LESSON = CMSANetConfig.lesson()
 

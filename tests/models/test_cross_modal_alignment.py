@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from refseg.errors import RefsegError
+from refseg.models.blocks.attention import instance_norm
 from refseg.models.blocks.cross_modal_alignment import (
     CAMConfig,
     PixelsToWords,
@@ -15,7 +16,6 @@ from refseg.models.blocks.cross_modal_alignment import (
     ResidualGate,
     WordAlignment,
     WordsToPixels,
-    instance_norm,
 )
 
 GRID = 12, 10

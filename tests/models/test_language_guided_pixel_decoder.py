@@ -1,4 +1,4 @@
-"""The pixel decoder with words: without them it is its base class, padding is not read, order and sizes are."""
+"""The pixel decoder with words: without them it is MagNet's, padding is not read, order and sizes are."""
 
 import pytest
 import torch
@@ -24,9 +24,9 @@ def example():
 
 
 @torch.no_grad()
-def test_without_words_it_is_the_base_class():
+def test_without_words_it_is_magnets_decoder():
     ours, base, (features, words, valid) = decoder(words=None), DeformablePixelDecoder(CHANNELS, CONFIG), example()
-    base.load_state_dict(ours.state_dict())
+    base.load_state_dict(ours.decoder.state_dict())
     (pixels, levels), (expected, expected_levels) = ours(features, words, valid), base(features)
     assert torch.equal(pixels, expected) and list(levels) == ["c4", "c3"]
     assert all(torch.equal(levels[level], expected_levels[level]) for level in levels)
@@ -56,11 +56,18 @@ def test_pixels_can_be_finer_than_the_finest_level():
     ours, (features, words, valid) = decoder(upsampling=3), example()
     pixels, _ = ours(features, words, valid)
     assert pixels.shape == (B, 8, 18, 33)
-    torch.nn.init.zeros_(ours.pixels.weight)
-    ours.pixels.bias.copy_(torch.arange(72.0))
+    torch.nn.init.zeros_(ours.decoder.pixels.weight)
+    ours.decoder.pixels.bias.copy_(torch.arange(72.0))
     pixels, _ = ours(features, words, valid)
     # The 3 x 3 pixels of one place are neighbours: channel c has the biases 9 c to 9 c + 8, row by row.
     assert pixels[0, 1, 3:6, 6:9].tolist() == [[9, 10, 11], [12, 13, 14], [15, 16, 17]]
+
+
+def test_weights_of_older_checkpoints_load():
+    """They had no part "decoder"."""
+    ours, other = decoder(), decoder()
+    other.load_state_dict({name.removeprefix("decoder."): weight for name, weight in ours.state_dict().items()})
+    assert all(torch.equal(one, two) for one, two in zip(ours.state_dict().values(), other.state_dict().values()))
 
 
 def test_too_many_words_are_named():

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from refseg.models.blocks.mask2former_decoder import Mask2FormerDecoder, MaskDecoderConfig, QueryLayer, outside
+from refseg.models.blocks.layers import CrossAttentionLayer
+from refseg.models.blocks.mask2former_decoder import Mask2FormerDecoder, MaskDecoderConfig, outside
 
 CONFIG = MaskDecoderConfig(layers=4, heads=3, inner=7)
 
@@ -21,12 +22,12 @@ def test_the_query_looks_where_the_mask_is():
 
 
 def test_hidden_regions_are_not_read():
-    layer = QueryLayer(12, CONFIG).eval()
+    layer = CrossAttentionLayer(12, heads=3, inner=7, lone_query=True).eval()
     query, regions = torch.randn(2, 1, 12), torch.randn(2, 5, 12)
     hidden = torch.tensor([[False, True, True, False, True]] * 2)
     other = torch.where(hidden[..., None], torch.randn(2, 5, 12), regions)
-    inputs = torch.randn(12), torch.randn(5, 12)
-    one, two = (layer(query, inputs[0], x, inputs[1], hidden) for x in (regions, other))
+    place, places = torch.randn(12), torch.randn(5, 12)
+    one, two = (layer(query, place, x + places, x, hidden) for x in (regions, other))
     assert torch.allclose(one, two, atol=1e-6)
 
 

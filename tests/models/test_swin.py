@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from refseg.errors import RefsegError
-from refseg.models.backbones import SwinBackbone, SwinConfig, window_attention
+from refseg.models.backbones.swin import SwinBackbone, SwinConfig, window_attention
 
 timm = pytest.importorskip("timm")
 
@@ -57,7 +57,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     other = {**vars(TINY), "dim": 12, "weights": str(tmp_path / "swin.safetensors")}
     with pytest.raises(RefsegError, match="do not fit this Swin"):
         SwinBackbone(SwinConfig(**other))
-    with pytest.raises(RefsegError, match="could not be had"):
+    with pytest.raises(RefsegError, match="could not be loaded"):
         SwinBackbone(SwinConfig(**{**vars(TINY), "weights": "no_such_swin"}))
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from refseg.models.blocks.layers import ResidualGate
 from refseg.models.blocks.vlba import (
     VLBA,
-    GatedResidual,
     VLBAConfig,
     read,
     regions_of_words,
@@ -200,10 +200,10 @@ def trained_gate(gate):
 
 
 def test_the_gate_trains_and_a_pair_of_zeros_does_not():
-    gate = GatedResidual(C)
+    gate = ResidualGate(C, torch.nn.ReLU())
     assert abs(gate(torch.zeros(1, C), torch.ones(1, C)).mean().item()) < 0.05  # nearly closed
     assert trained_gate(gate) > 0.8
-    dead = GatedResidual(C)
+    dead = ResidualGate(C, torch.nn.ReLU())
     for matrix in dead.parameters():
         nn.init.zeros_(matrix)
     assert trained_gate(dead) == 0.0

@@ -18,7 +18,7 @@ def test_the_centre_by_hand():
 
 def test_a_place_is_written_like_a_region():
     code = place_code(torch.tensor([[2 / 5, 1 / 3]]), 12)  # the end of the second column of 5 and first row of 3
-    assert torch.allclose(code[0], sine_positions(3, 5, 12)[:, 0, 1], atol=1e-5)
+    assert torch.allclose(code[0], sine_positions((3, 5), 12, code)[1], atol=1e-5)
 
 
 def test_what_the_image_shows_at_a_place():

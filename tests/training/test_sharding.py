@@ -26,7 +26,7 @@ from refseg.errors import RefsegError
 from refseg.evaluation.evaluate import evaluate
 from refseg.models import build_model
 from refseg.models.alignformer import AlignFormerConfig
-from refseg.models.backbones import HalvingBackboneConfig
+from refseg.models.backbones import HALVING
 from refseg.models.magnet import MagNetConfig
 from refseg.objectives import (
     InstanceContrastConfig,
@@ -111,7 +111,7 @@ def test_an_objective_with_weights_is_divided_too(tiny_experiment, runs, name):
         "alignformer": (AlignFormerConfig.lesson(), (InstanceContrastConfig(),)),
     }[name]
     objective = ObjectiveConfig((MaskLossConfig(deep_supervision=True), *terms))
-    backbone = HalvingBackboneConfig(channels=(8, 8, 8, 12, 12))
+    backbone = replace(HALVING, channels=(8, 8, 8, 12, 12))
     experiment = replace(tiny_experiment, model=replace(model, backbone=backbone), objective=objective)
     experiment = change(experiment, gradient_checkpointing=True, steps=3, save_every=3, eval_every=3)
     whole, divided = both_ways(experiment, runs / name)

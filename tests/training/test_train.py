@@ -23,7 +23,7 @@ from refseg.checkpoint import TRAINING, load_checkpoint, load_training
 from refseg.datasets import Collate, refshapes
 from refseg.datasets.wrappers import Mirrored
 from refseg.errors import RefsegError
-from refseg.models.backbones import HalvingBackboneConfig
+from refseg.models.backbones import HALVING
 from refseg.models.magnet import MagNetConfig
 from refseg.models.serialise import config_to_dict
 from refseg.models.text import TransformerWordsConfig
@@ -376,7 +376,7 @@ def test_the_stream_of_random_numbers_goes_on(tiny_experiment, tmp_path, monkeyp
 def test_hidden_words_are_those_that_would_have_been_hidden(tiny_experiment, tmp_path, monkeypatch):
     """MagNet with Mask Grounding, killed and resumed; the checkpoint to use holds nothing of the objective."""
     model = MagNetConfig.lesson()
-    model = replace(model, backbone=HalvingBackboneConfig(channels=(4, 4, 8, 8, 8)), text=TransformerWordsConfig(dim=8))
+    model = replace(model, backbone=replace(HALVING, channels=(4, 4, 8, 8, 8)), text=TransformerWordsConfig(dim=8))
     grounding = MaskGroundingConfig(pixels="fused/c3", dim=8, heads=2, layers=1)
     objective = ObjectiveConfig((MaskLossConfig(deep_supervision=True), grounding, PixelAlignmentConfig()))
     experiment = replace(tiny_experiment, model=model, objective=objective)

@@ -1,6 +1,6 @@
-"""Swin Transformer as a backbone of four stages (Liu et al., ICCV 2021), by timm; MagNet and AlignFormer stand on it.
+"""Swin Transformer as a backbone of four stages (Liu et al., ICCV 2021), by timm, for MagNet and AlignFormer.
 
-timm is asked for when such a network is built (``pip install "refseg[paper]"``), not when this module is imported.
+timm is imported when such a network is built (``pip install "refseg[paper]"``), not when this module is imported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
-from refseg.models.backbones.base import LEVELS, Backbone, BackboneConfig, read_safetensors
+from refseg.models.backbones.base import LEVELS, Backbone, BackboneConfig, fill, read_safetensors
 
 
 @dataclass(frozen=True)
@@ -102,21 +102,14 @@ def _swin(config: SwinConfig) -> Any:
     options = {"num_classes": 0, "drop_path_rate": config.drop_path, "strict_img_size": False, "always_partition": True}
     if config.weights is None or Path(config.weights).is_file():
         net = timm.models.swin_transformer.SwinTransformer(img_size=32 * config.window, **widths, **options)
-        return net if config.weights is None else _filled(net, config.weights)
+        if config.weights is not None:
+            state = {name: x for name, x in read_safetensors(config.weights).items() if not name.startswith("head.")}
+            fill(net, state, config.weights, "Swin")
+        return net
     try:
         return timm.create_model(config.weights, pretrained=True, **widths, **options)
-    except Exception as error:  # whatever timm, the hub or the network have to say
+    except Exception as error:  # timm, the hub and the network raise many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RefsegError(
-            f"The Swin weights {config.weights!r} could not be had ({reason}): name a file or a model of timm."
+            f"The Swin weights {config.weights!r} could not be loaded ({reason}): name a file or a model of timm."
         ) from error
-
-
-def _filled(net: nn.Module, path: str) -> nn.Module:
-    state = {name: value for name, value in read_safetensors(path).items() if not name.startswith("head.")}
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise RefsegError(f"The weights {path!r} do not fit this Swin ({reason}): use those of its widths.") from None
-    return net

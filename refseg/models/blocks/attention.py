@@ -5,10 +5,16 @@ Letters: B batch, L words, C channels, h w feature grid, R = h*w regions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refseg.errors import RefsegError
+
+Kept = dict[str, Any] | None  # where a block puts what ``explain`` needs, by name
 SPATIAL_CHANNELS = 8  # what spatial_coordinates returns for every region
 
 
@@ -85,22 +91,70 @@ def spatial_coordinates(
     return torch.stack([x_min, y_min, x_max, y_max, (x_min + x_max) / 2, (y_min + y_max) / 2, ones / w, ones / h])
 
 
-def sine_positions(
-    h: int, w: int, channels: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """Where every region lies as sines and cosines of many wavelengths, [C,h,w]: the rows first, then the columns.
+def sines(places: Tensor, channels: int) -> Tensor:
+    """Places as sines and cosines of many wavelengths: [...] -> [...,channels], ``channels`` even."""
+    wavelengths = 10000 ** (2 * (torch.arange(channels, device=places.device) // 2) / channels)
+    angles = places[..., None] / wavelengths
+    return torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1).flatten(-2)
+
+
+def sine_positions(grid: Sequence[int], channels: int, like: Tensor) -> Tensor:
+    """Where every region of a grid (h, w) lies, as ``sines`` of its row, then of its column: [R,C].
 
     DETR's, normalised: the last row and column are at 2 pi (Carion et al., ECCV 2020; MagNet's decoders use it).
 
     Args:
         channels: C, a multiple of 4.
+        like: a tensor of the device and type that the result shall have.
     """
-    half = channels // 2
-    wavelengths = 10000 ** (2 * (torch.arange(half, device=device) // 2) / half)
-    halves = []
-    for side in (h, w):
-        places = torch.arange(1, side + 1, device=device) / (side + 1e-6) * 2 * torch.pi
-        angles = places[:, None] / wavelengths
-        halves.append(torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=2).flatten(1).T.to(dtype))
-    rows, columns = halves
-    return torch.cat([rows[:, :, None].expand(half, h, w), columns[:, None].expand(half, h, w)])
+    (h, w), device = grid, like.device
+    rows, columns = (
+        sines(torch.arange(1, side + 1, device=device) / (side + 1e-6) * 2 * torch.pi, channels // 2).to(like.dtype)
+        for side in (h, w)
+    )
+    return torch.cat([rows[:, None].expand(h, w, -1), columns.expand(h, w, -1)], dim=-1).flatten(0, 1)
+
+
+def first_positions(table: Tensor, L: int, owner: str) -> Tensor:
+    """The first ``L`` rows of a table of positions, [M,C] -> [L,C].
+
+    Args:
+        owner: whose table it is, for the message.
+
+    Raises:
+        RefsegError: the table has fewer rows.
+    """
+    if L > len(table):
+        raise RefsegError(f"The batch has {L} words, the {owner} knows {len(table)}: cut them in the tokenizer.")
+    return table[:L]
+
+
+def instance_norm(x: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Every channel of [B,N,C] at mean 0 and variance 1 over the valid of its N positions; a lone one becomes 0."""
+    if valid is None or valid.all():
+        centred = x - x.mean(1, keepdim=True)
+        return centred * (centred.square().mean(1, keepdim=True) + 1e-5).rsqrt()
+    valid = valid[..., None]
+    centred = x - masked_mean(x, valid, dim=1)[:, None]
+    variance = masked_mean(centred.square(), valid, dim=1)[:, None]
+    return centred * (variance + 1e-5).rsqrt()
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B,N,C] -> [B,K,N,C/K]."""
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[B,K,N,C/K] -> [B,N,C]."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def as_map(regions: Tensor, grid: Sequence[int]) -> Tensor:
+    """[B,R,C] -> [B,C,h,w]."""
+    return regions.mT.unflatten(2, grid)
+
+
+def regions_with_pixels(pixel_valid: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """A region is valid if any of its pixels is: [B,1,H,W] bool -> [B,h,w] bool."""
+    return F.adaptive_max_pool2d(pixel_valid.float(), grid)[:, 0] > 0

@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
+from refseg.models.blocks.attention import Kept
 from refseg.models.serialise import Config
 
 WAVES = 4  # wavelengths in ``waves``: 4, 8, 16 and 32 frames
@@ -61,7 +62,7 @@ class TemporalBlock(nn.Module):
         target_frame: Tensor,
         frame_valid: Tensor,
         region_valid: Tensor | None = None,
-        kept: dict[str, Any] | None = None,
+        kept: Kept = None,
     ) -> Tensor:
         """The target frame, with what the others add to it.
 
@@ -166,7 +167,7 @@ class CrossFrameSelfAttention(TemporalBlock):
         target_frame: Tensor,
         frame_valid: Tensor,
         region_valid: Tensor | None = None,
-        kept: dict[str, Any] | None = None,
+        kept: Kept = None,
     ) -> Tensor:
         """The attended target frame, [B,C,h,w]. Kept is "looks"."""
         looks = self.attention(x, target_frame, frame_valid, region_valid)
@@ -277,14 +278,7 @@ class FrameMean(TemporalBlock):
     def __init__(self, channels: int, config: FrameMeanConfig):
         super().__init__()
 
-    def forward(
-        self,
-        x: Tensor,
-        target_frame: Tensor,
-        frame_valid: Tensor,
-        region_valid: Tensor | None = None,
-        kept: dict[str, Any] | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, target_frame: Tensor, frame_valid: Tensor, *others: Any) -> Tensor:
         """As every block; only ``frame_valid`` plays a part, and nothing is kept."""
         share = frame_valid / frame_valid.sum(1, keepdim=True)
         return (x * share[:, :, None, None, None].to(x.dtype)).sum(1)

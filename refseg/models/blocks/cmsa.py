@@ -19,12 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from refseg.models.blocks.attention import SPATIAL_CHANNELS, at_least_float32, masked_mean, masked_softmax
+from refseg.models.blocks.attention import SPATIAL_CHANNELS, Kept, at_least_float32, masked_mean, masked_softmax
 from refseg.models.blocks.cross_modal import (
     CrossModalBlock,
     CrossModalConfig,
@@ -116,7 +116,7 @@ class CrossModalSelfAttention(CrossModalBlock):
         words: Tensor,
         token_valid: Tensor,
         region_valid: Tensor | None = None,
-        kept: dict[str, Any] | None = None,
+        kept: Kept = None,
     ) -> Tensor:
         """Eq. 1-4 by the factorised path: [B,Cv+Cl+8,h,w]. Kept are "attention", the scores, and "parts" of Eq. 1."""
         parts = multimodal_parts(pixels, words)
@@ -133,7 +133,7 @@ class CrossModalSelfAttention(CrossModalBlock):
         s: Tensor,
         token_valid: Tensor,
         region_valid: Tensor | None,
-        kept: dict[str, Any] | None = None,
+        kept: Kept = None,
     ) -> Tensor:
         """The attended value averaged over the query words, [B,R,d]: sums over regions and over words apart.
 

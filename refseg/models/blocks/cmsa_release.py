@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
-from refseg.models.blocks.attention import SPATIAL_CHANNELS, at_least_float32, masked_mean, masked_softmax
+from refseg.models.blocks.attention import SPATIAL_CHANNELS, Kept, at_least_float32, masked_mean, masked_softmax
 from refseg.models.blocks.cross_modal import (
     CrossModalBlock,
     CrossModalConfig,
@@ -139,7 +139,7 @@ class ReleaseCrossModalSelfAttention(CrossModalBlock):
         words: Tensor,
         token_valid: Tensor,
         region_valid: Tensor | None = None,
-        kept: dict[str, Any] | None = None,
+        kept: Kept = None,
     ) -> Tensor:
         """mean_n( relu(W_o attended_pn) + f_pn ), f the multimodal feature or its reduction: [B,channels,h,w].
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from refseg.models.blocks.attention import SPATIAL_CHANNELS, l2_normalize, masked_mean, spatial_coordinates
+from refseg.models.blocks.attention import SPATIAL_CHANNELS, Kept, l2_normalize, masked_mean, spatial_coordinates
 from refseg.models.serialise import Config
 
 
@@ -46,7 +46,7 @@ class CrossModalBlock(nn.Module):
         words: Tensor,
         token_valid: Tensor,
         region_valid: Tensor | None = None,
-        kept: dict[str, Any] | None = None,
+        kept: Kept = None,
     ) -> Tensor:
         """What the regions and the words make of each other.
 
@@ -170,14 +170,7 @@ class ConcatenationMean(CrossModalBlock):
         super().__init__()
         self.channels = visual_channels + word_channels + SPATIAL_CHANNELS
 
-    def forward(
-        self,
-        pixels: Tensor,
-        words: Tensor,
-        token_valid: Tensor,
-        region_valid: Tensor | None = None,
-        kept: dict[str, Any] | None = None,
-    ) -> Tensor:
+    def forward(self, pixels: Tensor, words: Tensor, token_valid: Tensor, *others: Any) -> Tensor:
         """As every block; ``region_valid`` plays no part, and nothing is kept."""
         fused = mean_multimodal_feature(pixels, words, token_valid)
         return fused.transpose(1, 2).unflatten(2, pixels.shape[-2:])

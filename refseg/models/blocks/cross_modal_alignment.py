@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.errors import RefsegError
-from refseg.models.blocks.attention import masked_mean, masked_softmax
+from refseg.models.blocks.attention import as_map, instance_norm, masked_mean, masked_softmax, merge_heads, split_heads
+from refseg.models.blocks.layers import ResidualGate
 from refseg.models.serialise import Config
 
 EXTENDED_MASK = -1e4  # what BERT adds to the scores of padding, and what the release multiplies queries with
@@ -124,25 +125,6 @@ class PixelsToWords(nn.Module):
             return (query * mask @ (self.key(centred) * deviation).mT * scale + (1e4 * mask - 1e4)).softmax(-1)
         scores = (query * deviation * scale) @ self.key.weight @ centred.mT
         return scores.softmax(-1) if region_valid is None else masked_softmax(scores, region_valid[:, None])
-
-
-class ResidualGate(nn.Module):
-    """How much of a residual goes in: x + tanh(W2 act(W1 r)) * r.
-
-    The release's constructor sets both matrices of the words' gates to zero, and a product of two zeros has no
-    gradient; ours begin small and random, as those of the pixels do after the release's second initialisation.
-    """
-
-    def __init__(self, dim: int, activation: nn.Module):
-        super().__init__()
-        first, last = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
-        self.gate = nn.Sequential(first, activation, last)
-        for linear in (first, last):
-            nn.init.trunc_normal_(linear.weight, std=0.02)
-
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        """[...,C] and [...,C] -> [...,C]."""
-        return x + self.gate(residual).tanh() * residual
 
 
 class PoolingMLP(nn.Module):
@@ -259,29 +241,3 @@ def inverse_deviation(linear: nn.Linear, covariance: Tensor) -> Tensor:
         weight = linear.weight.to(covariance.dtype)
         variance = (weight @ covariance * weight).sum(-1)
         return (variance + 1e-5).rsqrt()[:, None]
-
-
-def instance_norm(x: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Every channel of [B,N,C] at mean 0 and variance 1 over the valid of its N positions; a lone one becomes 0."""
-    if valid is None or valid.all():
-        centred = x - x.mean(1, keepdim=True)
-        return centred * (centred.square().mean(1, keepdim=True) + 1e-5).rsqrt()
-    valid = valid[..., None]
-    centred = x - masked_mean(x, valid, dim=1)[:, None]
-    variance = masked_mean(centred.square(), valid, dim=1)[:, None]
-    return centred * (variance + 1e-5).rsqrt()
-
-
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """[B,N,C] -> [B,K,N,C/K]."""
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)
-
-
-def merge_heads(x: Tensor) -> Tensor:
-    """[B,K,N,C/K] -> [B,N,C]."""
-    return x.transpose(1, 2).flatten(2)
-
-
-def as_map(regions: Tensor, grid: Sequence[int]) -> Tensor:
-    """[B,R,C] -> [B,C,h,w]."""
-    return regions.mT.unflatten(2, grid)

@@ -9,7 +9,7 @@ release it goes among all four.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.models.blocks.attention import at_least_float32, sine_positions
+from refseg.models.blocks.layers import feed_forward
 from refseg.models.serialise import Config
+
+AfterLayer = Callable[[int, Tensor, Tensor], Tensor]  # number of the layer, tokens [B,S,D], places [S,D] -> tokens
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class DeformableConfig(Config):
     """The values are those of the release."""
 
     dim: int = 256  # a multiple of 4, of ``heads`` and of ``groups``
-    levels: int = 4  # the coarsest so many attend to each other; finer ones are added behind, by an FPN
+    levels: int = 4  # the coarsest so many attend to each other; finer ones are added after them, by an FPN
     layers: int = 4
     heads: int = 8
     points: int = 4  # per head and level
@@ -43,7 +46,6 @@ class DeformablePixelDecoder(nn.Module):
 
     def __init__(self, channels: dict[str, int], config: DeformableConfig):
         super().__init__()
-        self.dim = config.dim
         attended, added = list(channels)[: config.levels], list(channels)[config.levels :]
         self.project = nn.ModuleDict({level: _projection(channels[level], config) for level in attended})
         self.level_embedding = nn.ParameterDict({level: torch.randn(config.dim) for level in attended})
@@ -51,32 +53,35 @@ class DeformablePixelDecoder(nn.Module):
         self.add = nn.ModuleDict({level: PyramidStep(channels[level], config) for level in added})
         self.pixels = nn.Conv2d(config.dim, config.dim, 1)
 
-    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """{level: [B,C,h,w]} -> pixels [B,D,h,w] of the finest level, and {level: [B,D,h,w]} of those that attend."""
-        levels = self.attend({level: project(features[level]) for level, project in self.project.items()})
+    def forward(
+        self, features: dict[str, Tensor], after_layer: AfterLayer | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The levels after all layers of attention, and the pixels.
+
+        Args:
+            features: {level: [B,C,h,w]}.
+            after_layer: what happens to the tokens after each layer, see ``AfterLayer``.
+
+        Returns:
+            pixels [B,D,h,w] of the finest level, and {level: [B,D,h,w]} of those that attend
+        """
+        levels = {level: project(features[level]) for level, project in self.project.items()}
+        grids = [x.shape[-2:] for x in levels.values()]
+        tokens = torch.cat([x.flatten(2).mT for x in levels.values()], dim=1)  # [B,S,D], S places of all levels
+        places = torch.cat(
+            [sine_positions(x.shape[-2:], x.shape[1], x) + self.level_embedding[level] for level, x in levels.items()]
+        )  # [S,D]
+        references = reference_points(grids, tokens)
+        for number, layer in enumerate(self.layers):
+            tokens = layer(tokens, places, references, grids)
+            if after_layer is not None:
+                tokens = after_layer(number, tokens, places)
+        parts = tokens.split([h * w for h, w in grids], dim=1)
+        levels = {level: part.mT.unflatten(2, grid) for level, part, grid in zip(levels, parts, grids, strict=True)}
         finest = list(levels.values())[-1]
         for level, step in self.add.items():
             finest = step(features[level], finest)
         return self.pixels(finest), levels
-
-    def attend(self, levels: dict[str, Tensor]) -> dict[str, Tensor]:
-        """All layers of attention, {level: [B,D,h,w]} to the same shapes."""
-        grids = [x.shape[-2:] for x in levels.values()]
-        tokens = torch.cat([x.flatten(2).mT for x in levels.values()], dim=1)  # [B,S,D], S places of all levels
-        places, references = self._positions(levels), reference_points(grids, tokens)
-        for layer in self.layers:
-            tokens = layer(tokens, places, references, grids)
-        parts = tokens.split([h * w for h, w in grids], dim=1)
-        return {level: part.mT.unflatten(2, grid) for level, part, grid in zip(levels, parts, grids, strict=True)}
-
-    def _positions(self, levels: dict[str, Tensor]) -> Tensor:
-        """Place and level of every token, [S,D]."""
-        rows = []
-        for level, x in levels.items():
-            h, w = x.shape[-2:]
-            sines = sine_positions(h, w, self.dim, x.device, x.dtype)
-            rows.append(sines.flatten(1).T + self.level_embedding[level])
-        return torch.cat(rows)
 
 
 class PyramidStep(nn.Module):
@@ -100,15 +105,13 @@ class PyramidStep(nn.Module):
 
 
 class DeformableLayer(nn.Module):
-    """Deformable attention and a feed-forward part, each normalised behind its residual."""
+    """Deformable attention and a feed-forward part, each normalised after its residual."""
 
     def __init__(self, levels: int, config: DeformableConfig):
         super().__init__()
         self.attention = DeformableAttention(levels, config)
         self.attention_norm = nn.LayerNorm(config.dim)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(config.dim, config.inner), nn.ReLU(), nn.Linear(config.inner, config.dim)
-        )
+        self.feed_forward = feed_forward(config.dim, config.inner)
         self.feed_forward_norm = nn.LayerNorm(config.dim)
 
     def forward(self, tokens: Tensor, places: Tensor, references: Tensor, grids: Sequence[Sequence[int]]) -> Tensor:

@@ -7,14 +7,16 @@ not at hand, and the look at the words may be new in the later version: a config
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg.errors import RefsegError
-from refseg.models.blocks.deformable_pixel_decoder import DeformableConfig, DeformablePixelDecoder, reference_points
-from refseg.models.serialise import Config
+from refseg.models.blocks.attention import first_positions
+from refseg.models.blocks.deformable_pixel_decoder import DeformableConfig, DeformablePixelDecoder
+from refseg.models.blocks.layers import CrossAttentionLayer
+from refseg.models.serialise import Config, rename_weights
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class DecoderWordsConfig(Config):
     max_words: int = 20  # size of the position table, the release's longest sentence
 
 
-class LanguageGuidedPixelDecoder(DeformablePixelDecoder):
+class LanguageGuidedPixelDecoder(nn.Module):
     """Levels and words in, the same levels that know of each other and of the words out, and one embedding per pixel.
 
     Args:
@@ -45,69 +47,42 @@ class LanguageGuidedPixelDecoder(DeformablePixelDecoder):
         words: DecoderWordsConfig | None,
         upsampling: int = 1,
     ):
-        super().__init__(channels, config)
+        super().__init__()
         self.upsampling = upsampling
-        self.pixels = nn.Conv2d(config.dim, config.dim * upsampling**2, 1)
-        self.read_words: nn.ModuleList | None = None
+        self.decoder = DeformablePixelDecoder(channels, config)
+        self.decoder.pixels = nn.Conv2d(config.dim, config.dim * upsampling**2, 1)
         self.word_positions: nn.Parameter | None = None
+        self.read_words = nn.ModuleList()
         if words is not None:
             self.word_positions = nn.Parameter(torch.randn(words.max_words, word_channels))
-            self.read_words = nn.ModuleList(WordLayer(config.dim, word_channels, words) for _ in self.layers)
+            size = (config.dim, words.heads, words.inner, word_channels)
+            self.read_words = nn.ModuleList(CrossAttentionLayer(*size) for _ in range(config.layers))
 
     def forward(
         self, features: dict[str, Tensor], words: Tensor, token_valid: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the base class gives, from {level: [B,C,h,w]}, words [B,L,Cl] and their validity [B,L]."""
-        levels = {level: project(features[level]) for level, project in self.project.items()}
-        levels = self.attend(levels, words, token_valid)
-        finest = list(levels.values())[-1]
-        for level, step in self.add.items():
-            finest = step(features[level], finest)
-        return F.pixel_shuffle(self.pixels(finest), self.upsampling), levels
+        """What ``DeformablePixelDecoder`` gives, with a look at the words after every layer.
 
-    def attend(self, levels: dict[str, Tensor], words: Tensor, token_valid: Tensor) -> dict[str, Tensor]:
-        """All layers, among the places and to the words in turn: {level: [B,D,h,w]} to the same shapes.
+        Args:
+            features: {level: [B,C,h,w]}.
+            words: [B,L,Cl].
+            token_valid: [B,L].
 
         Raises:
             RefsegError: more than ``max_words`` token positions.
         """
-        grids = [x.shape[-2:] for x in levels.values()]
-        tokens = torch.cat([x.flatten(2).mT for x in levels.values()], dim=1)  # [B,S,D], S places of all levels
-        places, references = self._positions(levels), reference_points(grids, tokens)
-        keys = words if self.word_positions is None else words + first_positions(self.word_positions, words.shape[1])
-        for number, layer in enumerate(self.layers):
-            tokens = layer(tokens, places, references, grids)
-            if self.read_words is not None:
-                tokens = self.read_words[number](tokens, places, keys, words, token_valid)
-        parts = tokens.split([h * w for h, w in grids], dim=1)
-        return {level: part.mT.unflatten(2, grid) for level, part, grid in zip(levels, parts, grids, strict=True)}
+        look = None
+        if self.word_positions is not None:
+            keys = words + first_positions(self.word_positions, words.shape[1], "pixel decoder")
 
+            def look(number: int, tokens: Tensor, places: Tensor) -> Tensor:
+                return self.read_words[number](tokens, places, keys, words, ~token_valid)
 
-def first_positions(table: Tensor, L: int) -> Tensor:
-    """The first ``L`` rows of a table of positions [M,C].
+        pixels, levels = self.decoder(features, look)
+        return F.pixel_shuffle(pixels, self.upsampling), levels
 
-    Raises:
-        RefsegError: the table has fewer.
-    """
-    if len(table) < L:
-        raise RefsegError(f"The batch has {L} words, the pixel decoder knows {len(table)}: cut them in the tokenizer.")
-    return table[:L]
-
-
-class WordLayer(nn.Module):
-    """Attention to the words and a feed-forward part, each normalised behind its residual."""
-
-    def __init__(self, dim: int, word_channels: int, config: DecoderWordsConfig):
-        super().__init__()
-        size = {"kdim": word_channels, "vdim": word_channels, "batch_first": True}
-        self.attention = nn.MultiheadAttention(dim, config.heads, **size)
-        self.attention_norm = nn.LayerNorm(dim)
-        self.feed_forward = nn.Sequential(nn.Linear(dim, config.inner), nn.ReLU(), nn.Linear(config.inner, dim))
-        self.feed_forward_norm = nn.LayerNorm(dim)
-
-    def forward(self, tokens: Tensor, places: Tensor, keys: Tensor, words: Tensor, token_valid: Tensor) -> Tensor:
-        """tokens [B,S,D], places [S,D], keys and words [B,L,Cl], valid [B,L] -> [B,S,D]."""
-        padded = ~token_valid  # torch's mask says where padding is
-        told, _ = self.attention(tokens + places, keys, words, key_padding_mask=padded, need_weights=False)
-        tokens = self.attention_norm(tokens + told)
-        return self.feed_forward_norm(tokens + self.feed_forward(tokens))
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Older checkpoints have the weights of ``decoder`` here."""
+        parts = ("project.", "level_embedding.", "layers.", "add.", "pixels.")
+        rename_weights(state_dict, prefix, {part: f"decoder.{part}" for part in parts})
+        super()._load_from_state_dict(state_dict, prefix, *args)

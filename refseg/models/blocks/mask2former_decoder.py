@@ -1,7 +1,7 @@
 """The mask decoder of MagNet: Mask2Former's (Cheng et al., CVPR 2022) with one learned query for one referent.
 
-The query looks at one level after the other, where the mask that it predicted last is, and after every look predicts
-anew. Its answer is a vector; a pixel belongs to the mask where its embedding agrees with that vector.
+The query looks at one level after the other, where the mask that it predicted last is, and after every look it predicts
+again. Its answer is a vector; a pixel belongs to the mask where its embedding agrees with that vector.
 
 Left out, because no mask depends on it: the class head, which with one query multiplies every mask by 1, and queries
 and keys of the self-attention, whose softmax over a single query is 1.
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg.models.blocks.attention import sine_positions
+from refseg.models.blocks.layers import CrossAttentionLayer
 from refseg.models.serialise import Config
 
 
@@ -44,7 +45,7 @@ class Mask2FormerDecoder(nn.Module):
         self.levels, self.upsampling = list(levels), config.upsampling
         self.query, self.query_position = nn.Parameter(torch.randn(dim)), nn.Parameter(torch.randn(dim))
         self.level_embedding = nn.ParameterDict({level: torch.randn(dim) for level in levels})
-        self.layers = nn.ModuleList(QueryLayer(dim, config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(_layer(dim, config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
         last = nn.Linear(dim, dim * config.upsampling**2)
         self.to_pixels = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), last)
@@ -64,7 +65,10 @@ class Mask2FormerDecoder(nn.Module):
         for number, layer in enumerate(self.layers):
             level = self.levels[number % len(self.levels)]
             hidden = outside(masks[-1], features[level].shape[-2:])
-            query = layer(query, self.query_position, *self._keys(level, features[level]), hidden)
+            feature = features[level]
+            regions = feature.flatten(2).mT + self.level_embedding[level]  # [B,R,D]
+            keys = regions + sine_positions(feature.shape[-2:], feature.shape[1], feature)
+            query = layer(query, self.query_position, keys, regions, hidden)
             masks.append(self.mask_logits(query, pixels))
         return masks
 
@@ -73,38 +77,17 @@ class Mask2FormerDecoder(nn.Module):
         vectors = self.to_pixels(self.norm(query)).unflatten(2, (-1, pixels.shape[1]))  # [B,1,f*f,D]
         return F.pixel_shuffle(torch.einsum("bqfd,bdhw->bfhw", vectors, pixels), self.upsampling)
 
-    def _keys(self, level: str, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """What the query reads, [B,R,D], and where it stands, [R,D]."""
-        channels, h, w = feature.shape[1:]
-        sines = sine_positions(h, w, channels, feature.device, feature.dtype)
-        return feature.flatten(2).mT + self.level_embedding[level], sines.flatten(1).T
-
-
-class QueryLayer(nn.Module):
-    """Attention to the regions, the query with itself, a feed-forward part; each normalised behind its residual."""
-
-    def __init__(self, dim: int, config: MaskDecoderConfig):
-        super().__init__()
-        self.regions = nn.MultiheadAttention(dim, config.heads, batch_first=True)
-        self.regions_norm = nn.LayerNorm(dim)
-        self.itself = nn.Sequential(nn.Linear(dim, dim), nn.Linear(dim, dim))  # value and output of self-attention
-        self.itself_norm = nn.LayerNorm(dim)
-        self.feed_forward = nn.Sequential(nn.Linear(dim, config.inner), nn.ReLU(), nn.Linear(config.inner, dim))
-        self.feed_forward_norm = nn.LayerNorm(dim)
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.xavier_uniform_(parameter)
-
-    def forward(self, query: Tensor, position: Tensor, regions: Tensor, places: Tensor, hidden: Tensor) -> Tensor:
-        """query [B,1,D], position [D], regions [B,R,D], places [R,D], hidden [B,R] bool -> [B,1,D]."""
-        read, _ = self.regions(query + position, regions + places, regions, key_padding_mask=hidden, need_weights=False)
-        query = self.regions_norm(query + read)
-        query = self.itself_norm(query + self.itself(query))
-        return self.feed_forward_norm(query + self.feed_forward(query))
-
 
 @torch.no_grad()
 def outside(mask_logits: Tensor, grid: Sequence[int]) -> Tensor:
     """Regions that the next layer does not look at, [B,R]: those off the mask [B,1,H',W'], unless all of them are."""
     off = F.interpolate(mask_logits, grid, mode="bilinear", align_corners=False).flatten(1) < 0
     return off & ~off.all(1, keepdim=True)
+
+
+def _layer(dim: int, config: MaskDecoderConfig) -> CrossAttentionLayer:
+    layer = CrossAttentionLayer(dim, config.heads, config.inner, lone_query=True)
+    for parameter in layer.parameters():
+        if parameter.ndim > 1:
+            nn.init.xavier_uniform_(parameter)
+    return layer

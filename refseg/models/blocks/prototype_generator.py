@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from refseg.models.blocks.attention import sine_positions
+from refseg.models.blocks.layers import CrossAttentionLayer
 from refseg.models.serialise import Config
 
 
@@ -43,14 +44,10 @@ class PrototypeGenerator(nn.Module):
         self.begin = nn.Linear(sentence_channels, config.dim)
         self.query_position = nn.Parameter(torch.randn(config.dim))
         self.level_embedding = nn.ParameterDict({level: torch.randn(dim) for level in levels})
-        self.layers = nn.ModuleList(PrototypeLayer(dim, config) for _ in range(config.layers))
-        self.head = nn.Sequential(
-            nn.Linear(config.dim, config.dim),
-            nn.ReLU(),
-            nn.Linear(config.dim, config.dim),
-            nn.ReLU(),
-            nn.Linear(config.dim, dim + 1),
-        )
+        size = (config.dim, config.heads, config.inner, dim)
+        self.layers = nn.ModuleList(CrossAttentionLayer(*size) for _ in range(config.layers))
+        first, second = nn.Linear(config.dim, config.dim), nn.Linear(config.dim, config.dim)
+        self.head = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Linear(config.dim, dim + 1))
 
     def forward(
         self, sentence: Tensor, features: dict[str, Tensor], region_valid: dict[str, Tensor]
@@ -69,36 +66,10 @@ class PrototypeGenerator(nn.Module):
         states = [state]
         for number, layer in enumerate(self.layers):
             level = self.levels[number % len(self.levels)]
-            values, places = self._regions(level, features[level])
-            state = layer(state, self.query_position, values, places, region_valid[level].flatten(1))
+            feature, hidden = features[level], ~region_valid[level].flatten(1)
+            regions = feature.flatten(2).mT + self.level_embedding[level]  # [B,R,D]
+            keys = regions + sine_positions(feature.shape[-2:], feature.shape[1], feature)
+            state = layer(state, self.query_position, keys, regions, hidden)
             states.append(state)
         kernels = self.head(torch.cat(states, dim=1))
         return kernels[..., :-1], kernels[..., -1]
-
-    def _regions(self, level: str, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """What the state reads, [B,R,D], and where it stands, [R,D]."""
-        channels, h, w = feature.shape[1:]
-        sines = sine_positions(h, w, channels, feature.device, feature.dtype)
-        return feature.flatten(2).mT + self.level_embedding[level], sines.flatten(1).T
-
-
-class PrototypeLayer(nn.Module):
-    """Attention to the regions and a feed-forward part, each normalised behind its residual."""
-
-    def __init__(self, dim: int, config: PrototypeConfig):
-        super().__init__()
-        size = {"kdim": dim, "vdim": dim, "batch_first": True}
-        self.attention = nn.MultiheadAttention(config.dim, config.heads, **size)
-        self.attention_norm = nn.LayerNorm(config.dim)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(config.dim, config.inner), nn.ReLU(), nn.Linear(config.inner, config.dim)
-        )
-        self.feed_forward_norm = nn.LayerNorm(config.dim)
-
-    def forward(self, state: Tensor, position: Tensor, regions: Tensor, places: Tensor, region_valid: Tensor) -> Tensor:
-        """state [B,1,Dq], position [Dq], regions [B,R,D], places [R,D], valid [B,R] -> [B,1,Dq]."""
-        padded = ~region_valid  # torch's mask says where padding is
-        query, keys = state + position, regions + places
-        seen, _ = self.attention(query, keys, regions, key_padding_mask=padded, need_weights=False)
-        state = self.attention_norm(state + seen)
-        return self.feed_forward_norm(state + self.feed_forward(state))

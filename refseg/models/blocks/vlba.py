@@ -4,8 +4,8 @@ The authors of AlignFormer (Wei et al., 2023, arXiv 2301.06429 v1) released the 
 whose VLBA this is, number for number (``tests/models/test_vlba.py``). Every region scores every word once, [R,L].
 Softmaxed along the words, a row says what the region reads; along the regions, a column says where the word looks.
 
-Where ours differs: biases that the normalisation behind them takes away are left out; padded regions, of which the
-release has none, take no part; and the gates begin random (``GatedResidual``).
+Where ours differs: biases that the normalisation after them takes away are omitted; padded regions, of which the
+release has none, take no part; and the gates begin random (``ResidualGate``).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg.models.blocks.attention import masked_softmax
-from refseg.models.blocks.cross_modal_alignment import ResidualGate, as_map, instance_norm, merge_heads, split_heads
+from refseg.models.blocks.attention import as_map, instance_norm, masked_softmax, merge_heads, split_heads
+from refseg.models.blocks.layers import ResidualGate
 from refseg.models.serialise import Config
 
 
@@ -77,21 +77,22 @@ class VisionLanguageBidirectionalAttention(nn.Module):
         dim: C, of the pixels and of queries and keys.
         word_channels: Cl.
         config: directions and heads.
-        gated: False for the last level, behind which nothing goes on: ``pixels`` and ``words`` of the output are
+        gated: False for the last level, after which nothing goes on: ``pixels`` and ``words`` of the output are
             then those that came in.
     """
 
     def __init__(self, dim: int, word_channels: int, config: VLBAConfig, gated: bool = True):
         super().__init__()
         self.heads = config.heads
+        self.query = self.key = None
         if config.words_to_pixels or config.pixels_to_words:
             self.query = nn.Linear(dim, dim, bias=False)  # the normalisation takes a bias away
             # It tells one region from another, but not one word from another: without the words' side it is idle.
             self.key = nn.Linear(word_channels, dim, bias=config.pixels_to_words)
         self.to_pixels = PixelSide(dim, word_channels) if config.words_to_pixels else None
         self.to_words = WordSide(word_channels, dim) if config.pixels_to_words else None
-        self.pixel_gate = GatedResidual(dim) if gated and config.words_to_pixels else None
-        self.word_gate = GatedResidual(word_channels) if gated and config.pixels_to_words else None
+        self.pixel_gate = ResidualGate(dim, nn.ReLU()) if gated and config.words_to_pixels else None
+        self.word_gate = ResidualGate(word_channels, nn.ReLU()) if gated and config.pixels_to_words else None
 
     def forward(
         self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None = None
@@ -104,22 +105,24 @@ class VisionLanguageBidirectionalAttention(nn.Module):
             token_valid: [B,L].
             region_valid: [B,h,w], or None if all regions are real.
         """
-        regions, region_valid = _as_regions(pixels, region_valid)
-        pixel_residual, word_residual, scores = regions, words, None
-        if self.to_pixels is not None or self.to_words is not None:
-            scores = self.scores(regions, words, region_valid)
-        if self.to_pixels is not None:
-            pixel_residual = self.to_pixels(regions, words, words_of_regions(scores, token_valid), region_valid)
-        if self.to_words is not None:
-            word_residual = self.to_words(words, regions, regions_of_words(scores, region_valid), region_valid)
+        regions = pixels.flatten(2).mT
+        real = torch.ones_like(regions[..., 0], dtype=torch.bool) if region_valid is None else region_valid.flatten(1)
+        pixel_residual, word_residual = regions, words
+        scores = self.scores(regions, words, real)
+        if scores is not None and self.to_pixels is not None:
+            pixel_residual = self.to_pixels(regions, words, words_of_regions(scores, token_valid), real)
+        if scores is not None and self.to_words is not None:
+            word_residual = self.to_words(words, regions, regions_of_words(scores, real), real)
         pixels_on = regions if self.pixel_gate is None else self.pixel_gate(regions, pixel_residual)
         words_on = words if self.word_gate is None else self.word_gate(words, word_residual)
-        grid, real = pixels.shape[-2:], token_valid[..., None]
-        pixel_maps = as_map(pixels_on, grid), as_map(pixel_residual, grid)
-        return VLBAOutput(pixel_maps[0], words_on * real, pixel_maps[1], word_residual * real, scores)
+        grid, shown = pixels.shape[-2:], token_valid[..., None]
+        maps = as_map(pixels_on, grid), as_map(pixel_residual, grid)
+        return VLBAOutput(maps[0], words_on * shown, maps[1], word_residual * shown, scores)
 
-    def scores(self, regions: Tensor, words: Tensor, region_valid: Tensor) -> Tensor:
-        """The one map that both directions share, [B,K,R,L]."""
+    def scores(self, regions: Tensor, words: Tensor, region_valid: Tensor) -> Tensor | None:
+        """The one map that both directions share, [B,K,R,L]; None without a direction."""
+        if self.query is None or self.key is None:
+            return None
         return score_map(instance_norm(self.query(regions), region_valid), self.key(words), self.heads)
 
 
@@ -127,7 +130,7 @@ VLBA = VisionLanguageBidirectionalAttention
 
 
 class PixelSide(nn.Module):
-    """Language to vision: what a region read, normalised over the picture, is put beside it and mixed.
+    """Language to vision: what a region read, normalised over the image, is put beside it and mixed.
 
     Args:
         dim: C.
@@ -136,19 +139,19 @@ class PixelSide(nn.Module):
 
     def __init__(self, dim: int, word_channels: int):
         super().__init__()
-        self.value = nn.Linear(word_channels, dim, bias=False)  # the normalisation behind takes both biases away,
+        self.value = nn.Linear(word_channels, dim, bias=False)  # the normalisation takes both biases away,
         self.out = nn.Linear(dim, dim, bias=False)  # because the weights of a region sum to one
         self.own = nn.Linear(dim, dim)
         self.mix = _mixer(dim)
 
     def forward(self, regions: Tensor, words: Tensor, weights: Tensor, region_valid: Tensor) -> Tensor:
         """regions [B,R,C], words [B,L,Cl], weights [B,K,R,L], valid [B,R] -> [B,R,C]."""
-        told = instance_norm(self.out(read(weights, self.value(words))), region_valid)
-        return self.mix(torch.cat([F.gelu(self.own(regions)), told], dim=-1))
+        read_words = instance_norm(self.out(read(weights, self.value(words))), region_valid)
+        return self.mix(torch.cat([F.gelu(self.own(regions)), read_words], dim=-1))
 
 
 class WordSide(nn.Module):
-    """Vision to language: what a word saw, of values normalised over the picture, is put beside it and mixed.
+    """Vision to language: what a word saw, of values normalised over the image, is put beside it and mixed.
 
     Args:
         word_channels: Cl.
@@ -168,27 +171,5 @@ class WordSide(nn.Module):
         return self.mix(torch.cat([F.gelu(self.own(words)), seen], dim=-1))
 
 
-class GatedResidual(ResidualGate):
-    """How much of a residual r goes in: x + tanh(W2 relu(W1 r)) * r, both matrices small and random at the beginning.
-
-    The constructor of the released code sets W1 = W2 = 0, so that a pretrained network begins undisturbed. Alone that
-    would be a dead gate: the gradient of W2 is a multiple of relu(W1 r) = 0, that of W1 goes through W2 = 0, and two
-    zeros stay zero for ever. The release comes to life by accident, because the backbone's ``init_weights`` runs later
-    and fills every linear layer, these two among them. Ours begin as that leaves them (``ResidualGate``): the gate is
-    nearly closed, and it learns.
-    """
-
-    def __init__(self, dim: int):
-        super().__init__(dim, nn.ReLU())
-
-
 def _mixer(dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(2 * dim, dim), nn.GELU(), nn.Linear(dim, dim), nn.GELU())
-
-
-def _as_regions(pixels: Tensor, region_valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """[B,C,h,w] and [B,h,w] or None -> [B,R,C] and [B,R]."""
-    regions = pixels.flatten(2).mT
-    if region_valid is None:
-        return regions, torch.ones_like(regions[..., 0], dtype=torch.bool)
-    return regions, region_valid.flatten(1)

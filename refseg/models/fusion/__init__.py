@@ -11,26 +11,5 @@ from refseg.models.fusion.ablations import (
     SumFusionConfig,
 )
 from refseg.models.fusion.base import Fusion, FusionConfig
-from refseg.models.fusion.gmlf import (
-    GatedMultiLevelFusion,
-    GMLFConfig,
-    ReleaseGatedMultiLevelFusion,
-    ReleaseGMLFConfig,
-)
-
-__all__ = [
-    "ConvLSTMFusion",
-    "ConvLSTMFusionConfig",
-    "DeconvFusion",
-    "DeconvFusionConfig",
-    "Fusion",
-    "FusionConfig",
-    "GMLFConfig",
-    "GatedMultiLevelFusion",
-    "PPMFusion",
-    "PPMFusionConfig",
-    "ReleaseGMLFConfig",
-    "ReleaseGatedMultiLevelFusion",
-    "SumFusion",
-    "SumFusionConfig",
-]
+from refseg.models.fusion.gmlf import GatedMultiLevelFusion, GMLFConfig
+from refseg.models.fusion.release import ReleaseGatedMultiLevelFusion, ReleaseGMLFConfig

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from refseg.models.blocks.attention import Kept
 from refseg.models.fusion.base import Fusion, FusionConfig
 
 
@@ -44,7 +44,7 @@ class SumFusion(Fusion):
         self.levels = levels
         self.channels = config.dim
 
-    def forward(self, x: dict[str, Tensor], kept: dict[str, Any] | None = None) -> Tensor:
+    def forward(self, x: dict[str, Tensor], kept: Kept = None) -> Tensor:
         """{level: X [B,dim,h,w]} -> [B,dim,h,w]."""
         return reduce(torch.add, (x[level] for level in self.levels))
 
@@ -80,7 +80,7 @@ class PPMFusion(Fusion):
         self.narrow = nn.ModuleList(nn.Conv2d(config.dim, narrow, 1) for _ in config.bins)
         self.join = nn.Conv2d(config.dim + narrow * len(config.bins), config.dim, 3, padding=1)
 
-    def forward(self, x: dict[str, Tensor], kept: dict[str, Any] | None = None) -> Tensor:
+    def forward(self, x: dict[str, Tensor], kept: Kept = None) -> Tensor:
         """{level: X [B,dim,h,w]} -> [B,dim,h,w]."""
         total = reduce(torch.add, (x[level] for level in self.levels))
         pyramid = [total]
@@ -117,7 +117,7 @@ class DeconvFusion(Fusion):
             {level: nn.ConvTranspose2d(config.dim, config.dim, 3, padding=1) for level in reversed(levels[:-1])}
         )
 
-    def forward(self, x: dict[str, Tensor], kept: dict[str, Any] | None = None) -> Tensor:
+    def forward(self, x: dict[str, Tensor], kept: Kept = None) -> Tensor:
         """{level: X [B,dim,h,w]} -> [B,dim,h,w]."""
         fused = x[self.deepest]
         for level, deconv in self.deconv.items():
@@ -150,7 +150,7 @@ class ConvLSTMFusion(Fusion):
         self.channels = config.dim
         self.cell = nn.Conv2d(2 * config.dim, 4 * config.dim, 3, padding=1)
 
-    def forward(self, x: dict[str, Tensor], kept: dict[str, Any] | None = None) -> Tensor:
+    def forward(self, x: dict[str, Tensor], kept: Kept = None) -> Tensor:
         """{level: X [B,dim,h,w]} -> [B,dim,h,w], every value in (-1, 1)."""
         hidden = memory = torch.zeros_like(x[self.levels[-1]])
         for level in reversed(self.levels):

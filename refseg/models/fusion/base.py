@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
+from refseg.models.blocks.attention import Kept
 from refseg.models.serialise import Config
 
 
@@ -33,6 +33,6 @@ class Fusion(nn.Module):
 
     channels: int
 
-    def forward(self, x: dict[str, Tensor], kept: dict[str, Any] | None = None) -> Tensor:
+    def forward(self, x: dict[str, Tensor], kept: Kept = None) -> Tensor:
         """{level: X [B,dim,h,w]} -> [B,channels,h,w]; ``kept`` receives what ``explain`` needs, by name."""
         raise NotImplementedError

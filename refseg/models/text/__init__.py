@@ -1,41 +1,12 @@
 """Text encoders: token ids to word features."""
 
-from refseg.models.text.staged import (
-    STAGES,
-    BertStage,
-    BertWords,
-    BertWordsConfig,
-    StagedText,
-    StagedTextConfig,
-    TransformerStage,
-    TransformerWords,
-    TransformerWordsConfig,
-)
+from refseg.models.text.base import StagedText, StagedTextConfig, TextConfig, TextEncoder
+from refseg.models.text.bert import BertWords, BertWordsConfig
+from refseg.models.text.transformer import TransformerWords, TransformerWordsConfig
 from refseg.models.text.words import (
     ContextualWords,
     ContextualWordsConfig,
-    SentenceVector,
     SentenceVectorConfig,
-    TextConfig,
     WordEmbedding,
     WordEmbeddingConfig,
 )
-
-__all__ = [
-    "BertStage",
-    "BertWords",
-    "BertWordsConfig",
-    "ContextualWords",
-    "ContextualWordsConfig",
-    "STAGES",
-    "SentenceVector",
-    "SentenceVectorConfig",
-    "StagedText",
-    "StagedTextConfig",
-    "TextConfig",
-    "TransformerStage",
-    "TransformerWords",
-    "TransformerWordsConfig",
-    "WordEmbedding",
-    "WordEmbeddingConfig",
-]

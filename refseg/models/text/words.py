@@ -1,8 +1,4 @@
-"""Text encoders: from token ids to word features.
-
-All share one signature: ``forward(token_ids [B,L], token_valid [B,L]) -> (words [B,L',C], words_valid [B,L'])``.
-Padded words come out as zeros.
-"""
+"""Text encoders of the lessons and of CMSA-Net: word by word, in context, or one vector for the whole expression."""
 
 from __future__ import annotations
 
@@ -13,17 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from refseg.errors import RefsegError
-from refseg.models.blocks.attention import masked_mean
-from refseg.models.serialise import Config
-
-
-@dataclass(frozen=True)
-class TextConfig(Config):
-    """Base of the text encoders' configs."""
-
-    def build(self, vocabulary_size: int) -> nn.Module:
-        """The text encoder for ``vocabulary_size`` token ids."""
-        raise NotImplementedError
+from refseg.models.blocks.attention import first_positions, masked_mean
+from refseg.models.text.base import TextConfig, TextEncoder
 
 
 @dataclass(frozen=True)
@@ -36,11 +23,11 @@ class WordEmbeddingConfig(TextConfig):
         return WordEmbedding(self, vocabulary_size)
 
 
-class WordEmbedding(nn.Module):
+class WordEmbedding(TextEncoder):
     """One learned vector per word, U(-0.08, 0.08) at the start (Ye et al., CVPR 2019, Sec. 3.1, and its release).
 
     There is no order of words in it: "circle left of square" and "square left of circle" are the same bag of words
-    to everything that follows, and so are "left" of the picture and "left" of another object.
+    to everything that follows, and so are "left" of the image and "left" of another object.
 
     Args:
         config: the width.
@@ -69,11 +56,11 @@ class ContextualWordsConfig(TextConfig):
         return ContextualWords(self, vocabulary_size)
 
 
-class ContextualWords(nn.Module):
+class ContextualWords(TextEncoder):
     """Word plus position embedding, then one bidirectional GRU added to it. An addition of ours, not in the paper.
 
     With it "circle left of square" and "square left of circle" differ. The GRU reads packed sequences, so padding
-    changes nothing; padding must stand behind the words, as ``datasets.collate`` puts it.
+    changes nothing; padding must come after the words, as ``datasets.collate`` puts it.
 
     Args:
         config: width and longest expression.
@@ -98,12 +85,9 @@ class ContextualWords(nn.Module):
         Raises:
             RefsegError: more than ``max_words`` token positions.
         """
-        B, L = token_ids.shape
-        if L > self.positions.num_embeddings:
-            limit = self.positions.num_embeddings
-            raise RefsegError(f"The batch has {L} words, the text encoder knows {limit}: cut them in the tokenizer.")
-        words = self.table(token_ids) + self.positions.weight[:L]
-        lengths = token_valid.sum(1).cpu()  # the packer wants them there
+        L = token_ids.shape[1]
+        words = self.table(token_ids) + first_positions(self.positions.weight, L, "text encoder")
+        lengths = token_valid.sum(1).cpu()  # where the packer wants them
         packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
         context, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=L)
         return (words + context) * token_valid[..., None], token_valid
@@ -119,7 +103,7 @@ class SentenceVectorConfig(TextConfig):
         return SentenceVector(self, vocabulary_size)
 
 
-class SentenceVector(nn.Module):
+class SentenceVector(TextEncoder):
     """The mean of the words as the only word: the paper's CMSA-S, the ablation that asks what single words are for.
 
     (Sec. 4 of the paper; there the sentence feature is an encoder's, here it is the mean of the same words.)

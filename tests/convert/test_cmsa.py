@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from refseg.checkpoint import load_checkpoint
-from refseg.convert.cmsa import Conversion, convert_cmsa_release, release_names
+from refseg.convert.cmsa import convert_cmsa_release, release_names
+from refseg.convert.conversion import Conversion
 from refseg.convert.tf_checkpoint import LANE, TensorFlowCheckpoint, crc32c, masked
 from refseg.errors import RefsegError
 from refseg.models import build_model

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from refseg.checkpoint import load_checkpoint
-from refseg.convert.cmsa import Conversion, convert_magnet_release, magnet_release_names
+from refseg.convert.conversion import Conversion
+from refseg.convert.magnet import convert_magnet_release, magnet_release_names
 from refseg.errors import RefsegError
 from refseg.models import build_model
 from refseg.models.backbones import SwinConfig
@@ -241,6 +242,6 @@ def test_the_command_says_what_it_used_and_what_not(refseg, tmp_path, monkeypatc
         assert (str(checkpoint), vocabulary, out) == ("a.pth", "words.txt", tmp_path / "x")
         return Conversion(900, ["ema.weight"])
 
-    monkeypatch.setattr("refseg.convert.cmsa.convert_magnet_release", convert)
+    monkeypatch.setattr("refseg.convert.magnet.convert_magnet_release", convert)
     answer = refseg("convert-magnet-release", "a.pth", "--out", tmp_path / "x", "--vocabulary", "words.txt")
     assert answer == (0, f"900 tensors are now the network in {tmp_path / 'x'}.\n", "Not used: ema.weight\n")
