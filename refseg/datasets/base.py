@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,9 +120,9 @@ class DatasetInfo:
     folder: str = ""
     is_clips: bool = False
     totals: Mapping[str, Counts] = field(default_factory=dict)
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     image_folders: tuple[str, ...] = ("images", ".")
-    tree: tuple[str, ...] = ()
+    tree: Sequence[str] = ()
     draw: Callable[[], Path] | None = None
     pieces: tuple[Piece, ...] = ()
     parquet: Mapping[str, str] = field(default_factory=dict)

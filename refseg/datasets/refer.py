@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +88,7 @@ class ReferDataset(ReferringDataset):
         with _without_collector():
             self._read(info.labels.get(split, (split,)), objects)
 
-    def _read(self, labels: tuple[str, ...], objects: bool) -> None:
+    def _read(self, labels: Sequence[str], objects: bool) -> None:
         """Both annotation files; ``labels`` are the values of ref["split"] that belong to the split."""
         self.refs_file, refs = read_refs(self.root, self.split_by)
         self.refs = [ref for ref in refs if ref.get("split") in labels]

@@ -1,7 +1,7 @@
 """``refseg prepare NAME``: from nothing to a data set that is complete, counted, and where the readers look for it.
 
 A data set is a few pieces, each a folder or a file below the data folder. Existing ones are kept. Archives come from
-``downloads/``, where people put what they obtained themselves, or from the addresses in ``sources.toml``; they are
+``downloads/``, where people put what they obtained themselves, or from the addresses in ``published.toml``; they are
 unpacked beside their place and renamed when complete. After an interruption by a full disk, a broken network or Ctrl-C,
 run the same command again. ``downloads/PIECE.json`` keeps what came from where, with its size and sha256.
 """
