@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from refseg.datasets.a2d_files import open_masks, read_rows, videos_of_split, videos_without_sentences
-from refseg.datasets.clip_files import find_clip, plain_name
+from refseg.datasets.base import MissingFile
+from refseg.datasets.clip_files import VIDEO_ENDINGS, plain_name
 from refseg.datasets.clips import ClipDataset, ClipRow
 from refseg.errors import RefsegError
 from refseg.files import read_json
@@ -152,14 +153,15 @@ class A2DDataset(ClipDataset):
 
     # ---- clips and masks
 
-    def find_clip(self, video: str) -> Path | None:
+    def find_clip(self, video: str) -> Path:
         """See ``ClipDataset.find_clip``."""
-        return find_clip(self.clip_folders, video)
-
-    def missing_clip(self, video: str) -> str:
-        """See ``ClipDataset.missing_clip``."""
+        for folder in self.clip_folders:
+            if (folder / video).is_dir():
+                return folder / video
+            if files := [path for ending in VIDEO_ENDINGS if (path := folder / (video + ending)).is_file()]:
+                return files[0]
         folders = ", ".join(str(folder) for folder in self.clip_folders) or self.root / "Release"
-        return (
+        raise MissingFile(
             f"The clip {video}.mp4 (or a folder {video} of its frames) of {self.name} is in none of {folders}: give "
             f"image_root, or run `refseg check-data {self.name}` to see where clips belong."
         )

@@ -18,6 +18,10 @@ from refseg.types import RefSample
 Counts = Mapping[str, int]  # {"images": 1500, "refs": 3811, "sentences": 10834}, see ReferringDataset.counts
 
 
+class MissingFile(RefsegError):
+    """An image or a clip is not there: which one, and where it was looked for."""
+
+
 @dataclass
 class Findings:
     """What is wrong with the files of a data set, one sentence per fault."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -286,17 +286,6 @@ def _import_av() -> Any:
             "folder as 00001.png, 00002.png, ..."
         ) from error
     return av
-
-
-def find_clip(folders: Iterable[Path], video: str) -> Path | None:
-    """The folder of frames or the video file of that name in the first of ``folders`` that has one."""
-    for folder in folders:
-        if (folder / video).is_dir():
-            return folder / video
-        path = next((p for p in (folder / (video + ending) for ending in VIDEO_ENDINGS) if p.is_file()), None)
-        if path:
-            return path
-    return None
 
 
 def plain_name(name: str, where: str) -> str:

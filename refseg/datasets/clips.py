@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from refseg.datasets.base import Counts, DatasetInfo, Findings, ReferringDataset
+from refseg.datasets.base import Counts, DatasetInfo, Findings, MissingFile, ReferringDataset
 from refseg.datasets.clip_files import Clip, open_clip
 from refseg.errors import RefsegError
 from refseg.types import Annotations, RefSample, size_of
@@ -159,21 +159,18 @@ class ClipDataset(ReferringDataset):
     def _frames(self, row: ClipRow) -> tuple[Tensor, int]:
         """The window [T,3,H,W] around the annotated frame, and which of the T that is."""
         if row.video in self._lengths:
-            indices, target = self._window(row, self._lengths[row.video])
+            indices, target = window(self._lengths[row.video], row.frame - 1, self.num_frames, self.frame_stride)
             if all((row.video, index) in self._cache for index in indices):
                 return torch.stack([self._cache[row.video, index] for index in indices]), target
         with self.open(row.video) as clip:
             length = self._usable(clip, row.video)
             self._check_frame(row, length, clip)
-            indices, target = self._window(row, length)
+            indices, target = window(length, row.frame - 1, self.num_frames, self.frame_stride)
             frames = [clip.frame(index) for index in indices]
         if self.keep_all:
             self._lengths[row.video] = length
             self._cache.update({(row.video, index): frame for index, frame in zip(indices, frames)})
         return torch.stack(frames), target  # a copy: a caller who writes into it does not reach the cache
-
-    def _window(self, row: ClipRow, length: int) -> tuple[list[int], int]:
-        return window(length, row.frame - 1, self.num_frames, self.frame_stride)
 
     def _check_frame(self, row: ClipRow, length: int, clip: Clip) -> None:
         if not 1 <= row.frame <= length:
@@ -188,10 +185,7 @@ class ClipDataset(ReferringDataset):
         Raises:
             RefsegError: it is not there or broken.
         """
-        path = self.find_clip(video)
-        if path is None:
-            raise RefsegError(self.missing_clip(video))
-        return open_clip(path)
+        return open_clip(self.find_clip(video))
 
     def counts(self) -> Counts:
         """Distinct videos, sentences, distinct annotated frames, and samples."""
@@ -209,10 +203,7 @@ class ClipDataset(ReferringDataset):
         findings.broken += self.problems
         findings.notes += [f"left out: {what}" for what in self.left_out]
         for video, rows in tqdm(of_video.items(), desc=f"{self.name}/{self.split} clips", leave=False):
-            if self.find_clip(video) is None:
-                findings.missing.append(self.missing_clip(video))
-            else:
-                self._examine(video, rows, findings)
+            self._examine(video, rows, findings)
         findings.broken = list(dict.fromkeys(findings.broken))
         return findings
 
@@ -233,6 +224,8 @@ class ClipDataset(ReferringDataset):
                         self._check_mask(row, clip.size)
                     except RefsegError as error:
                         findings.broken.append(str(error))
+        except MissingFile as error:
+            findings.missing.append(str(error))
         except RefsegError as error:
             findings.broken.append(str(error))
 
@@ -249,12 +242,12 @@ class ClipDataset(ReferringDataset):
         """Read the annotations: sets ``sentences`` and calls ``_take``."""
 
     @abstractmethod
-    def find_clip(self, video: str) -> Path | None:
-        """Where the frames of that video lie, or None; only looked for, not opened."""
+    def find_clip(self, video: str) -> Path:
+        """Where the frames of that video lie; only looked for, not opened.
 
-    @abstractmethod
-    def missing_clip(self, video: str) -> str:
-        """The sentence that says which clip is missing and where it was looked for."""
+        Raises:
+            MissingFile: nowhere.
+        """
 
     @abstractmethod
     def _mask(self, row: ClipRow, size: tuple[int, int]) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from refseg.datasets.a2d_files import read_rows
+from refseg.datasets.base import MissingFile
 from refseg.datasets.clip_files import Clip, plain_name
 from refseg.datasets.clips import ClipDataset, ClipRow
 from refseg.datasets.images import MAX_PIXELS
@@ -95,17 +96,15 @@ class JHMDBDataset(ClipDataset):
             rows.append(ClipRow(video, frame, 0, self.sentences[video], f"v_{video}_f_{frame}"))
         return rows
 
-    def find_clip(self, video: str) -> Path | None:
+    def find_clip(self, video: str) -> Path:
         """See ``ClipDataset.find_clip``."""
         folder = self.image_root / self._action[video] / video
-        return folder if folder.is_dir() else None
-
-    def missing_clip(self, video: str) -> str:
-        """See ``ClipDataset.missing_clip``."""
-        return (
-            f"There is no folder of frames {self.image_root / self._action[video] / video}: give image_root, or run "
-            f"`refseg check-data jhmdb` to see where to get it."
-        )
+        if not folder.is_dir():
+            raise MissingFile(
+                f"There is no folder of frames {folder}: give image_root, or run `refseg check-data jhmdb` to see "
+                f"where to get it."
+            )
+        return folder
 
     def _mask_file(self, video: str) -> Path:
         return self.root / "puppet_mask" / self._action[video] / video / "puppet_mask.mat"

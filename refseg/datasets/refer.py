@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from refseg.datasets.base import Counts, DatasetInfo, Findings, ReferringDataset
+from refseg.datasets.base import Counts, DatasetInfo, Findings, MissingFile, ReferringDataset
 from refseg.datasets.images import decode_image, read_image
 from refseg.datasets.masks import segmentation_mask
 from refseg.datasets.refer_files import (
@@ -143,9 +143,13 @@ class ReferDataset(ReferringDataset):
     def check(self) -> Findings:
         """Which images are missing; they are looked for, not opened."""
         image_ids = list(dict.fromkeys(self.image_ids))
-        looked_for = tqdm(image_ids, desc=f"{self.name}/{self.split} images", leave=False)
-        missing = [self.missing_image(image_id) for image_id in looked_for if not self.find_image(image_id)]
-        return Findings(len(image_ids), missing)
+        findings = Findings(len(image_ids))
+        for image_id in tqdm(image_ids, desc=f"{self.name}/{self.split} images", leave=False):
+            try:
+                self.find_image(image_id)
+            except MissingFile as error:
+                findings.missing.append(str(error))
+        return findings
 
     def record(self, image_id: int | str) -> dict[str, Any]:
         """What ``instances.json`` says of an image."""
@@ -158,13 +162,23 @@ class ReferDataset(ReferringDataset):
             return pieces
         return [piece.tolist() if isinstance(piece, np.ndarray) else piece for piece in pieces]
 
-    def find_image(self, image_id: int | str) -> Path | None:
-        """Where the image lies, or the shard in which it lies, or None; only looked for, not opened."""
+    def find_image(self, image_id: int | str) -> Path:
+        """Where the image lies, or the shard in which it lies; only looked for, not opened.
+
+        Raises:
+            MissingFile: nowhere.
+        """
         if self._shards is not None and image_id in self._shards:
             return self._shards.path(image_id)
-        names = _image_names(self.record(image_id)["file_name"])
-        paths = (folder / name for folder in self.image_folders for name in names)
-        return next((path for path in paths if path.is_file()), None)
+        file_name = self.record(image_id)["file_name"]
+        for folder in self.image_folders:
+            for name in _image_names(file_name):
+                if (folder / name).is_file():
+                    return folder / name
+        raise MissingFile(
+            f"The image {file_name} of {self.name} is in none of {', '.join(map(str, self.image_folders))}: give "
+            f"image_root, or run `refseg check-data {self.name}` to see where images belong."
+        )
 
     def image_file(self, image_id: int | str) -> tuple[str, bytes]:
         """The ending of an image's file, as "jpg", and its bytes.
@@ -172,20 +186,10 @@ class ReferDataset(ReferringDataset):
         Raises:
             RefsegError: it is missing, or its shard is damaged.
         """
-        path = self.find_image(image_id)
-        if path is None:
-            raise RefsegError(self.missing_image(image_id))
         if self._shards is not None and image_id in self._shards:
             return self._shards.ending(image_id), self._shards.read(image_id)
+        path = self.find_image(image_id)
         return path.suffix.lower().lstrip("."), path.read_bytes()
-
-    def missing_image(self, image_id: int | str) -> str:
-        """The sentence that says which image is missing and where it was looked for."""
-        folders = ", ".join(str(folder) for folder in self.image_folders)
-        return (
-            f"The image {self.record(image_id)['file_name']} of {self.name} is in none of {folders}: give image_root, "
-            f"or run `refseg check-data {self.name}` to see where images belong."
-        )
 
     def _image(self, image_id: int | str) -> Tensor:
         """The stored pixels, uint8 [3,H,W], checked against the size that the annotations were made for."""
@@ -199,8 +203,6 @@ class ReferDataset(ReferringDataset):
 
     def _opened(self, image_id: int | str) -> Tensor:
         path = self.find_image(image_id)
-        if path is None:
-            raise RefsegError(self.missing_image(image_id))
         if self._shards is not None and image_id in self._shards:
             image = decode_image(self._shards.read(image_id), f"Image {image_id} in {path}")
         else:
