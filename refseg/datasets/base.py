@@ -89,10 +89,10 @@ class Piece:
     place: str
     licence: str
     source: str
-    keys: tuple[str, ...] = ()
-    urls: tuple[str, ...] = ()
+    keys: Sequence[str] = ()
+    urls: Sequence[str] = ()
     by_hand: str = ""
-    elsewhere: tuple[str, ...] = ()
+    elsewhere: Sequence[str] = ()
     size: int | None = None
     sha256: str | None = None
     is_images: bool = False
@@ -125,10 +125,10 @@ class DatasetInfo:
     is_clips: bool = False
     totals: Mapping[str, Counts] = field(default_factory=dict)
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    image_folders: tuple[str, ...] = ("images", ".")
+    image_folders: Sequence[str] = ("images", ".")
     tree: Sequence[str] = ()
     draw: Callable[[], Path] | None = None
-    pieces: tuple[Piece, ...] = ()
+    pieces: Sequence[Piece] = ()
     parquet: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -20,9 +20,8 @@ _PUBLISHED = tomllib.loads(Path(__file__).with_name("published.toml").read_text(
 def _published(name: str, reader: Callable[..., ReferringDataset], *, coco: bool = False, **more: Any) -> DatasetInfo:
     """What ``published.toml`` says of a data set; with ``coco`` its images are COCO's."""
     fields = [*_PUBLISHED[name]["pieces"], *(_PUBLISHED["coco"]["pieces"] if coco else [])]
-    pieces = [Piece(**{k: tuple(v) if isinstance(v, list) else v for k, v in piece.items()}) for piece in fields]
-    folders = tuple(dict.fromkeys((*pieces[-1].elsewhere, "images", ".")))
-    more |= {"pieces": tuple(pieces), "image_folders": folders}
+    pieces = [Piece(**piece) for piece in fields]
+    more |= {"pieces": pieces, "image_folders": list(dict.fromkeys((*pieces[-1].elsewhere, "images", ".")))}
     return DatasetInfo(name, reader, **(_PUBLISHED[name] | more))
 
 
