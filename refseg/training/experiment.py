@@ -12,9 +12,36 @@ from refseg.objectives import MaskLossConfig, ObjectiveConfig
 from refseg.objectives.older import upgraded
 from refseg.tokenizer import MAX_WORDS
 
+# Fields that older runs know by another name, and those that were words then; these words meant False.
+RENAMED = {
+    "begin_with": "init_from",
+    "begin_parts": "init_parts",
+    "train_share": "train_fraction",
+    "pieces": "pretrained_tokenizer",
+    "control": "hide_expressions",
+    "flips": "mirror",
+    "broken": "skip_unreadable",
+    "keep_features": "cache_features",
+    "short_steps": "curriculum_steps",
+    "short_words": "curriculum_words",
+    "recompute": "gradient_checkpointing",
+}
+SWITCHES, OFF = ("hide_expressions", "skip_unreadable", "mixed_precision", "compile"), (False, None, "stop", "no")
+
 
 @dataclass(frozen=True)
-class DataConfig(Config):
+class RunConfig(Config):
+    """Base of the configs of a run."""
+
+    @classmethod
+    def migrate(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """Of older runs; ``objects`` is now what the objective says."""
+        stored = {RENAMED.get(name, name): value for name, value in stored.items() if name != "objects"}
+        return {name: value not in OFF if name in SWITCHES else value for name, value in stored.items()}
+
+
+@dataclass(frozen=True)
+class DataConfig(RunConfig):
     """What to train on and how it enters the network.
 
     Raises:
@@ -44,15 +71,6 @@ class DataConfig(Config):
     )
     cache_features: bool = False  # keep what a frozen backbone computes in memory: every image passes through it once
 
-    @classmethod
-    def migrate(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """From older runs: other names, two choices that were words, and ``objects``, which the objective decides."""
-        stored = {DATA_RENAMED.get(name, name): value for name, value in stored.items() if name != "objects"}
-        for name, word in (("hide_expressions", "blank"), ("skip_unreadable", "skip")):
-            if name in stored:
-                stored[name] = stored[name] in (True, word)
-        return stored
-
     def __post_init__(self):
         if self.num_frames < 1 or self.num_frames % 2 == 0 or self.frame_stride < 1:
             raise RefsegError(
@@ -66,7 +84,7 @@ class DataConfig(Config):
 
 
 @dataclass(frozen=True)
-class OptimConfig(Config):
+class OptimConfig(RunConfig):
     """How the weights are found. Steps count updates, not epochs; the batch size is over all processes together.
 
     Raises:
@@ -94,14 +112,6 @@ class OptimConfig(Config):
     save_every: int = 500  # steps between checkpoints to resume from
     log_every: int = 20
 
-    @classmethod
-    def migrate(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """From older runs: other names, and two choices that were words."""
-        stored = {OPTIM_RENAMED.get(name, name): value for name, value in stored.items()}
-        if "mixed_precision" in stored:
-            stored["mixed_precision"] = stored["mixed_precision"] in (True, "bf16")
-        return stored | ({"compile": bool(stored["compile"])} if "compile" in stored else {})
-
     def __post_init__(self):
         counts = ("steps", "batch_size", "accumulate", "expressions_per_image", "eval_every", "save_every", "log_every")
         for name in counts:
@@ -116,7 +126,7 @@ class OptimConfig(Config):
 
 
 @dataclass(frozen=True)
-class Experiment(Config):
+class Experiment(RunConfig):
     """Everything that decides a training run."""
 
     model: ModelConfig
@@ -129,28 +139,12 @@ class Experiment(Config):
 
     @classmethod
     def migrate(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """From older runs: two other names, parts without their types, and objectives that were no list of terms."""
-        stored = {EXPERIMENT_RENAMED.get(name, name): value for name, value in stored.items()}
-        parts = {"data": DataConfig, "optim": OptimConfig}
-        typed = {name: {TYPE: kind.__name__, **stored[name]} for name, kind in parts.items()}
+        """Of older runs the parts had no types, and the objective was no list of terms."""
+        stored = super().migrate(stored)
+        typed = {
+            name: {TYPE: kind, **stored[name]} for name, kind in (("data", "DataConfig"), ("optim", "OptimConfig"))
+        }
         return {**stored, **typed, "objective": upgraded(stored["objective"])}
-
-
-# Fields that older runs know by another name.
-DATA_RENAMED = {
-    "train_share": "train_fraction",
-    "pieces": "pretrained_tokenizer",
-    "control": "hide_expressions",
-    "flips": "mirror",
-    "broken": "skip_unreadable",
-    "keep_features": "cache_features",
-}
-OPTIM_RENAMED = {
-    "short_steps": "curriculum_steps",
-    "short_words": "curriculum_words",
-    "recompute": "gradient_checkpointing",
-}
-EXPERIMENT_RENAMED = {"begin_with": "init_from", "begin_parts": "init_parts"}
 
 
 def variant(experiment: Experiment, about: str = "", **changes: Any) -> Experiment:

@@ -162,12 +162,7 @@ class Run:
         state, accelerator, config = self.state, self.accelerator, self.config
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(state.learner)  # torch has it for GPUs only
-        fit_to_machine(
-            state.learner.model,
-            channels_last=config.channels_last,
-            compile=config.compile,
-            gradient_checkpointing=config.gradient_checkpointing,
-        )
+        fit_to_machine(state.learner.model, config)
         if config.mixed_precision:  # bfloat16 has the range of float32 and needs no gradient scaler
             state.learner.forward = torch.autocast(accelerator.device.type, torch.bfloat16)(state.learner.forward)
         if state.average is not None:
@@ -206,11 +201,13 @@ class Run:
         means = self.accelerator.reduce(torch.stack(list(losses.values())), "mean").tolist()
         named = dict(zip(losses, means))
         total = sum(weights[name] * value for name, value in named.items())
-        if not math.isfinite(total):
+        if not (math.isfinite(total) and torch.isfinite(sharding.full(norm))):
+            what = "gradient" if math.isfinite(total) else "loss"
             terms = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
-            raise _diverged(f"loss is not finite at step {step + 1} ({terms})")
-        if not torch.isfinite(sharding.full(norm)):
-            raise _diverged(f"gradient is not finite at step {step + 1}")
+            raise RefsegError(
+                f"The {what} is not finite at step {step + 1} ({terms}): start again with a lower --learning-rate; the "
+                f"last checkpoint is from before this step."
+            )
         if self.state.average is not None:
             self.state.average.update_parameters(self.state.learner.model)
         self.state.progress.step += 1
@@ -260,12 +257,6 @@ class Parts(Sequence[RefBatch]):
         part = self.parts[number].to(self.device)
         self.learner.require_backward_grad_sync = number == len(self) - 1  # what DistributedDataParallel.no_sync sets
         return part
-
-
-def _diverged(what: str) -> RefsegError:
-    return RefsegError(
-        f"The {what}: start again with a lower --learning-rate; the last checkpoint is from before this step."
-    )
 
 
 @contextmanager

@@ -43,21 +43,24 @@ def check(experiment: Experiment) -> None:
     Raises:
         RefsegError: names it.
     """
-    if experiment.optim.compile:
-        raise RefsegError("Compiled stages are not tried with --use_fsdp: set compile to False, or launch without it.")
-    if experiment.optim.channels_last:
-        raise RefsegError("torch divides kernels in the usual layout only: no channels_last with --use_fsdp.")
-    if experiment.data.cache_features:
-        raise RefsegError(
-            "cache_features lets each process look at pictures by itself, which divided weights cannot: "
-            "set it to False, or launch without --use_fsdp."
-        )
-    if parse_flag_from_env("FSDP_OFFLOAD_PARAMS"):
-        raise RefsegError("Weights are divided among GPUs, not moved to the CPU: launch without --fsdp_offload_params.")
-    if parse_flag_from_env("FSDP_ACTIVATION_CHECKPOINTING"):
-        raise RefsegError(
-            "Set gradient_checkpointing in OptimConfig, and launch without --fsdp_activation_checkpointing."
-        )
+    for excluded, sentence in (
+        (experiment.optim.compile, "Compiled stages are not tried with --use_fsdp: set compile to False."),
+        (experiment.optim.channels_last, "torch divides kernels in the usual layout only: set channels_last to False."),
+        (
+            experiment.data.cache_features,
+            "With cache_features each process sees images alone, which divided weights cannot: set it to False.",
+        ),
+        (
+            parse_flag_from_env("FSDP_OFFLOAD_PARAMS"),
+            "Weights are divided among GPUs, not moved to the CPU: launch without --fsdp_offload_params.",
+        ),
+        (
+            parse_flag_from_env("FSDP_ACTIVATION_CHECKPOINTING"),
+            "Set gradient_checkpointing in OptimConfig, and launch without --fsdp_activation_checkpointing.",
+        ),
+    ):
+        if excluded:
+            raise RefsegError(f"{sentence} Or launch without --use_fsdp.")
 
 
 def load_everywhere() -> None:

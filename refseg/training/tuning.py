@@ -15,27 +15,25 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
 from refseg.models.backbones import Backbone
+from refseg.training.experiment import OptimConfig
 
 
-def fit_to_machine(
-    model: nn.Module, *, channels_last: bool = False, compile: bool = False, gradient_checkpointing: bool = False
-) -> None:
+def fit_to_machine(model: nn.Module, config: OptimConfig) -> None:
     """Change ``model`` in place; names and values of its weights stay.
 
-    Args:
-        channels_last: kernels in the layout that GPUs with tensor cores, and many CPUs, convolve faster in.
-        compile: the stages of the backbone are compiled, where the time goes. The rest sees expressions and images of
-            every shape, and every shape would be compiled again.
-        gradient_checkpointing: of the stages of a backbone that learns: what lies inside a stage is computed again for
-            the gradient instead of being kept. Less memory, a third more time.
+    ``channels_last`` keeps kernels in the layout that GPUs with tensor cores, and many CPUs, convolve faster in.
+    ``compile`` compiles the stages of the backbone, where the time goes. The rest sees expressions and images of every
+    shape, and every shape would be compiled again.
+    ``gradient_checkpointing``: what lies inside a stage of a backbone that learns is computed again for the gradient
+    instead of being kept. Less memory, a third more time.
     """
-    if channels_last:
+    if config.channels_last:
         model.to(memory_format=torch.channels_last)
     for backbone in (part for part in model.modules() if isinstance(part, Backbone)):  # a model may have none
         for block in backbone.blocks():
-            if gradient_checkpointing and not backbone.frozen:
+            if config.gradient_checkpointing and not backbone.frozen:
                 recompute_for_gradient(block)
-            if compile:
+            if config.compile:
                 block.compile(dynamic=True)
 
 

@@ -217,8 +217,8 @@ def test_blocks_are_members_of_lists_that_are_large_enough():
     "optim, data, sentence",
     [
         ({"compile": True}, {}, "Compiled stages are not tried with --use_fsdp"),
-        ({"channels_last": True}, {}, "no channels_last with --use_fsdp"),
-        ({}, {"cache_features": True}, "cache_features lets each process look at pictures by itself"),
+        ({"channels_last": True}, {}, "set channels_last to False"),
+        ({}, {"cache_features": True}, "With cache_features each process sees images alone"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tiny_experiment, optim, data, sentence):

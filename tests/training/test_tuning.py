@@ -1,6 +1,7 @@
 """Options that make training fit a machine change nothing that is learned; the average of weights is one."""
 
 from dataclasses import replace
+from functools import partialmethod
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from refseg.models import build_model
 from refseg.models.backbones import ResNet101BackboneConfig
 from refseg.objectives import build_objective
 from refseg.training.build import build_data, build_optimizer
+from refseg.training.experiment import OptimConfig
 from refseg.training.tuning import fit_to_machine, recompute_for_gradient
 
 pytestmark = pytest.mark.usefixtures("no_accelerate_state")
@@ -45,7 +47,7 @@ def of_either(request, tiny_experiment):
 
 def test_what_is_computed_twice_is_the_same(of_either):
     (plain, batch), (twice, _) = network(of_either), network(of_either)
-    fit_to_machine(twice, gradient_checkpointing=True)
+    fit_to_machine(twice, OptimConfig(gradient_checkpointing=True))
     counted = []
     for model in (plain, twice):
         calls = []
@@ -78,7 +80,7 @@ def test_only_the_input_of_a_block_is_kept():
 
 def test_channels_last_trains_alike(of_either):
     (plain, batch), (other, _) = network(of_either), network(of_either)
-    fit_to_machine(other, channels_last=True)
+    fit_to_machine(other, OptimConfig(channels_last=True))
     kernels = [p for p in other.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
     assert kernels and all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
     one, two = (gradients(model, batch, build_objective(of_either.objective)) for model in (plain, other))
@@ -90,10 +92,11 @@ def test_a_channels_last_network_is_stored_like_any_other(tiny_experiment, tmp_p
     assert load_checkpoint(tmp_path / "run" / "last").config["record"]["progress"]["step"] == 2
 
 
-def test_a_compiled_backbone_trains_alike(tiny_experiment):
+def test_a_compiled_backbone_trains_alike(tiny_experiment, monkeypatch):
     """By torch.compile's own machinery without a compiler, so that none is needed here."""
     (plain, batch), (compiled, _) = network(tiny_experiment), network(tiny_experiment)
-    fit_to_machine(compiled, compile="aot_eager")
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
+    fit_to_machine(compiled, OptimConfig(compile=True))
     assert all(block._compiled_call_impl is not None for block in compiled.backbone.blocks())
     one, two = (gradients(model, batch, build_objective(tiny_experiment.objective)) for model in (plain, compiled))
     assert [name for name in one if not torch.allclose(one[name], two[name], atol=1e-5, rtol=1e-3)] == []
