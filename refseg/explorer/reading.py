@@ -22,7 +22,7 @@ from refseg.evaluation.pointing import Pointing, point_words, relative
 from refseg.inference import infer
 from refseg.models.base import Explanation
 from refseg.predict import Predictor
-from refseg.types import MASK_THRESHOLD, Prediction, RefBatch, RefSample
+from refseg.types import MASK_THRESHOLD, Prediction, RefBatch, RefSample, size_of
 
 SHOWN_SIDE = 480  # pixels: longest side of the images and masks that are shown
 PROB_SIDE = 48  # and of the map of mask probabilities
@@ -225,8 +225,8 @@ class Reader:
 
 def shown_mask(logits: Tensor) -> tuple[Tensor, Tensor]:
     """From logits [height,width] at the size on disk: the mask as it is shown, and its probability, small."""
-    mask, size = logits > MASK_THRESHOLD, within(logits.shape, SHOWN_SIDE)
-    prob = undo_letterbox(logits.sigmoid(), torch.ones_like(mask), within(logits.shape, PROB_SIDE))
+    mask, size = logits > MASK_THRESHOLD, within(size_of(logits), SHOWN_SIDE)
+    prob = undo_letterbox(logits.sigmoid(), torch.ones_like(mask), within(size_of(logits), PROB_SIDE))
     return (mask if tuple(mask.shape) == size else resize_mask(mask, size)), prob
 
 

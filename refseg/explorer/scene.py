@@ -14,7 +14,7 @@ from refseg.datasets import read_image
 from refseg.errors import RefsegError
 from refseg.explorer.reading import Reading, shown_size
 from refseg.explorer.wire import from_wire, image_from_uri, image_uri, to_wire
-from refseg.types import Annotations, RefSample
+from refseg.types import Annotations, RefSample, size_of
 
 
 @dataclass
@@ -96,6 +96,6 @@ def scene_of(sample: RefSample | str | Path | Tensor, expression: str | None = N
 def _sample(
     frames: Tensor, expression: str, truth: Tensor | None, name: str, source: str, target: int = 0
 ) -> RefSample:
-    size = (frames.shape[-2], frames.shape[-1])
+    size = size_of(frames)
     mask = torch.zeros(size, dtype=torch.bool) if truth is None else truth
     return RefSample(frames, mask, expression, name, source, size, mask, target)

@@ -31,7 +31,7 @@ class Session:
 
     def __init__(self, models: Sequence[Model], scenes: Sequence[Scene]):
         self.models, self.scenes = list(models), list(scenes)
-        self.typed: list[tuple[int, int, str]] = []  # scene, network, expression of what was read here, in order
+        self.typed: list[tuple[int, int, str]] = []  # scene, network, expression of what was read here
         self._readers: dict[int, Reader] = {}
 
     def read(self, scene: int, model: int, expression: str) -> Reading:
@@ -40,7 +40,9 @@ class Session:
         Raises:
             RefsegError: an expression without words, or a model that gives undefined values.
         """
-        readings = self.scenes[scene].readings
+        readings, key = self.scenes[scene].readings, (scene, model, expression)
+        if key in self.typed:  # the last is the one that was used last
+            self.typed.append(self.typed.pop(self.typed.index(key)))
         if (model, expression) not in readings:
             if len(expression) > LONGEST_EXPRESSION:
                 raise RefsegError(
@@ -48,7 +50,7 @@ class Session:
                 )
             sample, known = self.scenes[scene].find(expression)
             readings[model, expression] = self.reader(model).read(sample, known)
-            self.typed.append((scene, model, expression))
+            self.typed.append(key)
         return readings[model, expression]
 
     def strike(self, scene: int, model: int, expression: str, struck: Iterable[int]) -> Strike:

@@ -86,7 +86,8 @@ class Explorer(anywidget.AnyWidget):
             if not scene.readings:
                 self.session.read(number, 0, scene.first.expression)
         super().__init__(content=self._content(live=True), view=self.session.opening(0, begin).to_dict())
-        self._newest: dict[Any, int] = {}  # the latest request for each place of a view
+        self.session.typed.clear()  # the content has them
+        self._newest: dict[Any, Any] = {}  # the latest request for each place of a view
         self._worker = ThreadPoolExecutor(1, "refseg-explorer")
         self.on_msg(self._on_message)
         self._still = ipywidgets.HTML()
@@ -102,7 +103,7 @@ class Explorer(anywidget.AnyWidget):
     @state.setter
     def state(self, wanted: ExplorerState) -> None:
         self.session.check(wanted)
-        self._send_typed(wanted)
+        self._send_typed()
         self.view = wanted.to_dict()
 
     @property
@@ -176,17 +177,12 @@ class Explorer(anywidget.AnyWidget):
         scenes = [scene.to_wire() for scene in self.scenes]
         return {**page.constants(), "live": live, "models": self.session.about(), "scenes": scenes}
 
-    def _send_typed(self, wanted: ExplorerState) -> None:
-        """Give the browser the readings that it needs and does not have yet."""
-        needed = self.session.needed(wanted)
-        sent = {(s, r["model"], r["expression"]) for s, x in enumerate(self.content["scenes"]) for r in x["readings"]}
-        others = [key for key in self.session.typed if key not in sent and key not in needed]
-        keys = others[-KEPT_READINGS + len(needed) :] + [key for key in needed if key not in sent]
+    def _send_typed(self) -> None:
+        """Give the browser what was read last, so that it has all that it shows."""
+        keys = self.session.typed[-KEPT_READINGS:]
         if keys != [(x["scene"], x["model"], x["expression"]) for x in self.fresh]:
-            self.fresh = [
-                {"scene": scene, "model": model, **to_wire(self.session.read(scene, model, expression))}
-                for scene, model, expression in keys
-            ]
+            read = {key: to_wire(self.session.read(*key)) for key in keys}
+            self.fresh = [{"scene": key[0], "model": key[1], **reading} for key, reading in read.items()]
 
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
         """A newer request for the same place overtakes an older one, which is then not computed, or not answered."""
@@ -201,14 +197,13 @@ class Explorer(anywidget.AnyWidget):
             return
         answer = {**message, "error": None}
         try:
-            asked = tuple(message[name] for name in ("scene", "model", "expression"))
+            asked = message["scene"], message["model"], message["expression"]
             if message["ask"] == "strike":
                 answer["strike"] = to_wire(self.session.strike(*asked, message["struck"]))
             else:
-                self.session.read(*asked)
-                second = "second_" if message["slot"] == 1 else ""
-                names = ("scene", f"{second}model", f"{second}expression")
-                self._send_typed(replace(self.state, **dict(zip(names, asked))))
+                for shown in (*self.session.needed(self.state), asked):
+                    self.session.read(*shown)
+                self._send_typed()
         except RefsegError as error:
             answer["error"] = str(error)
         except Exception as error:  # whatever the network raises belongs on the screen, not into a log nobody sees
@@ -295,8 +290,8 @@ class Explorer(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
         still = self.contact_sheet()
         self._still.value = (HERE / "late.html").read_text(encoding="utf-8") + f"{still}</div>"
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        data |= self._framed._repr_mimebundle_(**kwargs)
+        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
+        data = {**data, **(self._framed._repr_mimebundle_(**kwargs) or {})}
         return data | {"text/plain": repr(self), "text/html": still}, metadata
 
 

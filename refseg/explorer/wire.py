@@ -110,7 +110,7 @@ def from_wire(kind: Any, wire: Any) -> Any:
     """The way back to a type such as ``Reading`` or ``dict[str, Tensor]``; numbers are rounded, see ``pack``."""
     if kind is Tensor:
         return unpack(wire) if "bits" in wire else unpack_mask(wire)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         kinds = get_type_hints(kind)
         return kind(**{one.name: from_wire(kinds[one.name], wire[one.name]) for one in fields(kind)})
     inner, origin = get_args(kind), get_origin(kind)
