@@ -615,6 +615,21 @@ def test_an_expression_is_typed_and_answered(fake, explorer):
     assert not opened.get_by_role("alert").is_visible()
 
 
+def test_what_maps_are_worth_is_said_where_it_was_measured(fake, explorer):
+    """The numbers of the checkpoint's folder; of an image that is none of that data set they say so."""
+    content = json.loads(json.dumps(explorer.content))
+    numbers = {"N": 1234, "pointing": 0.5, "chance": 0.1, "object_chance": 0.25}
+    pointing = {"data": "refshapes", "of": "RefShapes val", "note": "They were trained to.", "scores": {}}
+    pointing["scores"]["positions"] = {"c3": numbers}
+    content["models"][0]["pointing"] = pointing
+    worth = fake(content=content).locator(".rx-about").last.inner_text()
+    for told in ("1,234 words of RefShapes val", "50.0 %", "10.0 %", "25.0 %", "They were trained to."):
+        assert told in worth
+    assert "Not measured" not in worth
+    content["scenes"][0]["source"] = "picture"
+    assert "Not measured on images like this one." in fake(content=content).locator(".rx-about").last.inner_text()
+
+
 def test_what_goes_wrong_stands_on_the_screen(fake):
     opened = fake()
     alert = opened.get_by_role("alert")
