@@ -17,6 +17,7 @@ from torch import Tensor
 
 from refseg.datasets.transforms import within
 from refseg.errors import RefsegError
+from refseg.types import size_of
 
 PREDICTION, TRUTH = "#E69F00", "#56B4E9"  # Okabe and Ito's orange and sky blue
 INK, QUIET, DARK = "#222222", "#666666", "#101010"
@@ -132,7 +133,7 @@ def as_mask(mask: Tensor | np.ndarray, like: np.ndarray | None = None) -> np.nda
 
 
 def _shrunk(tensor: Tensor, longest_side: int | None) -> Tensor:
-    size = tuple(tensor.shape[-2:])
+    size = size_of(tensor)
     if longest_side is None or max(size) <= longest_side:
         return tensor
     return F.interpolate(tensor[None], size=within(size, longest_side), mode="bilinear", antialias=True)[0]

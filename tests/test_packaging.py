@@ -93,7 +93,8 @@ def third_party(folder: str) -> dict[str, Path]:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             found |= {name.split(".")[0]: path for name in names}
-    ours = {"refseg", "refseg_course"} | {path.stem for path in (ROOT / folder).rglob("*.py")}
+    own = [*(ROOT / folder).rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]  # pytest finds the benchmarks too
+    ours = {"refseg", "refseg_course", *(path.stem for path in own)}
     return {name: path for name, path in found.items() if name not in sys.stdlib_module_names | ours}
 
 

@@ -53,7 +53,8 @@ def true_regions(batch: RefBatch, grid: tuple[int, ...]) -> Tensor:
     objects = F.interpolate(batch.objects.float(), grid, mode="nearest-exact").long()[:, 0]
     true = torch.zeros(*batch.token_ids.shape, *grid, dtype=torch.bool, device=objects.device)
     for b, known in enumerate(batch.annotations):
-        for position, true_of in enumerate(known.word_objects[: true.shape[1]]):
-            numbers = [known.object_ids.index(annotation) + 1 for annotation in true_of or ()]
+        ids = known.object_ids or []
+        for position, true_of in enumerate((known.word_objects or [])[: true.shape[1]]):
+            numbers = [ids.index(annotation) + 1 for annotation in true_of or ()]
             true[b, position] = torch.isin(objects[b], objects.new_tensor(numbers))
     return true
