@@ -100,22 +100,14 @@ def off_line(counts: list[int], seconds: list[float]) -> float:
 class Bench:
     """Measure time and memory against T."""
 
-    frames: tuple[int, ...] = (1, 2, 4, 8, 16)
-    """Numbers of frames T."""
-    side: int = 40
-    """Regions in a row and in a column."""
-    dim: int = 512
-    """Width of features, queries, keys and values."""
-    heads: int = 8
-    """Heads of the block."""
-    rounds: int = 5
-    """How often each T is timed."""
-    device: str = "cpu"
-    """cpu or cuda."""
-    memory: bool = True
-    """Measure peak memory too, each T in a process of its own."""
-    json: str | None = None
-    """Print the numbers as one JSON object (-) and write no file."""
+    frames: tuple[int, ...] = (1, 2, 4, 8, 16)  # Numbers of frames T.
+    side: int = 40  # Regions in a row and in a column.
+    dim: int = 512  # Width of features, queries, keys and values.
+    heads: int = 8  # Heads of the block.
+    rounds: int = 5  # How often each T is timed.
+    device: str = "cpu"  # cpu or cuda.
+    memory: bool = True  # Measure peak memory too, each T in a process of its own.
+    json: str | None = None  # Print the numbers as one JSON object (-) and write no file.
 
     def run(self) -> None:
         """Measure and report."""

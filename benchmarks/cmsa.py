@@ -21,12 +21,14 @@ import json
 import statistics
 import sys
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import torch
 import tyro
 from measure import about, in_own_process, kilobytes, median_seconds, peak_mb, write_json
+from study import Cell
+from study import table as markdown
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from tqdm.auto import tqdm
@@ -274,29 +276,27 @@ def _free_gib(device: str) -> float:
 
 
 def table(result: dict) -> str:
-    """One measured size for people."""
-    size = result["size"]
-    title = "P={positions} N={words} d={dim} batch {batch} {dtype} on {device}".format(**size)
-    lines = [title, f"{'':13}{'forward':>10}{'fwd+bwd':>10}{'peak MB':>10}{'error':>10}{'x plain':>9}{'1/literal':>10}"]
-    for form, row in result["forms"].items():
-        plain = row.get("over_plain", {}).get("backward")
-        literal = row.get("over_literal_sdpa", {}).get("backward")
-        lines.append(
-            f"{form:13}{row['forward_s']:10.4f}{row['backward_s']:10.4f}"
-            + (f"{row['peak_mb']:10.0f}" if "peak_mb" in row else " " * 10)
-            + (f"{row['error']:10.1e}" if "error" in row else " " * 10)
-            + (f"{plain:9.2f}" if plain else " " * 9)
-            + (f"{1 / literal:10.0f}" if literal else "")
-        )
-    return "\n".join(lines)
+    """One measured size as a Markdown table."""
+
+    def number(path: str, form: str, invert: bool = False) -> Cell:
+        def cell(runs: list[dict]) -> str:
+            value = reduce(lambda inner, name: inner.get(name, {}), path.split("."), runs[0])
+            return format(1 / value if invert else value, form) if value != {} else ""
+
+        return cell
+
+    columns = {"forward s": number("forward_s", ".4f"), "forward + backward s": number("backward_s", ".4f")}
+    columns |= {"peak MB": number("peak_mb", ".0f"), "error": number("error", ".1e")}
+    columns |= {"over plain": number("over_plain.backward", ".2f")}
+    columns |= {"faster than literal": number("over_literal_sdpa.backward", ".0f", invert=True)}
+    title = "P={positions} N={words} d={dim} batch {batch} {dtype} on {device}".format(**result["size"])
+    return markdown(title, {form: [row] for form, row in result["forms"].items()}, columns)
 
 
 def precision_table(rows: list[dict[str, float]]) -> str:
-    """``precision`` for people."""
-    names = list(rows[0])
-    lines = [" ".join(f"{name:>18}" for name in names)]
-    lines += [" ".join(f"{row[name]:18.2e}" for name in names) for row in rows]
-    return "\n".join(lines)
+    """``precision`` as a Markdown table."""
+    columns = {name: lambda runs, name=name: f"{runs[0][name]:.2e}" for name in rows[0] if name != "spread"}
+    return markdown("spread", {str(row["spread"]): [row] for row in rows}, columns)
 
 
 def plot(results: dict, path: Path) -> None:
@@ -329,28 +329,17 @@ def plot(results: dict, path: Path) -> None:
 class Bench:
     """Measure the forms of the CMSA block."""
 
-    positions: int = 1600
-    """Regions P."""
-    words: int = 20
-    """Words N."""
-    dim: int = 512
-    """Attention width d."""
-    batch: int = 1
-    """Samples at once."""
-    dtype: str = "float32"
-    """float32, or bfloat16 for autocast."""
-    device: str = "cpu"
-    """cpu or cuda."""
-    rounds: int = 5
-    """How often each quick form is timed."""
-    literal_seconds: float = 60.0
-    """The literal forms are left out where they are expected to take longer than this."""
-    memory: bool = True
-    """Measure peak memory too, each form in a process of its own."""
-    sweep: bool = False
-    """Measure the curves over N, P and d as well, and write JSON and plot to data/results."""
-    json: str | None = None
-    """Write the numbers as one JSON object to this file; - prints it and nothing else."""
+    positions: int = 1600  # Regions P.
+    words: int = 20  # Words N.
+    dim: int = 512  # Attention width d.
+    batch: int = 1  # Samples at once.
+    dtype: str = "float32"  # float32, or bfloat16 for autocast.
+    device: str = "cpu"  # cpu or cuda.
+    rounds: int = 5  # How often each quick form is timed.
+    literal_seconds: float = 60.0  # The literal forms are left out where they are expected to take longer than this.
+    memory: bool = True  # Measure peak memory too, each form in a process of its own.
+    sweep: bool = False  # Measure the curves over N, P and d as well, and write JSON and plot to data/results.
+    json: str | None = None  # Write the numbers as one JSON object to this file; - prints it and nothing else.
 
     def run(self) -> None:
         """Measure and report."""

@@ -61,15 +61,11 @@ WARM_UP = 10  # batches that are not timed
 class DataBenchmark:
     """Measure and write."""
 
-    shared: Path = PROJECT.parent / "shared"
-    """Folder with the genuine files."""
-    repeats: int = 3
-    """The fastest of this many runs is reported."""
+    shared: Path = PROJECT.parent / "shared"  # Folder with the genuine files.
+    repeats: int = 3  # The fastest of this many runs is reported.
     out: Path = results_dir() / "data_speed.json"
-    only: Literal["all", "input"] = "all"
-    """input: only the pipeline from JPEG and polygons to batches."""
-    batches: int = 120
-    """The input pipeline is timed over this many."""
+    only: Literal["all", "input"] = "all"  # input: only the pipeline from JPEG and polygons to batches.
+    batches: int = 120  # The input pipeline is timed over this many.
     index_memory_of: Path | None = None
     """Used by the benchmark itself: print the memory that the index in this folder takes, and nothing else."""
 

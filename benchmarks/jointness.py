@@ -32,12 +32,9 @@ from refseg.types import RefBatch
 class Jointness:
     """Measure checkpoints on the first expressions of val."""
 
-    paper: Path = checkpoints_dir() / "cmsa_refshapes"
-    """Checkpoint of the paper's form."""
-    release: Path = runs_dir() / "cmsa_release_refshapes" / "best"
-    """Checkpoint of the release form."""
-    samples: int = 200
-    """How many expressions."""
+    paper: Path = checkpoints_dir() / "cmsa_refshapes"  # Checkpoint of the paper's form.
+    release: Path = runs_dir() / "cmsa_release_refshapes" / "best"  # Checkpoint of the release form.
+    samples: int = 200  # How many expressions.
     regions: tuple[int, ...] = (13, 41, 66, 78, 103, 130)
     """Query regions, row * w + column; every valid word is a query at each."""
 

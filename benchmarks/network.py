@@ -109,16 +109,11 @@ def seconds(work: dict[str, Callable[[], None]], rounds: int) -> dict[str, float
 class Network:
     """Profile the paper-size network: ResNet-101, 320 px, 20 words, 512-d attention, 500-d fusion."""
 
-    device: str = "cpu"
-    """cpu or cuda."""
-    size: int = 320
-    """Side of the pictures."""
-    words: int = 20
-    """Words per expression."""
-    frames: int = 1
-    """Frames per clip; more than one takes the network for clips."""
-    rounds: int = 3
-    """Timed rounds."""
+    device: str = "cpu"  # cpu or cuda.
+    size: int = 320  # Side of the pictures.
+    words: int = 20  # Words per expression.
+    frames: int = 1  # Frames per clip; more than one takes the network for clips.
+    rounds: int = 3  # Timed rounds.
 
     def run(self) -> None:
         """Measure, print, write."""

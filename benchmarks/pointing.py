@@ -34,10 +34,8 @@ class PointingBenchmark:
 
     checkpoint: Path = checkpoints_dir() / "cmsa_refshapes"
     splits: tuple[str, ...] = ("val", "testB")
-    samples: int | None = None
-    """Take that many samples of each split, spread evenly; all if not given."""
-    ablated: int = 400
-    """Samples of the first split, spread evenly, whose words are removed one at a time."""
+    samples: int | None = None  # Take that many samples of each split, spread evenly; all if not given.
+    ablated: int = 400  # Samples of the first split, spread evenly, whose words are removed one at a time.
     out: Path = results_dir() / "pointing.json"
 
     def run(self) -> None:
