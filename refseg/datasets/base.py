@@ -136,6 +136,20 @@ class DatasetInfo:
         """Where it lies unless somebody says otherwise."""
         return data_dir() / (self.folder or self.name)
 
+    def find_root(self, root: str | Path | None, file: str) -> Path:
+        """The folder that holds ``file``: ``root`` itself, by default ``self.root``, or the data set's folder in it.
+
+        Raises:
+            RefsegError: neither does.
+        """
+        given = Path(root) if root is not None else self.root
+        for folder in (given, given / self.root.name):
+            if (folder / file).is_file():
+                return folder
+        raise RefsegError(
+            f"There is no {file} of {self.name} in {given}: run `refseg check-data {self.name}` to see where to get it."
+        )
+
     def owner(self, split_by: str | None = None) -> str:
         """Who made the splits: ``split_by``, by default the one that papers mean.
 

@@ -92,7 +92,7 @@ class ClipDataset(ReferringDataset):
         if image_root is not None and not Path(image_root).is_dir():
             raise RefsegError(f"The image_root {image_root} is not a folder: give the one that holds the clips.")
         self.name, self.split, self.transform, self.strict = info.name, split, transform, strict
-        self.root = self._find_root(info, root)
+        self.root = info.find_root(root, self.annotation_file)
         self.num_frames, self.frame_stride = num_frames, frame_stride
         self.keep_all = info.draw is not None if cache_images is None else cache_images
         self.problems: list[str] = []
@@ -100,17 +100,6 @@ class ClipDataset(ReferringDataset):
         self._cache: dict[tuple[str, int], Tensor] = {}
         self._lengths: dict[str, int] = {}
         self._read(None if image_root is None else Path(image_root), sample_list, objects)
-
-    def _find_root(self, info: DatasetInfo, root: str | Path | None) -> Path:
-        """The folder that holds the annotations: ``root`` itself, or the data set's folder inside it."""
-        given = Path(root) if root is not None else info.root
-        for folder in (given, given / info.root.name):
-            if (folder / self.annotation_file).is_file():
-                return folder
-        raise RefsegError(
-            f"There is no {self.annotation_file} of {info.name} in {given}: run `refseg check-data {info.name}` to see "
-            f"where to get it."
-        )
 
     def _take(self, rows: Sequence[ClipRow], where: Path) -> None:
         """The samples, once they are known."""

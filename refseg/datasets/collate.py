@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from refseg.errors import RefsegError
 from refseg.types import RefBatch, RefSample
@@ -36,23 +37,21 @@ class Collate:
         token_ids = [torch.tensor(self._encode(sample), dtype=torch.int64) for sample in samples]
         height = max(sample.frames.shape[-2] for sample in samples)
         width = max(sample.frames.shape[-1] for sample in samples)
-        length = max(len(ids) for ids in token_ids)
-        count = max(len(sample.frames) for sample in samples)
         return RefBatch(
-            frames=torch.stack([_longer(_grow(sample.frames, height, width), count) for sample in samples]),
-            frame_valid=torch.stack([torch.arange(count) < len(sample.frames) for sample in samples]),
+            frames=_stack([_grow(sample.frames, height, width) for sample in samples]),
+            frame_valid=_stack([torch.ones(len(sample.frames), dtype=torch.bool) for sample in samples]),
             target_frame=torch.tensor([sample.target_frame for sample in samples], dtype=torch.int64),
-            token_ids=torch.stack([pad(ids, (0, length - len(ids))) for ids in token_ids]),
-            token_valid=torch.stack([torch.arange(length) < len(ids) for ids in token_ids]),
-            mask=torch.stack([_grow(sample.mask[None], height, width) for sample in samples]),
-            pixel_valid=torch.stack([_grow(_valid(sample)[None], height, width) for sample in samples]),
+            token_ids=_stack(token_ids),
+            token_valid=_stack([torch.ones(len(ids), dtype=torch.bool) for ids in token_ids]),
+            mask=_stack([_grow(sample.mask[None], height, width) for sample in samples]),
+            pixel_valid=_stack([_grow(_valid(sample)[None], height, width) for sample in samples]),
             expressions=[sample.expression for sample in samples],
             original_masks=[sample.original_mask for sample in samples],
             original_sizes=[sample.original_size for sample in samples],
             sample_ids=[sample.sample_id for sample in samples],
             image_ids=[image_key(sample) for sample in samples],
             annotations=[sample.annotations for sample in samples],
-            features=_features(samples, count),
+            features=_features(samples),
             **_objects(samples, height, width),
         )
 
@@ -88,19 +87,17 @@ def _grow(tensor: Tensor, height: int, width: int) -> Tensor:
     return pad(tensor, (0, width - tensor.shape[-1], 0, height - tensor.shape[-2]))
 
 
-def _longer(frames: Tensor, count: int) -> Tensor:
-    """[T,...] with frames of zeros after the last, [count,...]."""
-    if len(frames) == count:
-        return frames
-    return pad(frames, (0, 0) * (frames.ndim - 1) + (0, count - len(frames)))
+def _stack(rows: list[Tensor]) -> Tensor:
+    """[B,N,...] of rows [n,...], with zeros (False) after the shorter ones."""
+    return pad_sequence(rows, batch_first=True)
 
 
-def _features(samples: Sequence[RefSample], count: int) -> dict[str, Tensor] | None:
+def _features(samples: Sequence[RefSample]) -> dict[str, Tensor] | None:
     """``features`` of the batch, if every sample has them."""
     known = [sample.features for sample in samples if sample.features is not None]
     if len(known) < len(samples):
         return None
-    return {level: torch.stack([_longer(features[level], count) for features in known]) for level in known[0]}
+    return {level: _stack([features[level] for features in known]) for level in known[0]}
 
 
 def _objects(samples: Sequence[RefSample], height: int, width: int) -> Any:
@@ -109,9 +106,7 @@ def _objects(samples: Sequence[RefSample], height: int, width: int) -> Any:
     classes = [sample.object_classes for sample in samples if sample.object_classes is not None]
     if min(len(objects), len(classes)) < len(samples):
         return {}
-    most = max(map(len, classes))
-    padded = [pad(rows, (0, 0, 0, most - len(rows))) for rows in classes]
-    return {"objects": torch.stack(objects), "object_classes": torch.stack(padded)}
+    return {"objects": _stack(objects), "object_classes": _stack(classes)}
 
 
 def _valid(sample: RefSample) -> Tensor:

@@ -34,9 +34,7 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
     Raises:
         RefsegError: no file there, no readable image in it, or more than ``MAX_PIXELS`` pixels.
     """
-    path = Path(path)
-    _refuse_missing(path)
-    with _opened(path, path) as image:
+    with _opened(Path(path), path) as image:
         return _pixels(ImageOps.exif_transpose(image) if upright else image, path)
 
 
@@ -85,43 +83,30 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         RefsegError: as ``read_image``, for what the header shows.
     """
-    _refuse_missing(Path(path))
     with _opened(Path(path), path) as image:
         return image.height, image.width
-
-
-def _refuse_missing(path: Path) -> None:
-    if not path.is_file():
-        raise RefsegError(f"There is no image at {path}: check the path or put the file there.")
 
 
 @contextmanager
 def _opened(source: Path | BytesIO, path: str | Path) -> Iterator[Image.Image]:
     """The image, opened by Pillow; whatever goes wrong with it inside becomes one sentence about ``path``."""
+    if isinstance(source, Path) and not source.is_file():
+        raise RefsegError(f"There is no image at {path}: check the path or put the file there.")
     try:
         with Image.open(source) as image:
-            _refuse_absurd_size(image.size, path)
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
             yield image
     except RefsegError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise RefsegError(_too_large(path)) from error
-    except (
-        Exception
-    ) as error:  # a decoder fed with broken bytes raises nearly anything: OSError, SyntaxError, struct...
+        many = MAX_PIXELS // 1_000_000
+        raise RefsegError(f"{path} has more than {many} million pixels: scale it down before using it.") from error
+    except Exception as error:  # a decoder fed with broken bytes raises nearly anything: OSError, SyntaxError, ...
         raise RefsegError(
             f"{path} is not a readable image ({error}): it may be cut short or of another format, so download it again "
             f"or save it as PNG or JPEG."
         ) from error
-
-
-def _refuse_absurd_size(size: tuple[int, int], path: str | Path) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise RefsegError(_too_large(path))
-
-
-def _too_large(path: str | Path) -> str:
-    return f"{path} has more than {MAX_PIXELS // 1_000_000} million pixels: scale it down before using it."
 
 
 def _pixels(image: Image.Image, path: str | Path) -> Tensor:

@@ -29,7 +29,6 @@ from refseg.datasets.base import Counts, DatasetInfo, Findings, MissingFile, Ref
 from refseg.datasets.images import decode_image, read_image
 from refseg.datasets.masks import segmentation_mask
 from refseg.datasets.refer_files import (
-    annotation_root,
     annotations_of,
     checked_instances,
     class_names_of,
@@ -79,7 +78,7 @@ class ReferDataset(ReferringDataset):
         cache_images: bool | None = None,
     ):
         self.name, self.split, self.split_by, self.transform = info.name, split, info.owner(split_by), transform
-        self.root = annotation_root(info, root)
+        self.root = info.find_root(root, "instances.json")
         self.image_folders = _image_folders(info, self.root, image_root)
         self._shards = ShardedImages(self.root) if (self.root / INDEX).is_file() else None
         self._keep_all = info.draw is not None if cache_images is None else cache_images

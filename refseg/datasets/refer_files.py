@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from refseg.datasets.base import DatasetInfo
 from refseg.datasets.obtain.safe_pickle import load_plain_pickle
 from refseg.datasets.refshapes.wording import word_kinds
 from refseg.errors import RefsegError
@@ -32,22 +31,6 @@ def read_refs(root: Path, split_by: str) -> tuple[Path, list[dict[str, Any]]]:
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
         raise RefsegError(f"{path} is not a list of refs: download it again.")
     return path, refs
-
-
-def annotation_root(info: DatasetInfo, root: str | Path | None) -> Path:
-    """The folder that holds instances.json: ``root`` itself, or the data set's folder inside it.
-
-    Raises:
-        RefsegError: neither does.
-    """
-    given = Path(root) if root is not None else info.root
-    for folder in (given, given / info.root.name):
-        if (folder / "instances.json").is_file():
-            return folder
-    raise RefsegError(
-        f"There is no instances.json of {info.name} in {given}: run `refseg check-data {info.name}` to see where to "
-        f"get it."
-    )
 
 
 def checked_instances(

@@ -60,7 +60,7 @@ def fetch(url: str, target: Path, size: int | None = None, sha256: str | None = 
     part, about = (target.with_name(target.name + ending) for ending in (".part", ".part.json"))
     with disk_refusals(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if _read(about).get("url") != url:
+        if read_note(about).get("url") != url:
             _remove(part, about)
         _until_whole(url, part, about, size)
         found = {"url": url, "bytes": part.stat().st_size, "sha256": sha256_of(part)}
@@ -74,7 +74,7 @@ def fetch(url: str, target: Path, size: int | None = None, sha256: str | None = 
 
 def begun(target: Path) -> str | None:
     """The address of which a part of ``target`` has come already, or None."""
-    return _read(target.with_name(target.name + ".part.json")).get("url")
+    return read_note(target.with_name(target.name + ".part.json")).get("url")
 
 
 def sha256_of(path: Path) -> str:
@@ -83,12 +83,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def no_room(folder: Path, needed: int | None = None) -> str:
-    """The sentence for a disk that is full, or has less than ``needed`` bytes."""
-    asked = "" if needed is None else f" and {needed / 1e9:.1f} GB are needed"
+def no_room(folder: Path, needed: int) -> str:
+    """The sentence for a disk that has less than ``needed`` bytes."""
     return (
-        f"No room: {free_bytes(folder) / 1e9:.1f} GB are left on the disk of {folder}{asked}. Make room, or set "
-        "REFSEG_DATA to another folder; then run the same command, it goes on."
+        f"No room: {free_bytes(folder) / 1e9:.1f} GB are left on the disk of {folder} and {needed / 1e9:.1f} GB are "
+        "needed. Make room, or set REFSEG_DATA to another folder; then run the same command, it goes on."
     )
 
 
@@ -113,21 +112,20 @@ def _until_whole(url: str, part: Path, about: Path, size: int | None) -> None:
         try:
             return _transfer(url, part, about, size)
         except _Lost as lost:
-            failures = 1 if _size(part) > before else failures + 1
-            # Who never answered is probably gone: one more try, then another address.
-            if failures > (len(PAUSES) if lost.answered or _size(part) else 1):
-                raise _given_up(url, _size(part), _read(about).get("total"), lost) from lost
-            time.sleep(PAUSES[failures - 1])
-
-
-def _given_up(url: str, have: int, total: int | None, lost: _Lost) -> RefsegError:
-    if not have:
-        return Unavailable(f"{url} cannot be reached ({lost}).")
-    of = f" of {total / 1e6:,.1f}" if total else ""
-    return RefsegError(
-        f"The download of {url} was cut off ({lost}) after {have / 1e6:,.1f}{of} MB: check the network, then run the "
-        "same command, it goes on."
-    )
+            have = _size(part)
+            failures = 1 if have > before else failures + 1
+            # A server that never answered is probably gone: one more try, then another address.
+            if failures <= (len(PAUSES) if lost.answered or have else 1):
+                time.sleep(PAUSES[failures - 1])
+                continue
+            if not have:
+                raise Unavailable(f"{url} cannot be reached ({lost}).") from lost
+            total = read_note(about).get("total")
+            of = f" of {total / 1e6:,.1f}" if total else ""
+            raise RefsegError(
+                f"The download of {url} was cut off ({lost}) after {have / 1e6:,.1f}{of} MB: check the network, then "
+                "run the same command, it goes on."
+            ) from lost
 
 
 def _transfer(url: str, part: Path, about: Path, size: int | None) -> None:
@@ -137,7 +135,7 @@ def _transfer(url: str, part: Path, about: Path, size: int | None) -> None:
         _Lost: it ended too early.
         Unavailable: the server has no such file, or one of another size.
     """
-    have, known = _size(part), _read(about)
+    have, known = _size(part), read_note(about)
     if have and have == known.get("total"):
         return
     with _ask(url, have, known.get("version")) as response:
@@ -233,7 +231,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_note(path: Path) -> dict[str, Any]:
     """The JSON object in ``path``; {} if there is none, or a broken one."""
     try:
         content = json.loads(path.read_text())

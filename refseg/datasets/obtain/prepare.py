@@ -9,18 +9,16 @@ run the same command again. ``downloads/PIECE.json`` keeps what came from where,
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from refseg.datasets.base import DatasetInfo, Piece
 from refseg.datasets.obtain.check import check_data
-from refseg.datasets.obtain.fetch import Unavailable, begun, fetch, sha256_of
+from refseg.datasets.obtain.fetch import Unavailable, begun, fetch, read_note, sha256_of
 from refseg.datasets.obtain.parquet import convert_parquet
 from refseg.datasets.obtain.unpack import ENDINGS, BadArchive, holds, is_archive, unpack
 from refseg.datasets.registry import dataset_info
@@ -32,7 +30,7 @@ Say = Callable[[str], None]
 
 
 def prepare(name: str, *, pictures: bool = True, parquet: Path | None = None, say: Say = print) -> bool:
-    """Draw a data set, or obtain what is missing of it, put it in place, and count it; a second call does nothing.
+    """Draw a data set, or obtain what is missing of it, put it in place, and count it; a second call only counts.
 
     Args:
         name: a key of ``DATASETS``.
@@ -65,7 +63,7 @@ def prepare(name: str, *, pictures: bool = True, parquet: Path | None = None, sa
             problems.append(f"{piece.what}: {error}\n{_how_by_hand(piece)}")
     for problem in problems:
         say(f"[FAIL] {problem}")
-    return not problems and _counted(info, pieces, pictures, say)
+    return not problems and _counted(info, pictures, say)
 
 
 def found(piece: Piece) -> Path | None:
@@ -134,9 +132,8 @@ def _alone(piece: Piece, say: Say) -> Iterator[None]:
 
 def _from_download(piece: Piece, place: Path, say: Say) -> None:
     archive = _downloaded(piece)
-    ours = (
-        archive is None or _read_note(_note_file(piece)).get("bytes") == archive.stat().st_size
-    )  # left by an unpacking cut short
+    # Ours: downloaded now, or left by an unpacking cut short.
+    ours = archive is None or read_note(_note_file(piece)).get("bytes") == archive.stat().st_size
     archive = archive or _download(piece, say)
     try:
         if piece.keys:
@@ -160,7 +157,7 @@ def _downloaded(piece: Piece) -> Path | None:
 def _download(piece: Piece, say: Say) -> Path:
     """Fetch the piece from the first address that gives it, and note what it was."""
     failures = []
-    noted = _read_note(_note_file(piece))
+    noted = read_note(_note_file(piece))
     targets = {url: downloads_dir() / f"{piece.source}{_ending(url) if piece.keys else ''}" for url in piece.urls}
     for url, target in sorted(targets.items(), key=lambda pair: begun(pair[1]) != pair[0]):  # what has begun goes on
         say(f"{piece.what}: downloading {url}\n  licence: {piece.licence}")
@@ -188,15 +185,6 @@ def _note_file(piece: Piece) -> Path:
     return downloads_dir() / f"{piece.source}.json"
 
 
-def _read_note(path: Path) -> dict[str, Any]:
-    """What was noted the last time, of a download {"url", "bytes", "sha256"}, or {}."""
-    try:
-        noted = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return noted if isinstance(noted, dict) else {}
-
-
 def _copy(source: Path, place: Path, piece: Piece) -> None:
     """A single file into its place.
 
@@ -212,27 +200,12 @@ def _copy(source: Path, place: Path, piece: Piece) -> None:
 # ---- counts ----------------------------------------------------------------------------------------------------
 
 
-def _counted(info: DatasetInfo, pieces: list[Piece], pictures: bool, say: Say) -> bool:
-    """Compare with the published counts, unless that was done for these very files."""
-    note, state = downloads_dir() / f"{info.name}.counted.json", _state(info, pieces)
-    if _read_note(note) == state:
-        say(f"{info.name} is ready and was counted: refseg check-data {info.name} counts again.")
-        return True
+def _counted(info: DatasetInfo, pictures: bool, say: Say) -> bool:
+    """Compare what is there with the published counts."""
     # Of the REFER layout not every owner's refs file has to be there.
     files = {owner: [info.root / f"refs({owner}){ending}" for ending in (".p", ".json")] for owner in info.splits}
     owners = [owner for owner in info.splits if any(path.is_file() for path in files[owner])] or [info.owner()]
     reports = [check_data(info.name, split, split_by=owner) for owner in owners for split in info.splits[owner]]
     for report in reports:
         say(str(report))
-    ok = all(report.ok if pictures else report.counts_ok for report in reports)
-    if ok:
-        with suppress(RefsegError):  # a folder that may only be read: it is counted again the next time
-            write_text(note, json.dumps(state, indent=1) + "\n")
-    return ok
-
-
-def _state(info: DatasetInfo, pieces: list[Piece]) -> dict[str, Any]:
-    """What changes when somebody puts other files there."""
-    paths = {piece.place: found(piece) for piece in pieces} | {path.name: path for path in info.root.glob("*.*")}
-    stats = {place: os.stat(path) for place, path in paths.items() if path is not None}
-    return {place: [stat.st_size, stat.st_mtime_ns] for place, stat in sorted(stats.items())}
+    return all(report.ok if pictures else report.counts_ok for report in reports)

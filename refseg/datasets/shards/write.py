@@ -15,7 +15,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from refseg.datasets.refer import ReferDataset
-from refseg.datasets.refer_files import annotation_root, read_refs
+from refseg.datasets.refer_files import read_refs
 from refseg.datasets.registry import DATASETS, dataset_info
 from refseg.datasets.shards.read import FORMAT, INDEX
 from refseg.errors import RefsegError
@@ -37,7 +37,7 @@ def splits_there(
         names = ", ".join(other for other, of_other in DATASETS.items() if of_other.reader is ReferDataset)
         raise RefsegError(f"{name} is not in the REFER layout, which shards are made of: choose one of {names}.")
     owner = info.owner(split_by)
-    _, refs = read_refs(annotation_root(info, root), owner)
+    _, refs = read_refs(info.find_root(root, "instances.json"), owner)
     there = {ref.get("split") for ref in refs}
     found = [split for split in info.splits[owner] if there.intersection(info.labels.get(split, (split,)))]
     return [ReferDataset(info, split, root=root, image_root=image_root, split_by=owner) for split in found]
