@@ -60,7 +60,8 @@ class WordPredictor(nn.Module):
 
     def _regions(self, pixels: Tensor) -> Tensor:
         """[B,Cp,h,w] -> [B,R,D], with their places."""
-        grid = tuple(min(side, self.grid) for side in pixels.shape[-2:])
+        h, w = pixels.shape[-2:]
+        grid = min(h, self.grid), min(w, self.grid)
         pooled = F.adaptive_avg_pool2d(pixels, grid).flatten(2).mT
         places = sine_positions(grid, self.kind.shape[1], pixels)
         return self.from_pixels(pooled) + places + self.kind[1]
