@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from refseg.checkpoint import Checkpoint
 from refseg.datasets import Collate, build_transform
 from refseg.errors import RefsegError
 from refseg.inference import predict_masks
 from refseg.models.base import Explanation, ReferringModel
+from refseg.paths import shipped_names
 from refseg.predict import Predictor, save_prediction
 from refseg.tokenizer import WordVocabulary
 from refseg.types import Prediction, RefSample
@@ -218,3 +222,39 @@ def test_a_full_disk_leaves_the_old_files_and_no_half_ones(tmp_path, monkeypatch
     assert len(written) == 2
     assert [path.read_bytes() for path in files] == before
     assert sorted(tmp_path.iterdir()) == sorted(files)
+
+
+# ---- one forward pass ------------------------------------------------------------------------------------------
+
+
+class Counted(TorchDispatchMode):
+    """How often each of torch's operations is computed inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.found[func.__name__.partition(".")[0]] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_prediction_is_one_forward_pass_of_every_shipped_network():
+    """Asking for maps repeats no convolution and no projection; no attention score is computed again."""
+    layers = ("conv2d", "linear", "scaled_dot_product_attention")
+    # Cosines of the pixels with the centre, and frame weights, which the kernel does not return.
+    products = {"alignformer_refshapes": 1, "cmsa_refshapes_video": 3}
+    image = torch.randint(0, 256, (3, 90, 70), dtype=torch.uint8)
+    for name in shipped_names():
+        ready = Predictor(name, "cpu")
+        stem = next(part for part in ready.model.backbone.modules() if isinstance(part, torch.nn.Conv2d))
+        passes = []
+        stem.register_forward_hook(lambda *_, passes=passes: passes.append(1))
+        with Counted() as plain:
+            ready.predict(image, "the red star left of the circle", word_maps=False)
+        with Counted() as asked:
+            result = ready.predict(image, "the red star left of the circle")
+        assert len(passes) == 2 and result.word_maps, name  # one for each of the two predictions
+        assert [asked.found[layer] for layer in layers] == [plain.found[layer] for layer in layers], name
+        more = asked.found["matmul"] + asked.found["einsum"] - plain.found["matmul"] - plain.found["einsum"]
+        assert plain.found["conv2d"] > 0 and more == products.get(name, 0), name
