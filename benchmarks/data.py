@@ -284,7 +284,7 @@ def box_mask(box: list[int], height: int, width: int) -> dict[str, Any]:
 
 
 def write_large(root: Path) -> None:
-    """Made-up files of RefCOCO's size: ten objects per image with polygons of 20 to 60 points, 3 sentences a ref."""
+    """Made-up files of RefCOCO's size: ten objects per image with polygons of 20 to 60 points, 3 expressions a ref."""
     draw, noise, words = random.Random(0), np.random.default_rng(0), [f"word{n}" for n in range(10_000)]
     pictures = [
         {"id": n, "file_name": f"COCO_train2014_{n:012d}.jpg", "height": 480, "width": 640,

@@ -145,7 +145,7 @@ def described(tallies: dict[str, Tally]) -> dict:
 
 
 def by_rarity(checkpoint: Path) -> dict:
-    """N and mIoU on val of the sentences with a rare word, and of the others; rare is counted on all of train."""
+    """N and mIoU on val of the expressions with a rare word, and of the others; rare is counted on all of train."""
     loaded = load_checkpoint(checkpoint)
     train_words = [set(loaded.tokenizer.split(text)) for text in build_dataset("refshapes", "train").expressions]
     counts = Counter(word for words in train_words for word in words)

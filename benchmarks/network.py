@@ -32,7 +32,7 @@ VOCABULARY = 12_112  # of the authors' release
 
 
 def make_batch(samples: int, size: int, words: int, frames: int = 1) -> RefBatch:
-    """Random pictures or clips, words and masks; nothing is padded, the middle frame is the target."""
+    """Random images or clips, words and masks; nothing is padded, the middle frame is the target."""
     ids = torch.randint(2, VOCABULARY, (samples, words))
     mask = torch.rand(samples, 1, size, size) > 0.9
     names = [str(number) for number in range(samples)]
@@ -110,7 +110,7 @@ class Network:
     """Profile the paper-size network: ResNet-101, 320 px, 20 words, 512-d attention, 500-d fusion."""
 
     device: str = "cpu"  # cpu or cuda.
-    size: int = 320  # Side of the pictures.
+    size: int = 320  # Side of the images.
     words: int = 20  # Words per expression.
     frames: int = 1  # Frames per clip; more than one takes the network for clips.
     rounds: int = 3  # Timed rounds.
@@ -140,7 +140,7 @@ class Network:
         return {"seconds": found, "share of CMSA and GMLF": share}
 
     def rates(self, model: CMSANet) -> dict:
-        """Samples per second by batch and the largest (a power of two) that fits, bfloat16; of pictures literal too."""
+        """Samples per second by batch and the largest (a power of two) that fits, bfloat16; of images literal too."""
         found = {}
         for form in ("ours", "literal") if self.frames == 1 else ("ours",):
             if form == "literal":

@@ -214,7 +214,7 @@ class PixelContrastConfig(ContrastConfig):
 
 
 class Contrast(Term):
-    """ "contrast": the centre of each sentence, trace["centre"], against what the pixels show.
+    """The loss "contrast": the centre of each expression, trace["centre"], against what the pixels show.
 
     With instances a centre should be nearer to its referent than to the other objects and the background of the same
     image, and to the referents of other samples, those of all processes; and a referent nearer to its own centre than

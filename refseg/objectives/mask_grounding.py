@@ -51,7 +51,7 @@ class MaskGroundingConfig(TermConfig):
 
 
 class MaskGrounding(Term):
-    """ "ground": the cross-entropy of the hidden words.
+    """The loss "ground": the cross-entropy of the hidden words.
 
     The model reads the expression with its hidden words, for the mask as well: one forward pass serves both. The words
     are those of the trace; a model whose ``trace_channels`` has "pooled_words" (CMSA) gives in their place what each

@@ -34,7 +34,7 @@ class PixelAlignmentConfig(TermConfig):
 
 
 class PixelAlignment(Term):
-    """ "pixel_to_pixel" and "pixel_to_text": pixels of the referent near each other and the sentence, far from others.
+    """The losses "pixel_to_pixel" and "pixel_to_text": the referent's pixels near each other and near the expression.
 
     Raises:
         RefsegError: a model without pixels or a sentence vector in its trace.

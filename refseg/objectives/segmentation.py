@@ -30,7 +30,7 @@ class MaskLossConfig(TermConfig):
 
 
 class MaskLoss(Term):
-    """ "bce" and "dice" of the mask, compared at the size of the network's input.
+    """The losses "bce" and "dice" of the mask, compared at the size of the network's input.
 
     So two models are trained on the same pixels, whatever the strides of their heads. With deep supervision the masks
     of earlier steps, trace["masks/0"], ..., count as much as the last one.
@@ -66,7 +66,7 @@ class SemanticsConfig(TermConfig):
 
 
 class Semantics(Term):
-    """ "semantics": one 1x1 convolution per level says for every region which category, colour, ... its centre shows.
+    """The loss "semantics": a 1x1 convolution per level says for every region which category, colour, ... is there.
 
     An auxiliary loss of ours for networks without a pretrained backbone. The papers' backbones know such things from
     their own training on labelled images; without it a network must find out what "star" looks like from masks alone,

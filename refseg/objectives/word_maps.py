@@ -28,7 +28,7 @@ class SupervisedWordMapsConfig(TermConfig):
 
 
 class SupervisedWordMaps(Term):
-    """ "maps": minus the log of the share of a word's map that lies on what the word is true of, mean over levels.
+    """The loss "maps": minus the log of the share of a word's map that lies on what the word is true of, by level.
 
     Trained on masks alone, our networks send the attention of all words to one place and read them all the same
     (lesson 09). Masks do not ask for more. This term does, with a truth that only a drawn benchmark has: the objects
@@ -36,7 +36,7 @@ class SupervisedWordMaps(Term):
     """
 
     def forward(self, prediction: Prediction, batch: RefBatch, model: ReferringModel) -> dict[str, Tensor]:
-        """Raises: RefsegError: the batch does not know what its words are true of."""
+        """Mean over levels. Raises: RefsegError: the batch does not know what its words are true of."""
         maps = model.explain(batch, prediction).word_maps
         losses = [map_loss(x, true_regions(batch, x.shape[-2:])) for x in maps.values()]
         return {"maps": mean_of(losses)}
