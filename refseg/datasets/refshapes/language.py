@@ -148,19 +148,18 @@ def _find_attribute(things: Sequence[Thing], rng: Random) -> Form | None:
 def _find_superlative(things: Sequence[Thing], rng: Random) -> Form | None:
     of = _random_filter(_any(things, rng), things, rng, most=2)
     of["filter"].pop("size", None)  # "the largest small star" is a joke
-    return _find_most(rng.choice(("small", "large")), of, things)
+    return _most(rng.choice(("small", "large")), of, things)
 
 
 def _find_position(things: Sequence[Thing], rng: Random) -> Form | None:
     of = _random_filter(_any(things, rng), things, rng)
-    return _find_most(rng.choice(("left", "right", "top", "bottom")), of, things)
+    return _most(rng.choice(("left", "right", "top", "bottom")), of, things)
 
 
-def _find_most(axis: str, of: Form, things: Sequence[Thing]) -> Form | None:
+def _most(axis: str, of: Form, things: Sequence[Thing]) -> Form | None:
     candidates = referents(of, things)
-    if len(candidates) < 2 or not clearly_ranked(axis, candidates, things, places=1):
-        return None
-    return {"most": axis, "of": of}
+    needed = len(candidates) > 1 and clearly_ranked(axis, candidates, things, places=1)
+    return {"most": axis, "of": of} if needed else None
 
 
 def _find_ordinal(things: Sequence[Thing], rng: Random) -> Form | None:
