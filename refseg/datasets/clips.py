@@ -82,11 +82,7 @@ class ClipDataset(ReferringDataset):
         cache_images: bool | None = None,
         strict: bool = True,
     ):
-        if num_frames < 1 or num_frames % 2 == 0 or frame_stride < 1:
-            raise RefsegError(
-                f"A window of {num_frames} frames at a stride of {frame_stride} has no middle: num_frames must be odd, "
-                f"and both at least 1."
-            )
+        check_window(num_frames, frame_stride)
         if objects and not self.knows_objects:
             raise RefsegError(f"{info.name} does not know what every pixel shows: leave objects out.")
         if image_root is not None and not Path(image_root).is_dir():
@@ -245,6 +241,19 @@ class ClipDataset(ReferringDataset):
     @abstractmethod
     def _check_mask(self, row: ClipRow, size: tuple[int, int]) -> None:
         """Raise what ``_mask`` would raise, as far as that can be known without reading pixels."""
+
+
+def check_window(num_frames: int, frame_stride: int) -> None:
+    """Refuse a window without a middle.
+
+    Raises:
+        RefsegError: ``num_frames`` is even, or one of the two is below 1.
+    """
+    if num_frames < 1 or num_frames % 2 == 0 or frame_stride < 1:
+        raise RefsegError(
+            f"A window of {num_frames} frames at a stride of {frame_stride} has no middle: num_frames must be odd, "
+            f"and both at least 1."
+        )
 
 
 def window(length: int, centre: int, num_frames: int, stride: int) -> tuple[list[int], int]:

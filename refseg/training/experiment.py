@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+from refseg.datasets.clips import check_window
 from refseg.errors import RefsegError
 from refseg.models.base import ModelConfig
 from refseg.models.serialise import TYPE, Config
@@ -72,11 +73,7 @@ class DataConfig(RunConfig):
     cache_features: bool = False  # keep what a frozen backbone computes in memory: every image passes through it once
 
     def __post_init__(self):
-        if self.num_frames < 1 or self.num_frames % 2 == 0 or self.frame_stride < 1:
-            raise RefsegError(
-                f"A window of {self.num_frames} frames at a stride of {self.frame_stride} has no middle: num_frames "
-                f"must be odd, and both at least 1."
-            )
+        check_window(self.num_frames, self.frame_stride)
         if not 0 < self.train_fraction <= 1:
             raise RefsegError(f"train_fraction is {self.train_fraction}: give a number above 0 and at most 1.")
         if self.cache_features and self.workers:
