@@ -53,7 +53,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 explorer: $(READY) ## open the word-region explorer on its shipped examples, in a browser
 	@.venv/bin/refseg explore --open
 
-gallery: $(READY) ## 24 expressions with their explorer in one page, runs/gallery.html (3 minutes)
+gallery: $(READY) ## 24 expressions with their explorer in one page, runs/gallery.html (a minute)
 	@.venv/bin/python -m refseg_course.gallery
 
 notebooks: $(READY) ## run all lessons again and store their outputs and times (one: make notebooks LESSON=04)

@@ -3,7 +3,7 @@
 from refseg.explorer import Explorer
 
 Explorer()                                  # shipped examples
-Explorer("data/checkpoints/cmsa_refshapes", sample)
+Explorer("cmsa_refshapes", sample)
 Explorer(checkpoint, "photo.png", "the red car").export_html("car.html")
 """
 

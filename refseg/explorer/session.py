@@ -14,6 +14,7 @@ from refseg.evaluation.hidden_words import WordGuesser
 from refseg.explorer.reading import Reader, Reading, Strike
 from refseg.explorer.scene import Scene
 from refseg.explorer.state import LONGEST_EXPRESSION, ExplorerState
+from refseg.paths import shipped, shipped_names
 from refseg.predict import Predictor
 
 POINTING = "pointing.json"  # in a checkpoint's folder: what its maps are worth, by benchmarks/pointing.py
@@ -25,12 +26,12 @@ class Session:
     """Several networks and several images; every reading is computed once.
 
     Args:
-        models: the networks, loaded when they are first needed.
+        models: the networks, loaded when they are first needed; a shipped one also by its name.
         scenes: the images, maybe with readings.
     """
 
     def __init__(self, models: Sequence[Model], scenes: Sequence[Scene]):
-        self.models, self.scenes = list(models), list(scenes)
+        self.models, self.scenes = [_located(model) for model in models], list(scenes)
         self.typed: list[tuple[int, int, str]] = []  # scene, network, expression of what was read here
         self._readers: dict[int, Reader] = {}
 
@@ -152,6 +153,12 @@ def _middle(reading: Reading, frame: int, level: str) -> tuple[int, int] | None:
         y, x = rows / shown.mask.shape[0], columns / shown.mask.shape[1]
     row, column = int((y - top) / (bottom - top) * h), int((x - left) / (right - left) * w)
     return min(max(row, 0), h - 1), min(max(column, 0), w - 1)
+
+
+def _located(model: Model) -> Model:
+    if isinstance(model, str) and not Path(model).exists() and model in shipped_names():
+        return shipped(model)
+    return model
 
 
 def _name(model: Model) -> str:

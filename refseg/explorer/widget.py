@@ -27,7 +27,6 @@ from refseg.explorer.session import Model, Session
 from refseg.explorer.state import ExplorerState, load, save
 from refseg.explorer.wire import to_wire
 from refseg.files import write_text
-from refseg.paths import checkpoints_dir
 from refseg.types import RefSample
 
 HERE = Path(__file__).parent
@@ -42,8 +41,8 @@ class Explorer(anywidget.AnyWidget):
     ``Explorer()`` opens on shipped examples, computed in advance. The last line of a notebook cell shows it.
 
     Args:
-        model: a checkpoint's folder, or one that is loaded already; None is the shipped one. If the folder has heads
-            for hidden words (Mask Grounding), words can be hidden and guessed.
+        model: a checkpoint as for ``Predictor``, or a predictor; default is a shipped one. If the folder has heads for
+            hidden words (Mask Grounding), words can be hidden and guessed.
         sample: a sample of a data set, as read (for pointing scores RefShapes with ``objects=True``); or an image file
             or [3,H,W] uint8 with an ``expression``. A sample with several frames is a clip.
         expression: what to find in an image that is not a sample.
@@ -75,7 +74,7 @@ class Explorer(anywidget.AnyWidget):
             raise RefsegError("There is nothing to look at: give a sample, or an image and an expression.")
         if scenes is None:
             scenes = shipped_examples() if sample is None else [scene_of(sample, expression)]
-        models = [model or checkpoints_dir() / SHIPPED] + ([other_model] if other_model else [])
+        models = [model or SHIPPED] + ([other_model] if other_model else [])
         self.session = Session(models, scenes)
         begin = ExplorerState(expression=scenes[0].first.expression)
         if compare or other_model:

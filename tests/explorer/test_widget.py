@@ -54,6 +54,7 @@ def test_the_shipped_examples_open_without_the_network(monkeypatch):
     ious = [scene.readings[0, scene.first.expression].iou for scene in explorer.scenes]
     assert max(ious) > 0.8 and min(ious) < 0.5, "right and wrong ones are shown"
     assert explorer.strike(0).iou is not None
+    assert explorer.content["models"][0]["name"] == widget.SHIPPED
     assert "IoU" in repr(explorer) and explorer.content["models"][0]["pointing"]["scores"]["words"]["c3"]["N"] > 1000
 
 
@@ -98,6 +99,11 @@ def test_striking_out(explorer):
     with pytest.raises(RefsegError, match="leave at least one"):
         explorer.strike(*range(len(explorer.reading.words)))
     assert explorer.state.struck == (1,)
+
+
+def test_a_shipped_network_is_known_by_its_name(sample):
+    explorer = Explorer("magnet_refshapes", sample)
+    assert explorer.content["models"][0]["name"] == "magnet_refshapes" and explorer.reading.guesses, "with its heads"
 
 
 def test_two_expressions_and_two_networks(tiny_checkpoint, sample):
