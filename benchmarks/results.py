@@ -57,7 +57,7 @@ HEADLINES = {  # system and data set -> shipped checkpoint, row at one budget, w
     ("CMSA + CFSA, after Ye et al., TPAMI 2021", "RefShapes-Video"): (
         "cmsa_refshapes_video",
         "",
-        "cross-frame self-attention (CFSA): the equations were not at hand",
+        "cross-frame self-attention (CFSA): the equations were not available",
     ),
 }
 
