@@ -20,6 +20,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from test_many_processes import losses, plain, task_train_until, together  # noqa: F401 (plain is a fixture)
 from test_train import ROOT, change, fit, logged, weights
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from refseg.checkpoint import load_checkpoint
 from refseg.errors import RefsegError
@@ -186,8 +187,8 @@ def task_gradients(out):
         for network in (model, divided):
             torch.manual_seed(1)  # BERT drops out
             prediction = network(batch)
-            answers = [prediction.mask_logits, *prediction.trace.values()]
-            sum(x.square().mean() for x in answers if x.requires_grad).backward()
+            answers = [x for x in tree_leaves(vars(prediction)) if isinstance(x, torch.Tensor) and x.requires_grad]
+            sum(x.square().mean() for x in answers).backward()
             found.append({key: p.grad for key, p in network.named_parameters() if p.grad is not None})
         for gradient in found[0].values():
             torch.distributed.all_reduce(gradient)
