@@ -1,4 +1,4 @@
-"""What a measured number was measured with: machine, versions, commit. Every results file carries these."""
+"""What a number was measured with: machine, versions, commit. Every results file has these."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = ("torch", "torchvision", "numpy")
 
 
 def describe_machine(device: str | torch.device = "cpu") -> dict[str, str | int | float]:
-    """Processor, cores this process may use, torch threads, memory and the device computed on; never names the host."""
+    """Processor, cores for this process, torch threads, memory and the device computed on, never the host's name."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
@@ -30,15 +30,15 @@ def describe_machine(device: str | torch.device = "cpu") -> dict[str, str | int 
 
 
 def versions() -> dict[str, str]:
-    """Versions of refseg, Python and the packages that numbers depend on, with the build where it tells ("+cu130")."""
+    """Versions of refseg, Python and the packages that numbers depend on, with the build if there is one ("+cu130")."""
     packages = {name: str(import_module(name).__version__) for name in PACKAGES}
     return {"refseg": __version__, "python": platform.python_version()} | packages
 
 
 def git_commit(folder: Path = CHECKOUT) -> str | None:
-    """The commit of the checkout in ``folder``, with "+changes" behind it if tracked files differ from it.
+    """The commit of the checkout in ``folder``, followed by "+changes" if tracked files differ from it.
 
-    None where refseg was not installed from a checkout, or git is missing.
+    None if refseg was not installed from a checkout, or git is missing.
     """
     if not (folder / ".git").exists():  # else git would answer for a repository around an installed copy
         return None

@@ -62,7 +62,7 @@ def train_step(
     found = []
     for part in parts:
         _, losses = learner(part)
-        loss = sum(weights[name] * value for name, value in losses.items())
+        loss = sum((weights[name] * value for name, value in losses.items()), torch.tensor(0.0))
         (loss / len(parts)).backward()
         found.append(torch.stack([value.detach() for value in losses.values()]))
     norm = nn.utils.clip_grad_norm_(learner.parameters(), clip_norm)
@@ -116,9 +116,9 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
                 log.write(step=now.step, seconds=round(now.seconds, 2), **losses, **left_out)
                 bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
             if run.is_due(config.eval_every):
-                log.write(step=now.step, seconds=round(now.seconds, 2), val=run.validate())
+                log.write(step=now.step, seconds=round(now.seconds, 2), val=run.validate(folder / "best"))
             if run.is_due(config.save_every):
-                run.save()
+                run.save(folder / "last")
         run.accelerator.wait_for_everyone()
     if now.unreadable and not hidden:
         print(f"{now.unreadable} samples could not be read and were left out: {log.path} names them.", file=sys.stderr)
@@ -130,12 +130,12 @@ class Run:
 
     Args:
         experiment: what to train.
-        folder: where it is stored; it resumes if it was stored there before. None stores nothing.
+        folder: it resumes from ``last/`` in there, if there is one.
         device: "cpu" avoids a GPU that is there.
     """
 
     def __init__(self, experiment: Experiment, folder: Path | None, device: str | None = None):
-        self.experiment, self.folder, self.config = experiment, folder, experiment.optim
+        self.config = experiment.optim
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.is_main = self.accelerator.is_main_process
         self.share = self.accelerator.process_index, self.accelerator.num_processes
@@ -198,8 +198,8 @@ class Run:
         self.learner.train()
         parts = Parts(batch, self.learner, self.config.accumulate, self.accelerator.device)
         losses, norm = train_step(self.learner, self.state.optimizer, parts, weights, self.config.clip_norm)
-        means = self.accelerator.reduce(torch.stack(list(losses.values())), "mean").tolist()
-        named = dict(zip(losses, means))
+        means: Any = self.accelerator.reduce(torch.stack(list(losses.values())), "mean")
+        named = dict(zip(losses, means.tolist()))
         total = sum(weights[name] * value for name, value in named.items())
         if not (math.isfinite(total) and torch.isfinite(sharding.full(norm))):
             what = "gradient" if math.isfinite(total) else "loss"
@@ -214,8 +214,8 @@ class Run:
         rounded = {name: round(value, 5) for name, value in {**named, "loss": total}.items()}
         return {**rounded, "lr": round(self.state.optimizer.param_groups[0]["lr"], 7)}
 
-    def validate(self) -> dict[str, Any]:
-        """Score the network, or the average of its weights, and keep it as ``best/`` if it is the best so far."""
+    def validate(self, best: Path) -> dict[str, Any]:
+        """Score the network, or the average of its weights, and write it to ``best`` if it is the best so far."""
         state = self.state
         network = self._undivided(state.learner.model if state.average is None else state.average.module)
         network.to(self.accelerator.device)
@@ -225,19 +225,19 @@ class Run:
         if results["mIoU"] > state.progress.best:
             state.progress.best = results["mIoU"]
             if self.is_main:
-                state.save(self.folder / "best", network, results)
+                state.save(best, network, results)
         if self.whole is not None:
             network.cpu()  # there is room for a share of the weights, not for all of them beside it
         return results
 
-    def save(self) -> None:
-        """Write ``last/``, from which the run resumes."""
+    def save(self, last: Path) -> None:
+        """Write what the run resumes from."""
         network, training = self._undivided(self.state.learner.model), self.state.training()
         if self.is_main:
-            self.state.save(self.folder / "last", network, {}, training)
+            self.state.save(last, network, {}, training)
         self._own_random_numbers()
 
-    def _undivided(self, network: nn.Module) -> nn.Module:
+    def _undivided(self, network: Any) -> Any:
         return network if self.whole is None else sharding.put_together(network, self.whole)
 
 
@@ -247,7 +247,7 @@ class Parts(Sequence[RefBatch]):
     While they are iterated, processes that share the work exchange their gradients once, after the last part.
     """
 
-    def __init__(self, batch: RefBatch, learner: nn.Module, count: int, device: torch.device):
+    def __init__(self, batch: RefBatch, learner: Any, count: int, device: torch.device):
         self.parts, self.learner, self.device = batch.parts(count), learner, device
 
     def __len__(self) -> int:

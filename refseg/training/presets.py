@@ -60,8 +60,9 @@ def family(name: str, base: Experiment, **variants: Experiment) -> dict[str, Exp
 
 # ---- lesson size -----------------------------------------------------------------------------------------------
 
+LESSON = CMSANetConfig.lesson()
 CMSA = Experiment(
-    CMSANetConfig.lesson(),
+    LESSON,
     MASKS_AND_SEMANTICS,
     optim=OptimConfig(learning_rate=3e-3, warmup_steps=100, curriculum_steps=400),
     about="CMSA at lesson size on RefShapes, from scratch on two CPU cores: the shipped network.",
@@ -83,9 +84,9 @@ FUSION = variant(
     objective=MASKS,
     init_parts=("backbone",),
 )
-WIDTH = {"dim": CMSA.model.fusion.dim}
+WIDTH = LESSON.fusion.dim
 VIDEO = Experiment(
-    replace(CMSANetConfig.lesson(), backbone=FROZEN, temporal=CFSAConfig()),
+    replace(LESSON, backbone=FROZEN, temporal=CFSAConfig()),
     MASKS_AND_SEMANTICS.changed(SemanticsConfig, weight=2.0),
     DataConfig("refshapes_video", image_size=64, num_frames=3, frame_stride=2, cache_features=True),
     OptimConfig(steps=2000, batch_size=48, learning_rate=3e-3, warmup_steps=100, eval_every=500),
@@ -141,7 +142,7 @@ PRESETS: dict[str, Experiment] = {
         sentence=variant(
             CMSA,
             "Control: one sentence vector instead of the words (the paper's CMSA-S).",
-            model={"text": SentenceVectorConfig(CMSA.model.text)},
+            model={"text": SentenceVectorConfig(LESSON.text)},
         ),
         taught_maps=variant(
             ON_SHIPPED,
@@ -167,7 +168,7 @@ PRESETS: dict[str, Experiment] = {
     ),
     "cmsa_refshapes_fusion_gmlf": FUSION,
     **{
-        f"cmsa_refshapes_fusion_{name}": variant(FUSION, about, model={"fusion": fusion(**WIDTH)})
+        f"cmsa_refshapes_fusion_{name}": variant(FUSION, about, model={"fusion": fusion(dim=WIDTH)})
         for name, fusion, about in (
             ("sum", SumFusionConfig, "Control: the levels are added up instead of fused by gates."),
             ("ppm", PPMFusionConfig, "Control: pyramid pooling instead of the gates."),

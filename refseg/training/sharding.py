@@ -1,12 +1,9 @@
 """Weights, gradients and optimiser divided among processes (FSDP2), where one GPU has no memory for all of them.
 
-``accelerate launch --use_fsdp`` asks for it. Accelerate's own FSDP takes one model, and none on a CPU, where it can be
-tested; here torch's ``fully_shard`` divides the network, the objective and the average of weights alike, and the
-training step, which knows nothing of it, computes what it computes without. Every tensor keeps its name: put together
-again they are the checkpoint of one process.
-
-The objective is divided because its heads can be large (one that names 30,000 word pieces has millions of weights), and
-because clipping and the optimiser then meet one kind of weights only.
+``accelerate launch --use_fsdp`` asks for it. Accelerate's own FSDP does not run on a CPU, where it can be tested, so
+torch's ``fully_shard`` divides the learner (network and objective) and the average of weights here. The training step
+knows nothing of it and computes the same as without. Every tensor keeps its name: put together again, they are the
+checkpoint of one process.
 """
 
 from __future__ import annotations
@@ -14,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,8 +26,8 @@ from refseg.errors import RefsegError
 from refseg.training.experiment import Experiment
 from refseg.types import Prediction
 
-BLOCK = 1_000_000  # weights at least of what is gathered and let go of by itself: a layer of BERT has seven millions
-LISTS = (nn.ModuleList, nn.ModuleDict)  # nobody calls them, only what is in them
+BLOCK = 1_000_000  # fewest weights of what is gathered and released by itself: a layer of BERT has seven million
+LISTS = (nn.ModuleList, nn.ModuleDict)  # they are never called, only what is in them
 
 
 def asked_for(accelerator: Accelerator) -> bool:
@@ -69,23 +67,23 @@ def load_everywhere() -> None:
 
 
 def shard(parts: Sequence[nn.Module], optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Divide ``parts`` among all processes, in place; the optimiser goes on with what became of their weights.
+    """Divide ``parts`` among all processes, in place; the optimiser continues with their new weights.
 
     Each process keeps its share of every weight, along the first dimension. A block is gathered when it is called and
-    let go of behind it, forward and backward. What is in no block stays gathered between forward and backward, where
-    methods of a part may be called as ever.
+    released after it, forward and backward. What is in no block stays gathered between forward and backward, so that
+    methods of a part may be called there as usual.
 
     Args:
         parts: the same weights in every process; a part without any is only moved.
-        optimizer: of weights among those of ``parts``. What it knows of each is divided, too.
+        optimizer: of weights among those of ``parts``; its state is divided, too.
         device: of this process.
     """
-    _show_torch_what_a_prediction_holds()
+    _register_prediction()
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     before = [parameter for part in parts for parameter in part.to(device).parameters()]
     for part in parts:
         _shard_one(part, mesh)
-    became = dict(zip(before, (parameter for part in parts for parameter in part.parameters())))
+    became: dict[Any, Any] = dict(zip(before, (parameter for part in parts for parameter in part.parameters())))
     for group in optimizer.param_groups:
         group["params"] = [became[parameter] for parameter in group["params"]]
     for parameter in list(optimizer.state):
@@ -97,15 +95,15 @@ def shard(parts: Sequence[nn.Module], optimizer: torch.optim.Optimizer, device: 
 
 
 @cache
-def _show_torch_what_a_prediction_holds() -> None:
-    """An older torch divides no gradient of what it does not see in a network's answer, and says nothing of it."""
+def _register_prediction() -> None:
+    """Without it an older torch does not see the tensors in a prediction and silently leaves gradients undivided."""
     torch.export.register_dataclass(Prediction)
 
 
 def _shard_one(part: nn.Module, mesh: DeviceMesh) -> None:
     if not any(True for _ in part.parameters()):
         return
-    # A single number cannot be divided: every process keeps it, and the mean of what they find is its gradient.
+    # A single number cannot be divided: every process keeps it, and its gradient is the mean over the processes.
     scalars = {parameter for parameter in part.parameters() if parameter.ndim == 0}
     for block in [*blocks_of(part), part]:
         fully_shard(block, mesh=mesh, ignored_params=scalars)
@@ -115,15 +113,17 @@ def _shard_one(part: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def _mean_over_processes(parameter: nn.Parameter) -> None:
-    dist.all_reduce(parameter.grad)  # gloo knows no mean
-    parameter.grad /= dist.get_world_size()
+    gradient = parameter.grad
+    assert gradient is not None  # the hook follows its accumulation
+    dist.all_reduce(gradient)  # gloo has no mean
+    gradient /= dist.get_world_size()
 
 
 def blocks_of(part: nn.Module, least: int | None = None) -> list[nn.Module]:
-    """What is gathered by itself: the members of lists of modules, as the layers of an encoder are, which are called.
+    """What is gathered by itself: members of lists of modules, such as the layers of an encoder, the inner ones first.
 
-    Those with at least ``least`` (``BLOCK``) weights that are in no smaller block, the inner ones first. Single layers
-    are not: an activation that writes into what a Linear gave would wipe out what torch has noted there.
+    They have at least ``least`` (``BLOCK``) weights that are not in a smaller block. Single layers are not blocks: an
+    activation that works in place on the output of a Linear would remove torch's hook there.
     """
     least = BLOCK if least is None else least
     containers = [module for module in part.modules() if isinstance(module, (*LISTS, nn.Sequential))]
@@ -139,14 +139,14 @@ def blocks_of(part: nn.Module, least: int | None = None) -> list[nn.Module]:
 
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:
-    """``value`` divided as ``parameter`` is."""
+    """``value``, divided like ``parameter``."""
     if not isinstance(parameter, DTensor):
         return value
     return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)  # all have it
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Named tensors put together again, on the CPU, one after the other; those that are not divided as they are.
+    """Named tensors put together again, on the CPU, one after the other; undivided ones are returned as they are.
 
     All processes must call it.
     """
@@ -154,7 +154,7 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def full(tensor: Tensor) -> Tensor:
-    """Put together again, in all processes; as it is if it is not divided."""
+    """Put together again, in all processes; an undivided tensor is returned as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from refseg import checkpoint
 from refseg.checkpoint import Checkpoint
 from refseg.errors import RefsegError
+from refseg.models.base import ReferringModel
 from refseg.models.serialise import TYPE, config_from_dict, config_to_dict
 from refseg.tokenizer import WordVocabulary
 from refseg.training import sharding
@@ -48,7 +48,7 @@ class RunState:
     progress: Progress
 
     def save(
-        self, folder: Path, network: nn.Module, results: dict[str, Any], training: dict[str, Any] | None = None
+        self, folder: Path, network: ReferringModel, results: dict[str, Any], training: dict[str, Any] | None = None
     ) -> None:
         """Write ``network``, whole and not the learner's own where that is divided, with the record of this run."""
         record = {

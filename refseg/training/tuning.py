@@ -1,4 +1,4 @@
-"""What makes training fit a machine, and the average of weights: nothing here changes what a network computes.
+"""Options that make training fit a machine, and the average of weights. None changes what a network computes.
 
 ``OptimConfig`` names them: channels_last, compile, gradient_checkpointing, ema.
 """
@@ -38,7 +38,7 @@ def fit_to_machine(model: nn.Module, config: OptimConfig) -> None:
 
 
 def recompute_for_gradient(block: nn.Module) -> None:
-    """Keep the input of ``block`` only, and compute what is inside again when the gradient needs it.
+    """Keep the input of ``block`` only, and compute what is inside it again when the gradient needs it.
 
     The second time BatchNorm must not count the batch again: its running statistics stay as the first one left them.
     """
@@ -73,6 +73,6 @@ def average_of(model: nn.Module, decay: float) -> AveragedModel:
     among them, are the model's own.
 
     Args:
-        decay: what stays of the average at every step, for instance 0.999.
+        decay: share of the average that stays at every step, for instance 0.999.
     """
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
