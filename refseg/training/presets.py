@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from typing import Any
 
 from refseg.errors import RefsegError
 from refseg.models.alignformer import AlignFormerConfig
@@ -20,7 +21,6 @@ from refseg.models.backbones import SmallBackboneConfig
 from refseg.models.blocks.cfsa import CFSAConfig, FrameMeanConfig
 from refseg.models.blocks.cross_modal import ConcatenationMeanConfig
 from refseg.models.blocks.mask_head import SkipMaskHeadConfig
-from refseg.models.blocks.vlba import VLBAConfig
 from refseg.models.cmsa_net import CMSANetConfig
 from refseg.models.fusion import (
     ConvLSTMFusionConfig,
@@ -53,9 +53,9 @@ ALL_STEPS = MASKS_AND_SEMANTICS.changed(MaskLossConfig, deep_supervision=True)
 FULL_WEIGHT = "Control: the hidden words weigh as much as the masks."
 
 
-def family(name: str, base: Experiment, **variants: Experiment) -> dict[str, Experiment]:
-    """Presets by name: ``name`` for the base, ``name_suffix`` for its variants."""
-    return {name: base} | {f"{name}_{suffix}": experiment for suffix, experiment in variants.items()}
+def variants(name: str, base: Experiment, **rows: tuple[str, dict[str, Any]]) -> dict[str, Experiment]:
+    """Presets ``name_suffix``, each from what it is and what it changes."""
+    return {f"{name}_{suffix}": variant(base, about, **changes) for suffix, (about, changes) in rows.items()}
 
 
 # ---- lesson size -----------------------------------------------------------------------------------------------
@@ -67,10 +67,7 @@ CMSA = Experiment(
     optim=OptimConfig(learning_rate=3e-3, warmup_steps=100, curriculum_steps=400),
     about="CMSA at lesson size on RefShapes, from scratch on two CPU cores: the shipped network.",
 )
-MEAN = {"cross_modal": ConcatenationMeanConfig()}
-NEAR_HEAD = variant(
-    CMSA, "Control: the head does not look across the image.", model={"head": SkipMaskHeadConfig(dilations=())}
-)
+MEAN, NEAR = ConcatenationMeanConfig(), SkipMaskHeadConfig(dilations=())
 ON_SHIPPED = variant(  # a short training on the features of the shipped network's backbone, which stays fixed
     CMSA,
     model={"backbone": FROZEN},
@@ -93,6 +90,7 @@ VIDEO = Experiment(
     init_from="cmsa_refshapes",
     about="Video: CFSA on CMSA features (our reconstruction), on clips where only motion decides.",
 )
+VISUAL = CFSAConfig(before_cmsa=True)
 # In half of the samples two words in five are hidden: enough of them in every batch.
 GROUNDING = ALL_STEPS.adding(MaskGroundingConfig(weight=0.1, hidden=0.4, samples=0.5, dim=64, heads=4))
 ALIGNMENT = PixelAlignmentConfig(referent_pixels=64, other_pixels=256)
@@ -102,6 +100,7 @@ MAGNET = Experiment(
     optim=OptimConfig(curriculum_steps=400),
     about="MagNet at lesson size, with Mask Grounding and the alignment loss (both our reconstruction).",
 )
+ASKING = MAGNET.objective.changed(MaskGroundingConfig, weight=1.0)
 ALIGNFORMER = Experiment(
     AlignFormerConfig.lesson(),
     ALL_STEPS.adding(InstanceContrastConfig(weight=0.1)),
@@ -134,66 +133,96 @@ MAGNET_REFCOCO = Experiment(
 )
 
 PRESETS: dict[str, Experiment] = {
-    **family(
+    "cmsa_refshapes": CMSA,
+    **variants(
         "cmsa_refshapes",
         CMSA,
-        blank=variant(CMSA, "Control: the expression is hidden.", data={"hide_expressions": True}),
-        no_attention=variant(CMSA, "Control: concatenation and the mean over words, no attention.", model=MEAN),
-        sentence=variant(
-            CMSA,
+        blank=("Control: the expression is hidden.", {"data": {"hide_expressions": True}}),
+        no_attention=("Control: concatenation and the mean over words.", {"model": {"cross_modal": MEAN}}),
+        sentence=(
             "Control: one sentence vector instead of the words (the paper's CMSA-S).",
-            model={"text": SentenceVectorConfig(LESSON.text)},
+            {"model": {"text": SentenceVectorConfig(LESSON.text)}},
         ),
-        taught_maps=variant(
-            ON_SHIPPED,
-            "The shipped network trains on, and every word is shown where it should look; the backbone is fixed.",
-            objective=MASKS.adding(SupervisedWordMapsConfig()),
-            optim=OptimConfig(steps=1000, warmup_steps=50, eval_every=500),
-        ),
-        near_head=NEAR_HEAD,
-        near_head_no_attention=variant(NEAR_HEAD, "Control: neither attention nor such a head.", model=MEAN),
-        mask_grounding=variant(CMSA, "The lesson's CMSA with Mask Grounding.", objective=GROUNDING),
-        full_grounding=variant(
-            CMSA, f"{FULL_WEIGHT} CMSA.", objective=GROUNDING.changed(MaskGroundingConfig, weight=1.0)
-        ),
+        near_head=("Control: the head does not look across the image.", {"model": {"head": NEAR}}),
+        near_head_no_attention=("Control: both of these.", {"model": {"head": NEAR, "cross_modal": MEAN}}),
+        mask_grounding=("The lesson's CMSA with Mask Grounding.", {"objective": GROUNDING}),
+        full_grounding=(f"{FULL_WEIGHT} CMSA.", {"objective": GROUNDING.changed(MaskGroundingConfig, weight=1.0)}),
+    ),
+    "cmsa_refshapes_taught_maps": variant(
+        ON_SHIPPED,
+        "The shipped network trains on, and every word is shown where it should look; the backbone is fixed.",
+        objective=MASKS.adding(SupervisedWordMapsConfig()),
+        optim=OptimConfig(steps=1000, warmup_steps=50, eval_every=500),
     ),
     "cmsa_release_refshapes": variant(
         CMSA, "Attention and fusion as the authors' release computes them.", model=CMSANetConfig.release_lesson()
+    ),
+    "cmsa_refshapes_fusion_gmlf": FUSION,
+    **variants(
+        "cmsa_refshapes_fusion",
+        FUSION,
+        sum=("Control: the levels are added up.", {"model": {"fusion": SumFusionConfig(dim=WIDTH)}}),
+        ppm=("Control: pyramid pooling, no gates.", {"model": {"fusion": PPMFusionConfig(dim=WIDTH)}}),
+        deconv=("Control: deconvolutions from level to level.", {"model": {"fusion": DeconvFusionConfig(dim=WIDTH)}}),
+        convlstm=("Control: a ConvLSTM over the levels.", {"model": {"fusion": ConvLSTMFusionConfig(dim=WIDTH)}}),
+        release=("The gates of the release, one per channel.", {"model": {"fusion": ReleaseGMLFConfig(dim=WIDTH)}}),
+    ),
+    "cmsa_refshapes_video": VIDEO,
+    **variants(
+        "cmsa_refshapes_video",
+        VIDEO,
+        visual=("Frames are compared before the words come in.", {"model": {"temporal": VISUAL}}),
+        no_offsets=(
+            "Control: the plain operator, which cannot tell before from after.",
+            {"model": {"temporal": replace(VISUAL, offsets=False)}},
+        ),
+        mean=("Control: the mean over the frames.", {"model": {"temporal": FrameMeanConfig(before_cmsa=True)}}),
+        centre=(  # nothing is left that could learn what is where
+            "Control: the centre frame only.",
+            {"model": {"temporal": None}, "objective": MASKS, "data": {"num_frames": 1}},
+        ),
+    ),
+    "magnet_refshapes": MAGNET,
+    **variants(
+        "magnet_refshapes",
+        MAGNET,
+        short=(
+            "Full weight on the hidden words, fewer steps: the shipped checkpoint, made for guessing words.",
+            {"objective": ASKING, "optim": {"steps": 2500, "warmup_steps": 100}},
+        ),
+        full_grounding=(FULL_WEIGHT, {"objective": ASKING}),
+        no_cam=(
+            "Control: words go into pixels at one scale and one way only, as in LAVT; no pixels into words.",
+            {"model": {"alignment": {"pool_sizes": (), "pixels_to_words": False}}},
+        ),
+        no_mask_grounding=("Control: no hidden words.", {"objective": ALL_STEPS.adding(ALIGNMENT)}),
+        no_alignment=("Control: no alignment loss.", {"objective": MAGNET.objective.without(PixelAlignmentConfig)}),
+    ),
+    "alignformer_refshapes": ALIGNFORMER,
+    **variants(
+        "alignformer_refshapes",
+        ALIGNFORMER,
+        short=("Fewer steps: the shipped checkpoint.", {"optim": {"steps": 4000, "warmup_steps": 100}}),
+        words_to_pixels=("Control: no word looks at the image.", {"model": {"vlba": {"pixels_to_words": False}}}),
+        no_vlba=(
+            "Control: words and pixels do not meet in the backbone; the decoder still looks at the words.",
+            {"model": {"vlba": {"words_to_pixels": False, "pixels_to_words": False}}},
+        ),
+        no_contrast=("Control: masks only.", {"objective": ALL_STEPS}),
+        contrast_in_picture=(
+            "Control: a centre is compared with the instances of its own image only, not with other samples.",
+            {"objective": ALL_STEPS.adding(ImageContrastConfig(weight=0.1))},
+        ),
+        pixel_contrast=(
+            "Control: every pixel is contrasted, not instances.",
+            {"objective": ALL_STEPS.adding(PixelContrastConfig(weight=0.1))},
+        ),
     ),
     "cmsa_refcoco": CMSA_REFCOCO,
     "cmsa_release_refcoco": variant(
         CMSA_REFCOCO,
         "CMSA as the authors' release computes it, on RefCOCO; training as in cmsa_refcoco.",
         model=replace(CMSANetConfig.release(), backbone=RESNET),
-    ),
-    "cmsa_refshapes_fusion_gmlf": FUSION,
-    **{
-        f"cmsa_refshapes_fusion_{name}": variant(FUSION, about, model={"fusion": fusion(dim=WIDTH)})
-        for name, fusion, about in (
-            ("sum", SumFusionConfig, "Control: the levels are added up instead of fused by gates."),
-            ("ppm", PPMFusionConfig, "Control: pyramid pooling instead of the gates."),
-            ("deconv", DeconvFusionConfig, "Control: deconvolutions from level to level instead of the gates."),
-            ("convlstm", ConvLSTMFusionConfig, "Control: a convolutional LSTM over the levels instead of the gates."),
-            ("release", ReleaseGMLFConfig, "The gates of the authors' release, one per channel."),
-        )
-    },
-    **family(
-        "cmsa_refshapes_video",
-        VIDEO,
-        visual=variant(
-            VIDEO, "Frames are compared before the words come in.", model={"temporal": CFSAConfig(before_cmsa=True)}
-        ),
-        no_offsets=variant(
-            VIDEO,
-            "Control: the plain operator, which cannot tell before from after.",
-            model={"temporal": CFSAConfig(before_cmsa=True, offsets=False)},
-        ),
-        mean=variant(
-            VIDEO, "Control: the mean over the frames.", model={"temporal": FrameMeanConfig(before_cmsa=True)}
-        ),
-        centre=variant(  # nothing is left that could learn what is where
-            VIDEO, "Control: the centre frame only.", model={"temporal": None}, objective=MASKS, data={"num_frames": 1}
-        ),
     ),
     "cmsa_a2d": variant(
         CMSA_REFCOCO,
@@ -202,55 +231,7 @@ PRESETS: dict[str, Experiment] = {
         data={"name": "a2d", "val_split": "test", "num_frames": 5, "frame_stride": 2},
         optim={"batch_size": 8},
     ),
-    **family(
-        "magnet_refshapes",
-        MAGNET,
-        short=variant(
-            MAGNET,
-            "Full weight on the hidden words, fewer steps: the shipped checkpoint, made for guessing words.",
-            objective=MAGNET.objective.changed(MaskGroundingConfig, weight=1.0),
-            optim={"steps": 2500, "warmup_steps": 100},
-        ),
-        full_grounding=variant(
-            MAGNET, FULL_WEIGHT, objective=MAGNET.objective.changed(MaskGroundingConfig, weight=1.0)
-        ),
-        no_cam=variant(
-            MAGNET,
-            "Control: words go into pixels at one scale and one way only, as in LAVT; no pixels into words.",
-            model={"alignment": {"pool_sizes": (), "pixels_to_words": False}},
-        ),
-        no_mask_grounding=variant(MAGNET, "Control: no hidden words.", objective=ALL_STEPS.adding(ALIGNMENT)),
-        no_alignment=variant(
-            MAGNET,
-            "Control: neither part of the alignment loss.",
-            objective=MAGNET.objective.without(PixelAlignmentConfig),
-        ),
-    ),
     "magnet_refcoco": MAGNET_REFCOCO,
-    **family(
-        "alignformer_refshapes",
-        ALIGNFORMER,
-        short=variant(ALIGNFORMER, "Fewer steps: the shipped checkpoint.", optim={"steps": 4000, "warmup_steps": 100}),
-        words_to_pixels=variant(
-            ALIGNFORMER, "Control: no word looks at the image.", model={"vlba": VLBAConfig(pixels_to_words=False)}
-        ),
-        no_vlba=variant(
-            ALIGNFORMER,
-            "Control: words and pixels do not meet in the backbone; the decoder still looks at the words.",
-            model={"vlba": VLBAConfig(words_to_pixels=False, pixels_to_words=False)},
-        ),
-        no_contrast=variant(ALIGNFORMER, "Control: masks only.", objective=ALL_STEPS),
-        contrast_in_picture=variant(
-            ALIGNFORMER,
-            "Control: a centre is compared with the instances of its own image only, not with other samples.",
-            objective=ALL_STEPS.adding(ImageContrastConfig(weight=0.1)),
-        ),
-        pixel_contrast=variant(
-            ALIGNFORMER,
-            "Control: every pixel is contrasted, not instances.",
-            objective=ALL_STEPS.adding(PixelContrastConfig(weight=0.1)),
-        ),
-    ),
     # Batch, rates and about 40 epochs are those of the released code of the later version, which has BCE alone.
     "alignformer_refcoco": variant(
         MAGNET_REFCOCO,
