@@ -89,17 +89,17 @@ def test_48_million_pixels(predict, tmp_path):
     assert_predicted(predict(tmp_path / "large.jpg"), tmp_path, (8000, 6000))
 
 
-@pytest.mark.parametrize("mode, name", [("L", "a.png"), ("RGBA", "a.png"), ("CMYK", "a.jpg"), ("P", "a.gif")])
-def test_every_mode(predict, tmp_path, mode, name):
-    assert_predicted(predict(picture(tmp_path / name, mode)), tmp_path, (53, 37))
+def test_every_mode(predict, tmp_path):
+    for mode, name in [("L", "a.png"), ("RGBA", "a.png"), ("CMYK", "a.jpg"), ("P", "a.gif")]:
+        assert_predicted(predict(picture(tmp_path / name, mode)), tmp_path, (53, 37))
 
 
 # ---- expressions -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("expression", ["", " ", "."])
-def test_empty_expression(predict, expression):
-    assert_one_line(predict(expression=expression), "has no word in it")
+def test_empty_expression(predict):
+    for expression in ["", " ", "."]:
+        assert_one_line(predict(expression=expression), "has no word in it")
 
 
 def test_200_words(predict, tmp_path):
@@ -114,18 +114,18 @@ def test_unknown_words_only(predict, tmp_path):
     assert answer[2] == "Not in the vocabulary: zzz, qqq\n"
 
 
-@pytest.mark.parametrize("network", ["tiny_grounded", "tiny_alignformer"])
-def test_every_network_takes_what_people_hand_in(network, request, predict, tmp_path):
+def test_every_network_takes_what_people_hand_in(request, predict, tmp_path):
     """One pixel, a picture much wider than high, more words than it reads, and none that it knows."""
-    checkpoint = request.getfixturevalue(network)
-    for size in ((1, 1), (90, 7)):
-        image = picture(tmp_path / "odd.png", size=size)
-        assert_predicted(predict(image, checkpoint=checkpoint), tmp_path, size)
-    answer = predict(expression="the red circle " * 67, checkpoint=checkpoint)
-    assert_predicted(answer, tmp_path, (53, 37))
-    assert answer[2] == "Only the first 20 words are read.\n"
-    assert_predicted(predict(expression="zzz qqq", checkpoint=checkpoint), tmp_path, (53, 37))
-    assert_one_line(predict(expression=" ", checkpoint=checkpoint), "has no word in it")
+    for network in ["tiny_grounded", "tiny_alignformer"]:
+        checkpoint = request.getfixturevalue(network)
+        for size in ((1, 1), (90, 7)):
+            image = picture(tmp_path / "odd.png", size=size)
+            assert_predicted(predict(image, checkpoint=checkpoint), tmp_path, size)
+        answer = predict(expression="the red circle " * 67, checkpoint=checkpoint)
+        assert_predicted(answer, tmp_path, (53, 37))
+        assert answer[2] == "Only the first 20 words are read.\n"
+        assert_predicted(predict(expression="zzz qqq", checkpoint=checkpoint), tmp_path, (53, 37))
+        assert_one_line(predict(expression=" ", checkpoint=checkpoint), "has no word in it")
 
 
 # ---- data sets -------------------------------------------------------------------------------------------------

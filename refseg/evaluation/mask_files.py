@@ -1,16 +1,15 @@
-"""Scores of anybody's masks: two JSON files in COCO's layout in, the numbers that papers print out.
+"""Scores for masks from any model: two JSON files in COCO's layout in, the numbers that papers print out.
 
 The truth is laid out as MTTR's ground-truth file of A2D Sentences (``create_gt_in_coco_format.py``): ``images`` with
 ``id``, ``height`` and ``width``, and ``annotations`` with ``image_id`` and ``segmentation``. An "image" is a sample,
-one expression about one frame, and has exactly one annotation. ``iscrowd`` is not looked at: a referent is one thing.
+one expression about one frame, and has exactly one annotation. ``iscrowd`` is ignored: a referent is one thing.
 
 Predictions are a list of ``{"image_id", "category_id", "segmentation", "score"}``, any number for each sample;
-``category_id`` is not looked at. Masks are run lengths, compressed or not, at the size of the truth.
+``category_id`` is ignored. Masks are run lengths, compressed or not, at the size of the truth.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from reprlib import repr as shortly  # values from outside may be long
@@ -26,10 +25,11 @@ from refseg.datasets.masks import checked_run_lengths, is_of_size
 from refseg.errors import RefsegError
 from refseg.evaluation.metrics import average_precision
 from refseg.evaluation.protocols import Meter, choose_protocols
+from refseg.files import read_json
 
 SampleId = str | int
 RunLengths = Any  # {"size": [height, width], "counts": bytes}, as pycocotools.mask.encode gives them
-_NAMED = 3  # as many wrong ids are named
+_NAMED = 3  # wrong ids are named, at most
 
 
 def score_files(truth: str | Path, predictions: str | Path, protocols: str | Sequence[str] = "mttr") -> dict[str, Any]:
@@ -37,13 +37,13 @@ def score_files(truth: str | Path, predictions: str | Path, protocols: str | Seq
 
     oIoU, mIoU and P@K look at the best-scored prediction of every sample, of several the last, as MTTR does. A sample
     without prediction counts there as if its mask were empty. mAP, with the protocols of video papers only, ranks all
-    predictions; one that is absent cannot be ranked, and so leaving out gives a better mAP than predicting an empty
+    predictions; one that is absent cannot be ranked, and so a missing prediction gives a better mAP than an empty
     mask.
 
     Args:
         truth, predictions: JSON files, see the module.
         protocols: one or more names from ``refseg.evaluation.protocols``; they say at which size masks are compared and
-            how IoUs are counted. Their thresholds have no say here, for masks are finished.
+            how IoUs are counted. Their thresholds do not matter here, because masks are finished.
 
     Returns:
         JSON-able: "N" samples, "predictions" in all, "missing" samples without one, "oIoU", "mIoU", "P@0.5".., with
@@ -57,7 +57,7 @@ def score_files(truth: str | Path, predictions: str | Path, protocols: str | Seq
     masks = read_truth(Path(truth))
     found = read_predictions(Path(predictions), masks, Path(truth))
     for sample, mask in masks.items():
-        # max takes the first of equals, so the list is turned round
+        # max takes the first of equals, so the list is reversed
         best = max(reversed(found[sample]), key=lambda guess: guess[0])[1] if found[sample] else _empty(mask["size"])
         pred_mask, true_mask = _decode(best), _decode(mask)
         for meter in meters:
@@ -82,9 +82,9 @@ def read_truth(path: Path) -> dict[SampleId, RunLengths]:
     """The true mask of every sample, sorted by id, as pycocotools sorts them (equal scores are ranked in this order).
 
     Raises:
-        RefsegError: no such file, not of this layout, an id that stands there twice, a damaged mask.
+        RefsegError: no such file, not of this layout, an id that occurs twice, a damaged mask.
     """
-    data = _read_json(path)
+    data = read_json(path)
     images, annotations = (_list_of_dicts(data, key, path) for key in ("images", "annotations"))
     sizes: dict[SampleId, tuple[int, int]] = {}
     for image in images:
@@ -122,7 +122,7 @@ def read_predictions(
         RefsegError: no such file, not of this layout, an id that is not in the truth, no score, a mask that is damaged
             or of another size.
     """
-    entries = _read_json(path)
+    entries = read_json(path)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise RefsegError(
             f"{path} is not a list of predictions: write [{{image_id, category_id, segmentation, score}}, ...]."
@@ -145,15 +145,6 @@ def read_predictions(
             )
         found[sample].append((float(score), _checked(entry, tuple(masks[sample]["size"]), owner)))
     return found
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise RefsegError(f"{path} cannot be read ({error.strerror}): name a JSON file.") from error
-    except (ValueError, RecursionError) as error:
-        raise RefsegError(f"{path} is not valid JSON ({error}): write it anew.") from error
 
 
 def _list_of_dicts(data: Any, key: str, path: Path) -> list[dict[str, Any]]:
@@ -191,7 +182,7 @@ def _some(samples: Sequence[SampleId]) -> str:
 
 
 def _checked(entry: dict[str, Any], size: tuple[int, int], owner: str) -> RunLengths:
-    """The mask of ``entry``, read by our own code and encoded anew: pycocotools sees nothing from outside."""
+    """The mask of ``entry``, read by our own code and encoded again: pycocotools sees nothing from outside."""
     piece = entry.get("segmentation")
     if not isinstance(piece, dict):
         raise RefsegError(f"{owner} is not a dict of size and counts: write masks as run lengths, not as polygons.")
@@ -202,7 +193,7 @@ def _checked(entry: dict[str, Any], size: tuple[int, int], owner: str) -> RunLen
         )
     lengths = checked_run_lengths(piece.get("counts"), size)
     if lengths is None:
-        raise RefsegError(f"{owner} has run lengths that do not add up to its size: write the file anew.")
+        raise RefsegError(f"{owner} has run lengths that do not add up to its size: write the file again.")
     return coco_mask.frPyObjects({"size": list(size), "counts": lengths.tolist()}, *size)
 
 

@@ -87,9 +87,6 @@ def _same(mask: Tensor) -> Tensor:
     return mask
 
 
-# ---- protocols -------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Protocol:
     """One way to a score.
@@ -185,9 +182,6 @@ def choose_protocols(names: Sequence[str]) -> list[Protocol]:
     return [PROTOCOLS[name] for name in dict.fromkeys(names)]
 
 
-# ---- scores ----------------------------------------------------------------------------------------------------
-
-
 @dataclass
 class Meter:
     """Collects samples and computes the scores of one protocol over them.
@@ -206,13 +200,7 @@ class Meter:
     def update(
         self, mask_logits: Tensor, pixel_valid: Tensor, mask: Tensor, annotations: Annotations = NOTHING_KNOWN
     ) -> None:
-        """Add one sample of a network.
-
-        Args:
-            mask_logits: [1,h,w], as a network gives them.
-            pixel_valid: [1,H,W] bool, which part of the network's input is real.
-            mask: [height,width] bool, the true mask at the size of the image on disk.
-            annotations: what :meth:`by_group` can group by.
+        """Add one sample of a network: its logits [1,h,w], what of its input is real [1,H,W], the true mask on disk.
 
         Raises:
             RefsegError: see ``metrics.intersection_union`` and :meth:`Protocol.iou`.
@@ -225,12 +213,10 @@ class Meter:
             self.ranked.append((_run_lengths(mask), [(certainty, _run_lengths(pred_mask))]))
 
     def update_mask(self, pred_mask: Tensor, mask: Tensor, annotations: Annotations = NOTHING_KNOWN) -> float:
-        """Add one sample whose prediction is a finished mask, bool at the original size, and return its IoU.
+        """Add one sample whose prediction is a finished mask, bool at the original size; it is not ranked.
 
-        It is not ranked.
-
-        Raises:
-            RefsegError: as :meth:`update`.
+        Returns:
+            Its IoU.
         """
         return self._add(self.protocol.of_mask(pred_mask), mask, annotations)
 

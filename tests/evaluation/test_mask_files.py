@@ -228,9 +228,8 @@ def without(entry: dict, key: str) -> dict:
     return {name: value for name, value in entry.items() if name != key}
 
 
-@pytest.mark.parametrize(
-    "predictions, message",
-    [
+def test_bad_predictions_are_told_in_one_sentence(files):
+    for predictions, message in [
         ([guess(f"no{i}", bar(1)) for i in range(7)], r"predictions for 'no0', 'no1', 'no2', \.\.\. \(7 ids\), which"),
         ([guess("no", bar(1)), guess("no", bar(2))], "predictions for 'no', which .*truth.json does not hold"),
         ([guess(["a"], bar(1))], r"'image_id' is \['a'\]"),
@@ -257,12 +256,10 @@ def without(entry: dict, key: str) -> dict:
         ([1, 2], "is not a list of predictions"),
         ("[{", "predictions.json is not valid JSON"),
         ("[" * 100_000, "predictions.json is not valid JSON"),
-    ],
-)
-def test_bad_predictions_are_told_in_one_sentence(files, predictions, message):
-    with pytest.raises(RefsegError, match=message) as caught:
-        score_files(*files(TRUTH, predictions))
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    ]:
+        with pytest.raises(RefsegError, match=message) as caught:
+            score_files(*files(TRUTH, predictions))
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 def changed(key: str, index: int, **changes) -> dict:
@@ -271,9 +268,8 @@ def changed(key: str, index: int, **changes) -> dict:
     return TRUTH | {key: entries}
 
 
-@pytest.mark.parametrize(
-    "truth, message",
-    [
+def test_a_bad_truth_is_told_in_one_sentence(files):
+    for truth, message in [
         (changed("images", 1, id="a"), "two images with the id 'a'"),
         (changed("annotations", 1, image_id="a"), "two annotations of 'a'"),
         (changed("annotations", 1, image_id="z"), "an annotation of 'z', but no image"),
@@ -289,18 +285,16 @@ def changed(key: str, index: int, **changes) -> dict:
         (changed("annotations", 2, segmentation={"size": [H, W], "counts": "no"}), "mask of 'c' in .* do not add up"),
         (changed("annotations", 2, segmentation=[]), "not as polygons"),
         ("", "truth.json is not valid JSON"),
-    ],
-)
-def test_a_bad_truth_is_told_in_one_sentence(files, truth, message):
-    with pytest.raises(RefsegError, match=message) as caught:
-        score_files(*files(truth, []))
-    assert "\n" not in str(caught.value)
+    ]:
+        with pytest.raises(RefsegError, match=message) as caught:
+            score_files(*files(truth, []))
+        assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_and_an_unknown_protocol(files, tmp_path):
     truth, predictions = files(TRUTH, GUESSES)
     for paths in ((tmp_path / "gone.json", predictions), (truth, tmp_path)):
-        with pytest.raises(RefsegError, match="cannot be read"):
+        with pytest.raises(RefsegError, match="could not be read"):
             score_files(*paths)
     with pytest.raises(
         RefsegError,

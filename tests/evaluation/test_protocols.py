@@ -33,30 +33,28 @@ def step(*values: float) -> torch.Tensor:
 # ---- sizes and thresholds --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_masks_are_bool_and_of_the_size_of_the_truth(name):
-    protocol = PROTOCOLS[name]
-    for size in (TALL, WIDE, (1, 7), (320, 320)):
-        truth = protocol.truth(torch.ones(size, dtype=torch.bool))
-        assert truth.shape == ((480, 480) if name == "lavt480" else size) and truth.all()
-        (height, width), (left, top, _, _) = fit(*size, 32)
-        valid = torch.zeros(32, 32, dtype=torch.bool)
-        valid[top : top + height, left : left + width] = True
-        answers = found_by(name, torch.full((8, 8), 3.0), size, valid), protocol.of_mask(torch.ones(size).bool())
-        for mask in answers:
-            assert mask.dtype == torch.bool and mask.shape == truth.shape and mask.all()
-        assert not found_by(name, torch.full((8, 8), -3.0), size, valid).any()
-        assert not protocol.of_mask(torch.zeros(size).bool()).any()
+def test_masks_are_bool_and_of_the_size_of_the_truth():
+    for name in PROTOCOLS:
+        protocol = PROTOCOLS[name]
+        for size in (TALL, WIDE, (1, 7), (320, 320)):
+            truth = protocol.truth(torch.ones(size, dtype=torch.bool))
+            assert truth.shape == ((480, 480) if name == "lavt480" else size) and truth.all()
+            (height, width), (left, top, _, _) = fit(*size, 32)
+            valid = torch.zeros(32, 32, dtype=torch.bool)
+            valid[top : top + height, left : left + width] = True
+            answers = found_by(name, torch.full((8, 8), 3.0), size, valid), protocol.of_mask(torch.ones(size).bool())
+            for mask in answers:
+                assert mask.dtype == torch.bool and mask.shape == truth.shape and mask.all()
+            assert not found_by(name, torch.full((8, 8), -3.0), size, valid).any()
+            assert not protocol.of_mask(torch.zeros(size).bool()).any()
 
 
-@pytest.mark.parametrize(
-    "name, threshold", [("original", 0.5), ("lavt480", 0.5), ("cmsa-release", 0.5), ("cris", 0.35), ("mttr", 0.5)]
-)
-def test_the_thresholds(name, threshold):
-    assert not found_by(name, torch.full((4, 4), logit(threshold - 0.001)), (6, 6)).any()
-    assert found_by(name, torch.full((4, 4), logit(threshold + 0.001)), (6, 6)).all()
-    at_zero = found_by(name, torch.zeros(4, 4), (6, 6))
-    assert at_zero.all() == (name == "cris") and at_zero.any() == (name == "cris")  # a half is more than 0.35
+def test_the_thresholds():
+    for name, threshold in [("original", 0.5), ("lavt480", 0.5), ("cmsa-release", 0.5), ("cris", 0.35), ("mttr", 0.5)]:
+        assert not found_by(name, torch.full((4, 4), logit(threshold - 0.001)), (6, 6)).any()
+        assert found_by(name, torch.full((4, 4), logit(threshold + 0.001)), (6, 6)).all()
+        at_zero = found_by(name, torch.zeros(4, 4), (6, 6))
+        assert at_zero.all() == (name == "cris") and at_zero.any() == (name == "cris")  # a half is more than 0.35
 
 
 def test_where_the_border_falls_when_four_columns_become_eight():
@@ -119,29 +117,31 @@ def test_lavt_weighs_every_picture_alike():
 # ---- the release of CMSA ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["base", "base_exact", "all_but_both_empty"])
-def test_equals_the_release_of_cmsa_for_masks_of_320_pixels(shared_dir, name):
-    folder = shared_dir / "parity"
-    if not (folder / "metrics_A.json").is_file():
-        pytest.skip("no metrics_A.json")
-    numbers, arrays = json.loads((folder / "metrics_A.json").read_text()), np.load(folder / "metrics_masks_A.npz")
-    theirs = numbers["results"][name]["cmsa_release_legacy320"]
-    meter = Meter(PROTOCOLS["cmsa-release"])
-    for index in numbers["sets"][name]:
-        size = height, width = int(arrays["height"][index]), int(arrays["width"][index])
-        bits = arrays["gt_bits"][arrays["gt_offset"][index] : arrays["gt_offset"][index + 1]]
-        truth = torch.from_numpy(np.unpackbits(bits, count=height * width).reshape(size).astype(bool))
-        pred320 = torch.from_numpy(np.unpackbits(arrays["pred320_bits"][index]).reshape(320, 320).astype(np.float32))
-        meter.update(2 * pred320[None] - 1, torch.ones(1, 320, 320, dtype=torch.bool), truth)
-    ours = meter.report()
-    samples = [(intersection, union) for intersection, union, _ in meter.samples]
-    assert (sum(i for i, _ in samples), sum(u for _, u in samples)) == (theirs["cum_I"], theirs["cum_U"])
-    if "per_sample_I" in theirs:
-        assert samples == list(zip(theirs["per_sample_I"], theirs["per_sample_U"]))
-    assert (ours["N"], ours["protocol"], ours["at_threshold"]) == (theirs["n"], "cmsa-release", ">=")
-    assert ours["oIoU"] == pytest.approx(theirs["overall_iou"], abs=1e-12)
-    assert ours["mIoU"] == pytest.approx(theirs["mean_iou"], abs=1e-12)
-    assert {k: round(ours[f"P@{k}"] * ours["N"]) for k in theirs["count_ge"]} == theirs["count_ge"]
+def test_equals_the_release_of_cmsa_for_masks_of_320_pixels(shared_dir):
+    for name in ["base", "base_exact", "all_but_both_empty"]:
+        folder = shared_dir / "parity"
+        if not (folder / "metrics_A.json").is_file():
+            pytest.skip("no metrics_A.json")
+        numbers, arrays = json.loads((folder / "metrics_A.json").read_text()), np.load(folder / "metrics_masks_A.npz")
+        theirs = numbers["results"][name]["cmsa_release_legacy320"]
+        meter = Meter(PROTOCOLS["cmsa-release"])
+        for index in numbers["sets"][name]:
+            size = height, width = int(arrays["height"][index]), int(arrays["width"][index])
+            bits = arrays["gt_bits"][arrays["gt_offset"][index] : arrays["gt_offset"][index + 1]]
+            truth = torch.from_numpy(np.unpackbits(bits, count=height * width).reshape(size).astype(bool))
+            pred320 = torch.from_numpy(
+                np.unpackbits(arrays["pred320_bits"][index]).reshape(320, 320).astype(np.float32)
+            )
+            meter.update(2 * pred320[None] - 1, torch.ones(1, 320, 320, dtype=torch.bool), truth)
+        ours = meter.report()
+        samples = [(intersection, union) for intersection, union, _ in meter.samples]
+        assert (sum(i for i, _ in samples), sum(u for _, u in samples)) == (theirs["cum_I"], theirs["cum_U"])
+        if "per_sample_I" in theirs:
+            assert samples == list(zip(theirs["per_sample_I"], theirs["per_sample_U"]))
+        assert (ours["N"], ours["protocol"], ours["at_threshold"]) == (theirs["n"], "cmsa-release", ">=")
+        assert ours["oIoU"] == pytest.approx(theirs["overall_iou"], abs=1e-12)
+        assert ours["mIoU"] == pytest.approx(theirs["mean_iou"], abs=1e-12)
+        assert {k: round(ours[f"P@{k}"] * ours["N"]) for k in theirs["count_ge"]} == theirs["count_ge"]
 
 
 # ---- names and counting ----------------------------------------------------------------------------------------
