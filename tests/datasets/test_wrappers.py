@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from refseg.datasets import Collate
-from refseg.datasets.wrappers import CachedFeatures
+from refseg.datasets.wrappers import CachedFeatures, Mirrored, ReplacedExpressions, SafeDataset, Wrapper
 from refseg.models import build_model
 from refseg.models.backbones import SmallBackboneConfig
 from refseg.models.blocks.cfsa import CFSAConfig
@@ -90,3 +90,27 @@ def test_features_say_what_the_pixels_say(temporal):
 def test_a_batch_is_seen_as_a_whole_or_not_at_all():
     seen = CachedFeatures(SAMPLES, network().backbone)
     assert Collate(Tokenizer())([seen[0], SAMPLES[2]]).features is None
+
+
+class Named(list):
+    """Samples with what a data set offers beside them."""
+
+    expressions = ["the star on the left", "the left cup", "a star"]
+    image_ids, referent_ids, class_names = ["a", "a", "b"], [1, 2, 3], {"shape": ("star", "cup")}
+
+
+def test_a_wrapper_offers_what_the_data_set_offers_and_samples_in_its_own_order():
+    data = Named(SAMPLES)
+    view = Wrapper(data, [2, 0])
+    assert len(view) == 2 and view[0] is SAMPLES[2] and view.expressions == ["a star", "the star on the left"]
+    assert (view.image_ids, view.referent_ids, view.class_names) == (["b", "a"], [3, 1], data.class_names)
+    both = Mirrored(Wrapper(data))
+    assert both.expressions[3:] == ["the star on the right", "the right cup", "a star"]
+    assert both.image_ids == data.image_ids * 2 and len(SafeDataset(both).expressions) == 6
+    assert torch.equal(both[5].frames, SAMPLES[2].frames.flip(-1)) and both[5].annotations.mirrored
+
+
+def test_an_expression_of_another_object_in_the_same_image():
+    replaced = ReplacedExpressions(Named(SAMPLES), "other")
+    assert replaced.expressions == ["the left cup", "the star on the left"] and replaced.image_ids == ["a", "a"]
+    assert [sample.expression for sample in replaced] == replaced.expressions
