@@ -235,7 +235,7 @@ def test_prepare_passes_its_options_on_and_fails_if_something_is_missing(refseg,
         "refseg.datasets.obtain.prepare.prepare", lambda name, **options: called.append((name, options))
     )
     status, _, _ = refseg("prepare", "refcoco+", "--no-pictures", "--parquet", tmp_path)
-    assert status == 1 and called == [("refcoco+", {"pictures": False, "parquet": tmp_path})]
+    assert status == 1 and called == [("refcoco+", {"images": False, "parquet": tmp_path})]
     monkeypatch.setattr("refseg.datasets.obtain.prepare.prepare", lambda name, **options: True)
     assert refseg("prepare", "jhmdb")[0] == 0
 

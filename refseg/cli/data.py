@@ -22,7 +22,7 @@ def prepare(name: DataSetName = "refshapes", pictures: bool = True, parquet: Pat
     """
     from refseg.datasets.obtain.prepare import prepare
 
-    if not prepare(name, pictures=pictures, parquet=parquet):
+    if not prepare(name, images=pictures, parquet=parquet):
         raise SystemExit(1)
 
 

@@ -117,7 +117,7 @@ def test_a_file_that_is_gone_is_found_out(small, data):
 
 
 def test_without_images(small, data):
-    ok, text = told(pictures=False)
+    ok, text = told(images=False)
     assert ok and "3 of 3 images are missing" in text and not (data / "images").exists()
     assert {path for path, *_ in small.asked} == {"/dead/refcoco.zip", "/refcoco.zip"}
 
@@ -268,7 +268,7 @@ def test_the_second_waits_for_the_first_and_then_has_nothing_to_do(small, data):
     downloads_dir().mkdir(parents=True)
     lock, lines = FileLock(downloads_dir() / "refcoco.lock", thread_local=False), []
     lock.acquire()
-    second = threading.Thread(target=prepare, args=("refcoco",), kwargs={"say": lines.append, "pictures": False})
+    second = threading.Thread(target=prepare, args=("refcoco",), kwargs={"say": lines.append, "images": False})
     second.start()
     for _ in range(500):
         if lines:

@@ -29,12 +29,12 @@ from refseg.paths import data_dir
 Say = Callable[[str], None]
 
 
-def prepare(name: str, *, pictures: bool = True, parquet: Path | None = None, say: Say = print) -> bool:
+def prepare(name: str, *, images: bool = True, parquet: Path | None = None, say: Say = print) -> bool:
     """Draw a data set, or obtain what is missing of it, put it in place, and count it; a second call only counts.
 
     Args:
         name: a key of ``DATASETS``.
-        pictures: False leaves images, frames and videos out.
+        images: False leaves out images, frames and videos.
         parquet: a folder with parquet files to make the annotations of, see ``convert_parquet``.
         say: is given one line after the other about what happens.
 
@@ -54,7 +54,7 @@ def prepare(name: str, *, pictures: bool = True, parquet: Path | None = None, sa
         raise RefsegError(f"Nothing is known of where to get {name}: put its files into {info.root}.")
     if parquet is not None and not Path(parquet).is_dir():
         raise RefsegError(f"There is no folder {parquet} with parquet files.")
-    pieces = [piece for piece in info.pieces if pictures or not piece.is_images]
+    pieces = [piece for piece in info.pieces if images or not piece.is_images]
     problems = []
     for piece in pieces:
         try:
@@ -63,7 +63,7 @@ def prepare(name: str, *, pictures: bool = True, parquet: Path | None = None, sa
             problems.append(f"{piece.what}: {error}\n{_how_by_hand(piece)}")
     for problem in problems:
         say(f"[FAIL] {problem}")
-    return not problems and _counted(info, pictures, say)
+    return not problems and _counted(info, images, say)
 
 
 def found(piece: Piece) -> Path | None:
@@ -200,7 +200,7 @@ def _copy(source: Path, place: Path, piece: Piece) -> None:
 # ---- counts ----------------------------------------------------------------------------------------------------
 
 
-def _counted(info: DatasetInfo, pictures: bool, say: Say) -> bool:
+def _counted(info: DatasetInfo, images: bool, say: Say) -> bool:
     """Compare what is there with the published counts."""
     # Of the REFER layout not every owner's refs file has to be there.
     files = {owner: [info.root / f"refs({owner}){ending}" for ending in (".p", ".json")] for owner in info.splits}
@@ -208,4 +208,4 @@ def _counted(info: DatasetInfo, pictures: bool, say: Say) -> bool:
     reports = [check_data(info.name, split, split_by=owner) for owner in owners for split in info.splits[owner]]
     for report in reports:
         say(str(report))
-    return all(report.ok if pictures else report.counts_ok for report in reports)
+    return all(report.ok if images else report.counts_ok for report in reports)
