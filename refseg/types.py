@@ -92,7 +92,7 @@ class RefBatch:
     sample_ids: list[str]
     image_ids: list[str]  # equal for samples that show the same target frame
     annotations: list[Annotations]
-    frame_valid: Tensor | None = None  # [B,T] bool, True = real frame; None means all are
+    frame_valid: Tensor = None  # pyright: ignore[reportAssignmentType] # [B,T] bool, True = real frame; None means all are
     features: dict[str, Tensor] | None = None  # {level: [B,T,C,h,w]}; None: the backbone has yet to look at the frames
     objects: Tensor | None = None  # [B,1,H,W] uint8, zero where padded; None if a sample came without
     object_classes: Tensor | None = None  # [B,K+1,A] int64, zero where padded

@@ -7,6 +7,7 @@ shapes are checked, and what is missing or left over is named.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,10 +85,11 @@ def release_names(model: CMSANet) -> dict[str, str]:
     for ours, theirs in {"project_c5": "mlp_c5", "head.logits": "score"}.items():
         names |= {f"{ours}.weight": f"{SCOPE}/{theirs}/DW", f"{ours}.bias": f"{SCOPE}/{theirs}/biases"}
     names |= {f"fusion.share.{level}": f"{SCOPE}/{GATES[level]}/Variable" for level in LEVELS}
-    return names | _backbone_names(model.config.backbone.layers)
+    depths = [len(list(stage.children())) for stage in model.backbone.blocks()]
+    return names | _backbone_names(depths)
 
 
-def _backbone_names(depths: tuple[int, int, int, int]) -> dict[str, str]:
+def _backbone_names(depths: Iterable[int]) -> dict[str, str]:
     """torchvision's names -> those of tensorflow-deeplab-resnet: res4b22_branch2c/weights, bn4b22_branch2c/gamma."""
     names = _convolution("conv1", "bn1", "conv1", "bn_conv1")
     for stage, depth in enumerate(depths, start=1):

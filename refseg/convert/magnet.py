@@ -19,6 +19,8 @@ from refseg.convert.conversion import Conversion, unused_names
 from refseg.errors import RefsegError
 from refseg.models import build_model
 from refseg.models.magnet import MagNet, MagNetConfig
+from refseg.models.text.base import STAGES
+from refseg.models.text.bert import BertWordsConfig
 from refseg.tokenizer import WordPieces
 
 IMAGE_SIZE = 480
@@ -134,7 +136,8 @@ def magnet_release_names(model: MagNet) -> dict[str, Source]:
 
 
 def _source(name: str, model: MagNet) -> Source:
-    depth = len(model.text.stages[0].layers) if name.startswith("text.stages") else 0
+    text = model.config.text
+    depth = text.layers // STAGES if isinstance(text, BertWordsConfig) else 0
     dim = model.config.pixel_decoder.dim
     # Ours begins a stage with the merging of patches, theirs ends the stage before with it.
     name = re.sub(r"stages\.c(\d)\.downsample", lambda m: f"stages.{int(m[1]) - 3}.downsample", name)
@@ -142,9 +145,9 @@ def _source(name: str, model: MagNet) -> Source:
     coarsest_first = name.startswith(("pixel_decoder.", "decoder."))
     name = re.sub(r"\.c(\d)\b", lambda m: f".{5 - int(m[1]) if coarsest_first else int(m[1]) - 2}", name)
     name = re.sub(r"^text\.stages\.(\d)\.layers\.(\d+)", lambda m: f"text.layer.{int(m[1]) * depth + int(m[2])}", name)
-    if re.match(r"align_(pixels|words)\.\d\.attend", name):  # what is no sequence in ours stands first in theirs
-        begin, part, place, kind = re.fullmatch(r"(.*?)\.([a-z]+)(\.\d)?\.(weight|bias)", name).groups()
-        name = f"{begin}.{PWAM[part]}{place or '.0'}.{kind}"
+    pwam = re.fullmatch(r"(align_(?:pixels|words)\.\d\.attend.*?)\.([a-z]+)(\.\d)?\.(weight|bias)", name)
+    if pwam:  # what is no sequence in ours stands first in theirs
+        name = f"{pwam[1]}.{PWAM[pwam[2]]}{pwam[3] or '.0'}.{pwam[4]}"
     for begin, theirs in BEGINNINGS.items():
         if match := re.match(rf"{begin}(?=\.|$)", name):
             name = match.expand(theirs) + name[match.end() :]

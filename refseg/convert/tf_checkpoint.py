@@ -21,7 +21,7 @@ from refseg.errors import RefsegError
 
 FOOTER = 48  # bytes: two handles, zeros, the magic number
 MAGIC = 0xDB4775248B80FB57
-TRAILER = 5  # bytes behind each block: how it is compressed, its checksum
+TRAILER = 5  # bytes after each block: how it is compressed, its checksum
 TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}  # TensorFlow's numbers of its types: those that weights have
 LANE = 1024  # bytes, see crc32c
 
@@ -70,7 +70,7 @@ class TensorFlowCheckpoint:
             self.variables = {name.decode(): _variable(entry) for name, entry in entries.items()}
         except (_Damaged, UnicodeDecodeError) as error:
             raise RefsegError(
-                f"{self.index} is no sound index of a TensorFlow checkpoint ({error}): copy it again."
+                f"{self.index} is not a sound index of a TensorFlow checkpoint ({error}): copy it again."
             ) from error
 
     def read(self, name: str) -> np.ndarray:
@@ -192,12 +192,12 @@ def _header(entry: bytes) -> tuple[int, bool]:
 def _variable(entry: bytes) -> Variable:
     """BundleEntryProto."""
     fields = dict(_fields(entry))
-    shape = []
-    for number, dimension in _fields(_message(fields.get(2, b""))):
-        if number == 2:
-            shape.append(_number(dict(_fields(_message(dimension))), 1))
+    dimensions = [
+        dict(_fields(_message(dimension))) for n, dimension in _fields(_message(fields.get(2, b""))) if n == 2
+    ]
+    shape = tuple(_number(dimension, 1) for dimension in dimensions)
     dtype, shard, offset, size, checksum = (_number(fields, number) for number in (1, 3, 4, 5, 6))
-    return Variable(dtype, tuple(shape), shard, offset, size, checksum, 7 in fields)
+    return Variable(dtype, shape, shard, offset, size, checksum, 7 in fields)
 
 
 def _number(fields: dict[int, int | bytes], number: int) -> int:
@@ -228,8 +228,7 @@ def crc32c(data: bytes) -> int:
     register, head = 0xFFFFFFFF, len(data) % LANE
     for byte in data[:head]:
         register = int(table[(register ^ byte) & 255]) ^ register >> 8
-    lanes = np.frombuffer(data, np.uint8, offset=head).reshape(-1, LANE) if len(data) > head else ()
-    for value in _registers(lanes).tolist() if len(lanes) else ():
+    for value in _registers(np.frombuffer(data, np.uint8)[head:].reshape(-1, LANE)).tolist():
         moved = 0
         for part, move in enumerate(moves):
             moved ^= move[register >> 8 * part & 255]

@@ -84,6 +84,8 @@ class AlignFormer(ReferringModel):
         vocabulary_size: number of token ids.
     """
 
+    config: AlignFormerConfig
+
     def __init__(self, config: AlignFormerConfig, vocabulary_size: int):
         super().__init__()
         self.config = config

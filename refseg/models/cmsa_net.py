@@ -111,6 +111,8 @@ class CMSANet(ReferringModel):
         vocabulary_size: number of token ids; 12,112 in the release.
     """
 
+    config: CMSANetConfig
+
     def __init__(self, config: CMSANetConfig, vocabulary_size: int):
         super().__init__()
         self.config = config
@@ -122,25 +124,23 @@ class CMSANet(ReferringModel):
             self.project_c5 = nn.Conv2d(widths["c5"], config.c5_dim, 1)
             widths["c5"] = config.c5_dim
         words, dim = self.text.channels, config.fusion.dim
-        self.cross_modal = nn.ModuleDict(
-            {level: config.cross_modal.at_level(level).build(widths[level], words) for level in LEVELS}
-        )
-        self.common_width = nn.ModuleDict(
-            {level: self._to_common_width(self.cross_modal[level].channels) for level in LEVELS}
-        )
+        blocks = {level: config.cross_modal.at_level(level).build(widths[level], words) for level in LEVELS}
+        self.cross_modal = nn.ModuleDict(blocks)
+        self.common_width = nn.ModuleDict({level: self._to_common_width(blocks[level].channels) for level in LEVELS})
         if config.normalize_levels:
-            for block in self.cross_modal.values():
+            for block in blocks.values():
                 block.freeze_constants()
         self.visual_channels = {}
         if not self.backbone.frozen:
             self.visual_channels |= {f"backbone/{level}": self.backbone.channels[level] for level in LEVELS}
         self.trace_channels = {"words": words, "sentence": words, "pixels": dim}
-        if self.cross_modal["c5"].pools_words:
-            self.trace_channels["pooled_words"] = self.cross_modal["c5"].channels
-        self.temporal = None
+        if blocks["c5"].pools_words:
+            self.trace_channels["pooled_words"] = blocks["c5"].channels
+        self.temporal, self.frames_first = nn.ModuleDict(), False
         if config.temporal is not None:
-            widths = self.backbone.channels if config.temporal.before_cmsa else dict.fromkeys(LEVELS, dim)
-            self.temporal = nn.ModuleDict({level: config.temporal.build(widths[level]) for level in LEVELS})
+            self.frames_first = config.temporal.before_cmsa
+            widths = self.backbone.channels if self.frames_first else dict.fromkeys(LEVELS, dim)
+            self.temporal.update({level: config.temporal.build(widths[level]) for level in LEVELS})
             self.visual_channels |= {f"temporal/{level}": widths[level] for level in LEVELS}
         self.fusion = config.fusion.build(LEVELS)
         self.head = config.head.build(self.fusion.channels, self.backbone.channels)
@@ -165,7 +165,7 @@ class CMSANet(ReferringModel):
         words, words_valid = self.text(batch.token_ids, batch.token_valid)
         trace = {"words": words, "words_valid": words_valid}
         trace["sentence"] = masked_mean(words, words_valid[..., None], dim=1)
-        if self.temporal is None:
+        if not self.temporal:
             features = self.features(batch)
             fused = self.fuse_words(features, words, words_valid, batch.pixel_valid, trace)
         else:
@@ -214,7 +214,7 @@ class CMSANet(ReferringModel):
         first, clip_of = batch.distinct_rows()
         clips = self.clip_features(batch)
         features = {level: at_target(x, batch.target_frame[first])[clip_of] for level, x in clips.items()}
-        if self.config.temporal.before_cmsa:  # each distinct clip once, then the words
+        if self.frames_first:  # each distinct clip once, then the words
             trace["clip_of"] = clip_of
             temporal = {level: x[clip_of] for level, x in self._across_frames(clips, batch, first, trace).items()}
             fused = self.fuse_words(temporal, words, words_valid, batch.pixel_valid, trace)
@@ -283,7 +283,8 @@ class CMSANet(ReferringModel):
         real = regions_with_pixels(batch.pixel_valid, grid).to(shares.dtype)
         shares = torch.where(mask.flatten(1).any(1)[:, None, None], shares, real).flatten(1)
         shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-6)
-        return self.cross_modal["c5"].pooled_words(attention, (v, e, s), shares)
+        block: Any = self.cross_modal["c5"]
+        return block.pooled_words(attention, (v, e, s), shares)
 
 
 def onto_frames(x: Tensor, frame_valid: Tensor) -> Tensor:

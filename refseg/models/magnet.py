@@ -82,6 +82,8 @@ class MagNet(ReferringModel):
         vocabulary_size: number of token ids.
     """
 
+    config: MagNetConfig
+
     def __init__(self, config: MagNetConfig, vocabulary_size: int):
         super().__init__()
         self.config = config

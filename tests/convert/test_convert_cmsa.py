@@ -158,14 +158,14 @@ def test_a_cut_index_is_refused(tmp_path, arrays, kept):
     path = write_checkpoint(tmp_path / "model", arrays)
     index = Path(f"{path}.index")
     index.write_bytes(index.read_bytes()[:kept])
-    refused(path, "no sound index")
+    refused(path, "not a sound index")
 
 
 def test_a_foreign_file_is_refused(tmp_path):
     (tmp_path / "model.index").write_bytes(np.random.default_rng(0).bytes(4096))
     refused(tmp_path / "model", "does not end as such files do")
     (tmp_path / "model.index").write_bytes(bytes(40) + struct.pack("<Q", 0xDB4775248B80FB57))
-    refused(tmp_path / "model", "no sound index")
+    refused(tmp_path / "model", "not a sound index")
 
 
 def test_a_changed_number_is_noticed(tmp_path, arrays):

@@ -1,5 +1,6 @@
 """What every model promises, whatever is inside. A new model needs an example here and nothing else."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -84,94 +85,179 @@ EXAMPLES = {
 }
 
 
-@pytest.fixture(params=EXAMPLES, ids=str)
-def config(request):
-    config = EXAMPLES[request.param]
-    if isinstance(config.backbone, SwinConfig):
-        pytest.importorskip("timm")
-        pytest.importorskip("transformers")
-    return config
+@pytest.fixture
+def models():
+    """[(name, model)], one of each example, in float64 and eval mode."""
+    pytest.importorskip("timm")
+    pytest.importorskip("transformers")
+    return [(name, build_model(config, VOCABULARY).double().eval()) for name, config in EXAMPLES.items()]
 
 
-def assert_close(one, other):
-    assert one.shape == other.shape
-    assert (one - other).abs().max() <= 1e-9 * (1 + other.abs().max())
+def assert_close(one, other, name):
+    assert one.shape == other.shape, name
+    assert (one - other).abs().max() <= 1e-9 * (1 + other.abs().max()), name
 
 
-def test_logits_are_finite_and_the_trace_is_complete(config, make_batch):
-    batch = make_batch([5, 2])
-    prediction = build_model(config, VOCABULARY)(batch)
-    B, one, h, w = prediction.mask_logits.shape
-    assert (B, one) == (2, 1) and 40 / h == 56 / w
-    assert prediction.mask_logits.isfinite().all()
-    words, valid, sentence, pixels = (prediction.trace[k] for k in ("words", "words_valid", "sentence", "pixels"))
-    assert words.ndim == 3 and pixels.ndim == 4 and len(words) == len(pixels) == 2
-    assert valid.shape == words.shape[:2] and valid.dtype == torch.bool
-    assert sentence.shape == (2, words.shape[2])
-    assert_close(sentence[1], words[1][valid[1]].mean(0))
-    assert any(name.startswith("fused/") for name in prediction.trace)
-
-
-def test_every_parameter_that_learns_gets_a_gradient(config, make_batch):
-    model = build_model(config, VOCABULARY).double().train()
-    for name, parameter in model.named_parameters():
-        at_zero = ("temporal" in name and ".out." in name) or name.endswith((".offsets.weight", ".scores.weight"))
-        if at_zero:  # starts at zero, and nothing learns through zero
-            torch.nn.init.normal_(parameter, std=0.3)
-    batch = make_batch([5, 2, 3], dtype=torch.float64)
-    frames = torch.randn(3, 4, *batch.frames.shape[2:], dtype=torch.float64)  # clips; others see the first frame only
-    model(replace(batch, frames=frames, frame_valid=None)).mask_logits.square().sum().backward()
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            assert parameter.grad is not None, name
-            assert parameter.grad.isfinite().all() and parameter.grad.abs().max() > 1e-12, name
-        else:
-            frozen = "backbone" in name and config.backbone.frozen
-            before_norm = name.endswith(".out.bias") and config.normalize_levels  # a BatchNorm follows
-            assert frozen or before_norm or name.endswith(".self.key.bias"), name
-
-
-def test_word_padding_changes_nothing(config, make_batch):
-    model = build_model(config, VOCABULARY).double().eval()
-    batch = make_batch([5, 2], dtype=torch.float64)
-    noise = torch.randint(2, VOCABULARY, (2, 8))  # whatever ids lie under the padding
-    noise[:, :5] = torch.where(batch.token_valid, batch.token_ids, noise[:, :5])
-    longer = replace(batch, token_ids=noise, token_valid=torch.nn.functional.pad(batch.token_valid, (0, 3)))
-    prediction, padded = model(batch), model(longer)
-    assert_close(padded.mask_logits, prediction.mask_logits)
-    for name in ("sentence", "pixels"):
-        assert_close(padded.trace[name], prediction.trace[name])
-
-
-def test_two_samples_are_two_batches_of_one(config, make_batch):
-    model = build_model(config, VOCABULARY).double().eval()
+def example(make_batch):
+    """Two samples with padded words, and one with padded pixels."""
     batch = make_batch([5, 2], dtype=torch.float64)
     batch.pixel_valid[1, :, 24:] = False
     batch.frames[1, ..., 24:, :] = 0
-    together = model(batch)
-    for index, length in enumerate([5, 2]):
-        row = slice(index, index + 1)
-        names = ("frames", "frame_valid", "target_frame", "mask", "pixel_valid", "image_ids")
-        alone = replace(batch, **{name: getattr(batch, name)[row] for name in names})
-        alone = replace(alone, token_ids=batch.token_ids[row, :length], token_valid=batch.token_valid[row, :length])
-        prediction = model(alone)
-        assert_close(together.mask_logits[row], prediction.mask_logits)
-        assert_close(together.trace["pixels"][row], prediction.trace["pixels"])
+    return batch
 
 
-def test_the_words_matter(config, make_batch):
-    model = build_model(config, VOCABULARY).double().eval()
-    batch = make_batch([5, 2], dtype=torch.float64)
+def clips(batch, count=4):
+    """The same with more frames, of which the second sample lacks the last; models for images see the first only."""
+    frames = torch.randn(len(batch), count, *batch.frames.shape[2:], dtype=batch.frames.dtype)
+    frame_valid = torch.ones(len(batch), count, dtype=torch.bool)
+    frame_valid[1, -1] = False
+    return replace(batch, frames=frames, frame_valid=frame_valid)
+
+
+def test_logits_are_finite_and_the_trace_is_complete(models, make_batch):
+    batch = example(make_batch)
+    for name, model in models:
+        prediction = model(batch)
+        B, one, h, w = prediction.mask_logits.shape
+        assert (B, one) == (2, 1) and 40 / h == 56 / w, name
+        assert prediction.mask_logits.isfinite().all(), name
+        words, valid, sentence, pixels = (prediction.trace[k] for k in ("words", "words_valid", "sentence", "pixels"))
+        assert words.ndim == 3 and pixels.ndim == 4 and len(words) == len(pixels) == 2, name
+        assert valid.shape == words.shape[:2] and valid.dtype == torch.bool, name
+        assert sentence.shape == (2, words.shape[2]), name
+        assert_close(sentence[1], words[1][valid[1]].mean(0), name)
+
+
+def test_what_objectives_read_has_the_promised_width_and_learns(models, make_batch):
+    batch = clips(example(make_batch))
+    for name, model in models:
+        trace = model.train()(batch).trace
+        for entry, width in (model.visual_channels | model.trace_channels).items():
+            pooled = entry == "pooled_words"
+            x = model.pooled_words(batch, trace, batch.mask) if pooled else trace[entry]
+            assert len(x) == 2 and x.shape[1 if x.ndim in (2, 4) else 2] == width, (name, entry)
+        for entry in model.visual_channels:
+            assert trace[entry].ndim == 4 and trace[entry].requires_grad, (name, entry)
+
+
+def forbidden(module, inputs):
+    raise AssertionError(f"explain calls {type(module).__name__} again")
+
+
+def test_an_explanation_has_the_promised_shapes_and_sums(models, make_batch):
+    batch = clips(example(make_batch))
+    for name, model in models:
+        prediction = model(batch)
+        for module in model.modules():
+            module.register_forward_pre_hook(forbidden)
+        shown = model.explain(batch, prediction)
+        assert shown.region_rows == {}, name
+        whole = model.explain(batch, prediction, region_rows=True)
+        valid = prediction.trace["words_valid"]
+        for level, maps in shown.word_maps.items():
+            assert torch.equal(maps, whole.word_maps[level]) and maps.shape[:2] == valid.shape, (name, level)
+            assert_close(maps.sum((2, 3)), valid.double(), (name, level))
+        for level, rows in whole.region_rows.items():
+            R = whole.word_maps[level][0, 0].numel()
+            assert rows.shape == (2, R, R) and rows.min() >= 0, (name, level)
+            assert_close(rows.sum(2), torch.ones(2, R, dtype=torch.float64), (name, level))
+        for level, read in whole.region_words.items():
+            R = whole.word_maps[level][0, 0].numel()
+            assert read.shape == (*valid.shape, R) and not read[~valid].any(), (name, level)
+            assert_close(read.sum(1), torch.ones(2, R, dtype=torch.float64), (name, level))
+        for level, (memory, reset) in shown.gates.items():
+            assert memory.ndim == 4 and memory.shape == reset.shape, (name, level)
+            assert min(memory.min(), reset.min()) > 0 and max(memory.max(), reset.max()) < 1, (name, level)
+        for level, weights in shown.frame_weights.items():
+            assert weights.ndim == 5 and weights.shape[2] == 4 and not weights[1, :, -1].any(), (name, level)
+            assert_close(weights.sum(2), torch.ones_like(weights[:, :, 0]), (name, level))
+        if shown.centre_maps is not None:
+            assert shown.centre_maps.shape[2:] == prediction.trace["pixels"].shape[2:], name
+            assert shown.centre_maps.abs().max() <= 1 + 1e-9, name
+
+
+def test_what_can_be_shown(make_batch):
+    """By example: which parts of the explanation a network has."""
+    parts = ("word_maps", "region_rows", "region_words", "gates", "frame_weights", "centre_maps")
+    cmsa = {"word_maps", "region_rows", "region_words", "gates"}
+    has = {
+        "cmsa lesson": cmsa,
+        "cmsa without attention": {"gates"},
+        "cmsa in the release's form": cmsa,
+        "cmsa for video": cmsa | {"frame_weights"},
+        "cmsa for video, the control": cmsa,
+        "magnet lesson": {"word_maps"},
+        "magnet without CAM": set(),
+        "alignformer lesson": {"word_maps", "region_words", "centre_maps"},
+        "alignformer without VLBA": {"centre_maps"},
+    }
+    for name, expected in has.items():
+        model, batch = build_model(EXAMPLES[name], VOCABULARY).eval(), make_batch([5, 2])
+        shown = model.explain(batch, model(batch), region_rows=True)
+        found = {part for part in parts if getattr(shown, part) is not None and len(getattr(shown, part))}
+        assert found == expected and shown.pairs == name.startswith("cmsa"), name
+
+
+def test_every_parameter_learns_or_changes_nothing(models, make_batch):
+    batch = clips(make_batch([5, 2, 3], dtype=torch.float64))
+    for name, model in models:
+        model.train()
+        for parameter in model.parameters():
+            if parameter.ndim > 1 and not parameter.any():  # starts at zero, and nothing learns through zero
+                torch.nn.init.normal_(parameter, std=0.3)
+        torch.manual_seed(0)  # of dropout
+        logits = model(batch).mask_logits
+        logits.square().sum().backward()
+        idle = []
+        for which, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                assert parameter.grad is not None and parameter.grad.isfinite().all(), (name, which)
+                assert parameter.grad.abs().max() > 1e-12, (name, which)
+            elif not (model.backbone.frozen and which.startswith("backbone.")):
+                idle.append(parameter)
+        with torch.no_grad():
+            for parameter in idle:
+                parameter.add_(torch.randn_like(parameter))
+            torch.manual_seed(0)
+            assert_close(model(batch).mask_logits, logits, name)
+
+
+def test_word_padding_changes_nothing(models, make_batch):
+    batch = example(make_batch)
+    noise = torch.randint(2, VOCABULARY, (2, 8))  # whatever ids lie under the padding
+    noise[:, :5] = torch.where(batch.token_valid, batch.token_ids, noise[:, :5])
+    longer = replace(batch, token_ids=noise, token_valid=torch.nn.functional.pad(batch.token_valid, (0, 3)))
+    for name, model in models:
+        prediction, padded = model(batch), model(longer)
+        assert_close(padded.mask_logits, prediction.mask_logits, name)
+        for entry in ("sentence", "pixels"):
+            assert_close(padded.trace[entry], prediction.trace[entry], (name, entry))
+
+
+def test_two_samples_are_two_batches_of_one(models, make_batch):
+    batch = example(make_batch)
+    for name, model in models:
+        together = model(batch)
+        for index, length in enumerate([5, 2]):
+            alone = batch.rows([index])
+            words = {"token_ids": alone.token_ids[:, :length], "token_valid": alone.token_valid[:, :length]}
+            prediction = model(replace(alone, **words))
+            assert_close(together.mask_logits[[index]], prediction.mask_logits, name)
+            assert_close(together.trace["pixels"][[index]], prediction.trace["pixels"], name)
+
+
+def test_the_words_matter(models, make_batch):
+    batch = example(make_batch)
     other = replace(batch, token_ids=torch.where(batch.token_valid, (batch.token_ids + 1) % VOCABULARY, 0))
-    assert (model(batch).mask_logits - model(other).mask_logits).abs().max() > 1e-6
+    for name, model in models:
+        assert (model(batch).mask_logits - model(other).mask_logits).abs().max() > 1e-6, name
 
 
-def test_a_config_that_went_through_json_builds_the_same_model(config, make_batch):
-    copy = config_from_dict(json.loads(json.dumps(config_to_dict(config))))
-    assert copy == config
-    torch.manual_seed(3)
-    model = build_model(config, VOCABULARY).eval()
-    torch.manual_seed(3)
-    twin = build_model(copy, VOCABULARY).eval()
-    batch = make_batch([5, 2])
-    assert torch.equal(model(batch).mask_logits, twin(batch).mask_logits)
+def test_a_config_that_went_through_json_builds_the_same_model(models, make_batch):
+    batch = example(make_batch)
+    for name, model in models:
+        config = config_from_dict(json.loads(json.dumps(config_to_dict(model.config))))
+        assert config == EXAMPLES[name], name
+        twin = build_model(config, VOCABULARY, fetch_weights=False).double().eval()
+        twin.load_state_dict(copy.deepcopy(model.state_dict()))
+        assert torch.equal(model(batch).mask_logits, twin(batch).mask_logits), name

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +100,7 @@ class DeepLabBackbone(ResNet101Backbone):
 
     def __init__(self, config: DeepLabBackboneConfig):
         super().__init__(ResNet101BackboneConfig(None, config.frozen, config.layers))
-        net = self.net
+        net: Any = self.net
         net.conv1.padding, net.maxpool.padding = (0, 0), 0  # the stem pads
         net.layer2[0].conv1.stride, net.layer2[0].conv2.stride = (2, 2), (1, 1)
         for stage, dilation in ((net.layer3, 2), (net.layer4, 4)):

@@ -48,10 +48,7 @@ class CMSAConfig(CrossModalConfig):
 
 
 class PairScores(NamedTuple):
-    """The four score matrices whose sum is the score of a pair of pairs, named query before key: ``AttentionWeights``.
-
-    The weight of key region p and key word n is alpha[:, p] * beta[:, n], a product.
-    """
+    """The four score matrices whose sum is the score of a pair of pairs, named query before key."""
 
     pp: Tensor  # [B,R,R]
     np: Tensor  # [B,L,R]
@@ -63,7 +60,15 @@ class PairScores(NamedTuple):
         return PairScores(*(scores[rows] for scores in self))
 
     def word_maps(self, token_valid: Tensor, region_valid: Tensor | None = None) -> Tensor:
-        """See ``AttentionWeights``: [B,L,R]."""
+        """Where each query word looks: its weights over the key regions, averaged over the valid query regions.
+
+        Args:
+            token_valid: [B,L] bool.
+            region_valid: [B,h,w] bool.
+
+        Returns:
+            [B,L,R], sums to one over the regions, zero for padded words
+        """
         queries = torch.ones_like(self.pp[..., :1], dtype=torch.bool)
         if region_valid is not None:
             queries = region_valid.flatten(1)[..., None]
@@ -73,17 +78,33 @@ class PairScores(NamedTuple):
         return torch.stack(maps, 1) * token_valid[..., None]
 
     def region_rows(self, token_valid: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``AttentionWeights``: alpha [B,R,R] and beta [B,R,L]."""
+        """Where every query region looks: ``row`` averaged over the valid query words.
+
+        Returns:
+            alpha [B,R,R] and beta [B,R,L], query region before key; each row sums to one
+        """
         alpha = word_averaged_weights(self.pp, self.np, token_valid)
         return alpha, word_averaged_weights(self.pn, self.nn, token_valid)
 
     def joint(self, query_regions: Sequence[int], query_words: Sequence[int]) -> Tensor:
-        """See ``AttentionWeights``: the products of the attention rows, [B,Q,L,R]."""
+        """The weights of Q query pairs over all words and regions, the products of their rows.
+
+        Args:
+            query_regions: Q times row * w + column.
+            query_words: Q positions in the expression.
+
+        Returns:
+            [B,Q,L,R], each [L,R] sums to one
+        """
         rows = [self.row(region, word) for region, word in zip(query_regions, query_words, strict=True)]
         return torch.stack([beta[:, :, None] * alpha[:, None] for alpha, beta in rows], 1)
 
     def row(self, query_region: int, query_word: int) -> tuple[Tensor, Tensor]:
-        """See ``AttentionWeights``: alpha [B,R] and beta [B,L]."""
+        """The weights of one query pair: that of key region p and key word n is alpha[:, p] * beta[:, n].
+
+        Returns:
+            alpha [B,R] and beta [B,L], each sums to one
+        """
         alpha = (self.pp[:, query_region] + self.np[:, query_word]).softmax(-1)
         return alpha, (self.pn[:, query_region] + self.nn[:, query_word]).softmax(-1)
 

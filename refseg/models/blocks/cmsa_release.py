@@ -29,6 +29,7 @@ from refseg.models.blocks.cross_modal import (
     multimodal_parts,
     project_parts,
 )
+from refseg.models.blocks.word_average import word_shares
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class PooledKeys(NamedTuple):
 
 
 class PooledAttention(NamedTuple):
-    """Queries and the keys they look at, an ``AttentionWeights``; the weight of a cell is shared equally by its places.
+    """Queries and the keys they look at, with the methods of ``PairScores``; places share a cell's weight equally.
 
     Unlike in the paper's form the weight of region p and word n is not alpha[:, p] * beta[:, n]: a ``row`` is only what
     is left of ``joint``.
@@ -76,10 +77,12 @@ class PooledAttention(NamedTuple):
 
     def of(self, rows: Tensor) -> PooledAttention:
         """That of some samples of the batch."""
-        return PooledAttention(self.query[rows], PooledKeys(*(x if x is None else x[rows] for x in self.keys)))
+        key, value, place_valid, valid = self.keys
+        valid = None if valid is None else valid[rows]
+        return PooledAttention(self.query[rows], PooledKeys(key[rows], value[rows], place_valid[rows], valid))
 
     def word_maps(self, token_valid: Tensor, region_valid: Tensor | None = None) -> Tensor:
-        """See ``AttentionWeights``: [B,L,R]."""
+        """See ``PairScores``: [B,L,R]."""
         queries = torch.ones_like(self.query[:, 0, :, :1], dtype=torch.bool)
         if region_valid is not None:
             queries = region_valid.flatten(1)[..., None]
@@ -90,8 +93,8 @@ class PooledAttention(NamedTuple):
         return torch.stack(maps, 1) * token_valid[..., None]
 
     def region_rows(self, token_valid: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``AttentionWeights``; one query word at a time, because the weights of one are a matrix [R,L,R]."""
-        shares = (token_valid / token_valid.sum(1, keepdim=True)).to(self.query.dtype)
+        """See ``PairScores``; one query word at a time, because the weights of one are a matrix [R,L,R]."""
+        shares = word_shares(token_valid, self.query.dtype)
         alpha = beta = self.query.new_zeros(())
         for n in range(self.query.shape[1]):
             joint = spread(key_weights(self.query[:, n], self.keys), self.keys.place_valid).flatten(3)  # [B,R,L,R]
@@ -100,12 +103,12 @@ class PooledAttention(NamedTuple):
         return alpha, beta
 
     def joint(self, query_regions: Sequence[int], query_words: Sequence[int]) -> Tensor:
-        """See ``AttentionWeights``: [B,Q,L,R]."""
+        """See ``PairScores``: [B,Q,L,R]."""
         weights = key_weights(self.query[:, list(query_words), list(query_regions)], self.keys)
         return spread(weights, self.keys.place_valid).flatten(3)
 
     def row(self, query_region: int, query_word: int) -> tuple[Tensor, Tensor]:
-        """See ``AttentionWeights``: the marginals alpha [B,R] and beta [B,L]."""
+        """See ``PairScores``: the marginals alpha [B,R] and beta [B,L]."""
         joint = self.joint([query_region], [query_word])[:, 0]
         return joint.sum(1), joint.sum(2)
 

@@ -6,9 +6,8 @@ visual feature, word feature, spatial coordinates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +33,7 @@ class CrossModalBlock(nn.Module):
     """Base of the blocks: words and regions of one level in, one feature per region out.
 
     ``channels`` is the width of what comes out. A block with attention puts what it attended with into ``kept``, as
-    "attention": an ``AttentionWeights``.
+    "attention", with the methods of ``cmsa.PairScores``.
     """
 
     channels: int
@@ -64,49 +63,6 @@ class CrossModalBlock(nn.Module):
 
     def freeze_constants(self) -> None:
         """A normalisation follows: parameters that only add a constant to the output stop learning."""
-
-
-class AttentionWeights(Protocol):
-    """What a block attended with. Every method is exact for the block's own attention."""
-
-    def of(self, rows: Tensor) -> AttentionWeights:
-        """That of some samples of the batch."""
-
-    def word_maps(self, token_valid: Tensor, region_valid: Tensor | None = None) -> Tensor:
-        """Where each query word looks: its weights over the key regions, averaged over the valid query regions.
-
-        Args:
-            token_valid: [B,L] bool.
-            region_valid: [B,h,w] bool.
-
-        Returns:
-            [B,L,R], sums to one over the regions, zero for padded words
-        """
-
-    def region_rows(self, token_valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Where every query region looks: ``row`` averaged over the valid query words.
-
-        Returns:
-            alpha [B,R,R] and beta [B,R,L], query region before key; each row sums to one
-        """
-
-    def joint(self, query_regions: Sequence[int], query_words: Sequence[int]) -> Tensor:
-        """The weights of Q query pairs over all words and regions.
-
-        Args:
-            query_regions: Q times row * w + column.
-            query_words: Q positions in the expression.
-
-        Returns:
-            [B,Q,L,R], each [L,R] sums to one
-        """
-
-    def row(self, query_region: int, query_word: int) -> tuple[Tensor, Tensor]:
-        """What is left of one query's weights when only regions, or only words, are told apart.
-
-        Returns:
-            alpha [B,R] and beta [B,L], each sums to one
-        """
 
 
 def multimodal_parts(pixels: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:

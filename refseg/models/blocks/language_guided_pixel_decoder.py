@@ -71,14 +71,12 @@ class LanguageGuidedPixelDecoder(nn.Module):
         Raises:
             RefsegError: more than ``max_words`` token positions.
         """
-        look = None
-        if self.word_positions is not None:
+        if self.word_positions is None:
+            pixels, levels = self.decoder(features)
+        else:
             keys = words + first_positions(self.word_positions, words.shape[1], "pixel decoder")
-
-            def look(number: int, tokens: Tensor, places: Tensor) -> Tensor:
-                return self.read_words[number](tokens, places, keys, words, ~token_valid)
-
-        pixels, levels = self.decoder(features, look)
+            look = lambda n, tokens, places: self.read_words[n](tokens, places, keys, words, ~token_valid)  # noqa: E731
+            pixels, levels = self.decoder(features, look)
         return F.pixel_shuffle(pixels, self.upsampling), levels
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -28,8 +28,7 @@ class CrossAttentionLayer(nn.Module):
 
     def __init__(self, dim: int, heads: int, inner: int, memory_channels: int | None = None, lone_query: bool = False):
         super().__init__()
-        size = {"kdim": memory_channels, "vdim": memory_channels}
-        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True, **size)
+        self.attention = nn.MultiheadAttention(dim, heads, kdim=memory_channels, vdim=memory_channels, batch_first=True)
         self.attention_norm = nn.LayerNorm(dim)
         self.itself = self.itself_norm = None
         if lone_query:
