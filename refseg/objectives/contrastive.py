@@ -58,9 +58,11 @@ def instance_contrast(centres: Tensor, pixels: Tensor, batch: RefBatch, temperat
     instances, present = instance_means(pixels, instance_labels(batch))  # [B,K,D], [B,K]
     referents, has_referent = instances[:, REFERENT], present[:, REFERENT]
     every_centre, every_referent = gathered(centres), gathered(referents)  # [G,D], G samples of all processes
-    own = own_places(len(batch), centres.device)
-    comparable = ~_same_thing(batch, centres.device) & gathered(has_referent)
-    comparable = comparable.scatter(1, own[:, None], True)
+    own = torch.arange(len(batch), device=centres.device)  # positions of this process's samples among the gathered
+    own = own + (dist.get_rank() * len(batch) if _processes() > 1 else 0)
+    keys = torch.tensor(sample_keys(batch), device=centres.device)  # [B,2]
+    same_thing = (keys[:, None] == gathered(keys)).any(2)  # [B,G]
+    comparable = (~same_thing & gathered(has_referent)).scatter(1, own[:, None], True)
 
     among_instances = torch.cat(
         [centres @ every_referent.T, torch.einsum("bd,bkd->bk", centres, instances[:, BACKGROUND:])], dim=1
@@ -149,20 +151,8 @@ def gathered(x: Tensor) -> Tensor:
     return torch.cat(dist_nn.all_gather(x.contiguous())) if _processes() > 1 else x
 
 
-def own_places(count: int, device: torch.device) -> Tensor:
-    """Positions of the ``count`` rows of this process among the gathered ones, [B]."""
-    first = dist.get_rank() * count if _processes() > 1 else 0
-    return torch.arange(first, first + count, device=device)
-
-
 def _processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _same_thing(batch: RefBatch, device: torch.device) -> Tensor:
-    """Samples with the same referent or the same expression: [B,G] bool."""
-    keys = torch.tensor(sample_keys(batch), device=device)  # [B,2]
-    return (keys[:, None] == gathered(keys)).any(2)
 
 
 def sample_keys(batch: RefBatch) -> list[tuple[int, int]]:
@@ -184,6 +174,7 @@ class ContrastConfig(TermConfig):
     weight: float = 0.5
     temperature: float = 0.07  # at the start; it is learned
 
+    needs_objects: ClassVar[bool] = True
     compare: ClassVar[Callable[[Tensor, Tensor, RefBatch, Tensor], Tensor]]  # as ``pixel_contrast``
 
     def build(self, context: ObjectiveContext) -> Contrast:
@@ -194,7 +185,6 @@ class ContrastConfig(TermConfig):
 class InstanceContrastConfig(ContrastConfig):
     """Instances of the same image and the referents of other samples are candidates (our reconstruction)."""
 
-    needs_objects: ClassVar[bool] = True
     compare = staticmethod(instance_contrast)
 
 
@@ -202,7 +192,6 @@ class InstanceContrastConfig(ContrastConfig):
 class ImageContrastConfig(ContrastConfig):
     """Only the instances of the same image are candidates (ours, as a control)."""
 
-    needs_objects: ClassVar[bool] = True
     compare = staticmethod(contrast_in_image)
 
 
@@ -210,6 +199,7 @@ class ImageContrastConfig(ContrastConfig):
 class PixelContrastConfig(ContrastConfig):
     """Every pixel is an example, those on outlines too: what the paper argues against."""
 
+    needs_objects: ClassVar[bool] = False
     compare = staticmethod(pixel_contrast)
 
 
@@ -234,9 +224,9 @@ class Contrast(Term):
         self.compare = config.compare
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
         widths = context.trace_channels
-        self.key = "centre" if "centre" in widths else "sentence"
-        same = self.key == "centre"
-        self.project = nn.Identity() if same else nn.Linear(widths["sentence"], widths["pixels"])
+        self.key, self.project = "centre", nn.Identity()
+        if self.key not in widths:
+            self.key, self.project = "sentence", nn.Linear(widths["sentence"], widths["pixels"])
 
     def forward(self, prediction: Prediction, batch: RefBatch, model: ReferringModel) -> dict[str, Tensor]:
         """In float32: the loss depends on differences of similarities."""

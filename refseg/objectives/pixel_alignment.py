@@ -50,20 +50,16 @@ class PixelAlignment(Term):
 
     def forward(self, prediction: Prediction, batch: RefBatch, model: ReferringModel) -> dict[str, Tensor]:
         """In float32: these losses depend on differences of similarities."""
-        trace, temperature = prediction.trace, self.config.temperature
-        losses, text = {}, None
+        trace, config, losses, text = prediction.trace, self.config, {}, None
         with torch.autocast(trace["pixels"].device.type, enabled=False):
             pixels = l2_normalize(trace["pixels"].float(), dim=1)
-            if self.config.pixel_to_text:
+            if config.pixel_to_text:
                 text = l2_normalize(self.sentence_to_pixels(trace["sentence"].float()))
-            compared = sample_pixels(pixels, batch, text, self.config.referent_pixels, self.config.other_pixels)
-            if self.config.pixel_to_pixel:
-                losses["pixel_to_pixel"] = pixel_to_pixel_loss(*compared, temperature)
+            referent, others, *real = sample_pixels(pixels, batch, text, config.referent_pixels, config.other_pixels)
+            if config.pixel_to_pixel:
+                losses["pixel_to_pixel"] = pixel_to_pixel_loss(referent, others, *real, config.temperature)
             if text is not None:
-                referent, others, referent_valid, others_valid = compared
-                losses["pixel_to_text"] = pixel_to_text_loss(
-                    referent, others, text, referent_valid, others_valid, temperature
-                )
+                losses["pixel_to_text"] = pixel_to_text_loss(referent, others, text, *real, config.temperature)
         return losses
 
 
