@@ -192,6 +192,17 @@ def test_word_maps_are_the_literal_softmax_averaged_over_queries():
     assert torch.allclose(joint.sum(2).mean(1).view(2, H, W), maps[0])
 
 
+def test_pooled_words_are_what_the_mean_over_words_is_taken_of():
+    """Their mean over the words is the mean over regions of what the block gives, with any shares of the regions."""
+    block, pixels, words, token_valid, _ = block_and_inputs(words=3)
+    for shares in (torch.full((B, R), 1 / R), torch.eye(R)[7].expand(B, -1)):
+        parts, scores = multimodal_parts(pixels, words), block.attention(pixels, words, token_valid)
+        pooled = block.pooled_words(scores, parts, shares.double())
+        mean = (pooled * token_valid[..., None]).sum(1) / token_valid.sum(1, keepdim=True)
+        expected = (block(pixels, words, token_valid).flatten(2) * shares[:, None]).sum(2)
+        assert torch.allclose(mean, expected)
+
+
 def test_attention_row_is_one_row_of_the_literal_softmax():
     block, pixels, words, token_valid, region_valid = block_and_inputs(5)
     alpha, beta = block.attention(pixels, words, token_valid, region_valid).row(6, 3)
