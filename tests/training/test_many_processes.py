@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_train import ROOT, change, fit, logged, weights
+from runs import ROOT, change, fit, logged, weights
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import refshapes
@@ -131,7 +131,7 @@ def test_a_run_goes_on_with_another_number_of_processes(plain, tmp_path):
 
 def task_train_until(experiment, folder, steps):
     """As if all were killed at once behind step ``steps``."""
-    from test_train import up_to
+    from runs import up_to
 
     from refseg.training.batches import ShuffledBatches
 
@@ -161,15 +161,15 @@ def test_one_of_two_is_killed_and_the_run_resumes_to_the_same_end(plain, tmp_pat
 
 
 def task_train_slowly(experiment, folder):
-    import refseg.training.loop as module
+    import refseg.training.loop as loop
 
-    real = module.train_step
+    real = loop.train_step
 
     def step(*args):
         time.sleep(0.15)
         return real(*args)
 
-    module.train_step = step
+    loop.train_step = step
     fit(experiment, folder)
 
 

@@ -139,3 +139,9 @@ def test_a_full_disk_under_the_log_is_one_sentence_and_the_checkpoint_stays(expe
         fit(experiment, tmp_path / "run")
     assert load_checkpoint(tmp_path / "run" / "last").config["record"]["progress"]["step"] == 3
     monkeypatch.undo()
+
+
+def test_a_line_cut_by_a_kill_is_left_out(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert read_log(tmp_path / "log.jsonl") == [{"step": 1}, {"step": 2}]
+    assert read_log(tmp_path / "nowhere.jsonl") == []

@@ -1,0 +1,112 @@
+"""What a run continues from: its own folder, also an older one, and no other."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from runs import assert_same_end, fit, interrupted, logged
+from safetensors.torch import save_file
+from torch import nn
+
+from refseg.checkpoint import TRAINING, load_training
+from refseg.errors import RefsegError
+from refseg.objectives import (
+    MaskLossConfig,
+    ObjectiveConfig,
+    SemanticsConfig,
+)
+from refseg.training.build import Learner, build_data, build_learner, build_optimizer
+from refseg.training.experiment import DataConfig, OptimConfig, variant
+from refseg.training.state import parameter_names
+
+pytestmark = pytest.mark.usefixtures("no_accelerate_state")
+
+
+def made_older(folder, experiment):
+    """Rewrite ``last/`` as runs were once stored: other names and kinds of fields, the optimiser's state by number."""
+    last = folder / "last"
+    config, training = json.loads((last / "config.json").read_text()), load_training(last)
+    older = config["record"]["experiment"]
+    config["model"]["vocabulary_size"], older["model"]["vocabulary_size"] = len(config["vocabulary"]) + 2, 0
+    older["objective"] = {"type": "SegmentationConfig", "bce": 1.0, "dice": 0.5, "semantics": 1.0}
+    for part in (older, older["data"], older["optim"]):
+        del part["type"]
+    data, optim = older["data"], older["optim"]
+    for name in ("mirror", "num_frames", "frame_stride", "hide_expressions", "cache_features", "train_fraction"):
+        del data[name]
+    data |= {"objects": True, "broken": "skip" if data.pop("skip_unreadable") else "stop", "control": None}
+    optim |= {"short_steps": optim.pop("curriculum_steps"), "short_words": optim.pop("curriculum_words")}
+    optim |= {"mixed_precision": "no", "compile": None, "recompute": optim.pop("gradient_checkpointing")}
+    older |= {"begin_with": older.pop("init_from"), "begin_parts": older.pop("init_parts")}
+    config["record"]["progress"]["broken"] = config["record"]["progress"].pop("unreadable")
+    (last / "config.json").write_text(json.dumps(config))
+
+    train_set, _, tokenizer = build_data(experiment)
+    learner, _ = build_learner(experiment, train_set, tokenizer)
+    learned = [(name, p.ndim) for name, p in learner.named_parameters() if p.requires_grad]
+    names = [name for name, ndim in learned if ndim > 1] + [name for name, ndim in learned if ndim <= 1]
+    tensors = {f"objective.{name.split('.', 2)[2]}": x for name, x in training["objective"].items()}
+    for name, state in training["optimizer"].items():
+        tensors |= {f"optimizer.{names.index(name)}.{entry}": x for entry, x in state.items()}
+    tensors |= {f"random.{name}": x for name, x in training["random"].items()}
+    save_file(tensors, last / "training.safetensors")
+    (last / TRAINING).unlink()
+
+
+def test_a_run_that_is_older_than_this_layout_resumes_to_the_same_end(tiny_experiment, tmp_path, monkeypatch):
+    experiment = replace(tiny_experiment, objective=ObjectiveConfig((MaskLossConfig(), SemanticsConfig())))
+    fit(experiment, tmp_path / "whole")
+    interrupted(experiment, tmp_path / "cut", monkeypatch, 10)
+    made_older(tmp_path / "cut", experiment)
+    with pytest.raises(RefsegError, match="data.mirror was False, now True"):
+        fit(variant(experiment, data={"mirror": True}), tmp_path / "cut")
+    fit(experiment, tmp_path / "cut")
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+    assert logged(tmp_path / "cut") == logged(tmp_path / "whole")
+
+
+def test_records_of_older_runs_are_read():
+    """Choices that were words, and an objective whose own parameters came before those of its layers."""
+    data = DataConfig.migrate({"broken": "skip", "control": "blank", "pieces": "bert", "flips": True, "objects": False})
+    assert data == {"skip_unreadable": True, "hide_expressions": True, "pretrained_tokenizer": "bert", "mirror": True}
+    optim = OptimConfig.migrate({"mixed_precision": "bf16", "compile": "inductor", "recompute": False})
+    assert optim == {"mixed_precision": True, "compile": True, "gradient_checkpointing": False}
+    layers = nn.ModuleDict({"classifiers": nn.Linear(2, 2, bias=True)})
+    own = nn.Module()
+    own.log_temperature = nn.Parameter(torch.zeros(()))
+    objective = nn.Module()
+    objective.terms = nn.ModuleList([layers, own])
+    learner = Learner(nn.Linear(3, 3), objective)
+    optimizer = build_optimizer(learner, OptimConfig())
+    free = ["model.bias", "objective.terms.0.classifiers.bias", "objective.terms.1.log_temperature"]
+    assert parameter_names(learner, optimizer)[2:] == free
+    assert parameter_names(learner, optimizer, older=True)[2:] == [free[0], free[2], free[1]]
+
+
+def test_a_folder_of_another_experiment_is_refused(tiny_experiment, whole):
+    before = (whole / "log.jsonl").read_text()
+    objective = tiny_experiment.objective.changed(MaskLossConfig, dice=0.0)
+    for changes, field in (
+        ({"optim": {"learning_rate": 0.5}}, r"optim\.learning_rate was 0\.002, now 0\.5"),
+        ({"data": {"image_size": 48}}, r"data\.image_size was 32, now 48"),
+        ({"model": {"c5_dim": 6}}, r"model\.c5_dim was None, now 6"),
+        ({"objective": objective}, r"objective\.terms\.0\.dice was 0\.5, now 0\.0"),
+    ):
+        with pytest.raises(RefsegError, match=rf"holds another experiment \({field}\): name another folder"):
+            fit(variant(tiny_experiment, **changes), whole)
+    assert (whole / "log.jsonl").read_text() == before
+
+
+def test_other_words_are_another_experiment(tiny_experiment, whole):
+    config = json.loads((whole / "last" / "config.json").read_text())
+    config["vocabulary"].reverse()  # as many words, so that the weights would fit
+    (whole / "last" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RefsegError, match="words of the training set were others"):
+        fit(tiny_experiment, whole)
+
+
+def test_a_checkpoint_without_its_training_state_cannot_go_on(tiny_experiment, whole):
+    (whole / "last" / TRAINING).unlink()
+    with pytest.raises(RefsegError, match="cannot be trained on"):
+        fit(tiny_experiment, whole)
