@@ -1,6 +1,6 @@
 """Where data, checkpoints and runs are.
 
-In a checkout everything lies in the checkout, whatever the working directory. A refseg installed by pip carries the
+In a checkout they are in the checkout, whatever the working directory. A refseg installed by pip carries the
 shipped checkpoints and writes nothing into its own folder: data and runs go to the working directory.
 ``REFSEG_DATA`` moves the data folder, so that several people on one machine can share it.
 """

@@ -1,4 +1,4 @@
-"""One image or clip, one expression, one answer; and the answer as pictures on disk.
+"""One image or clip, one expression, one answer; and the answer as files.
 
 From the image to the mask it takes the same way as the scores do, ``refseg.inference``.
 """

@@ -26,18 +26,18 @@ SHEET_COLUMNS, SHEET_MARGIN = 6, 22  # of a clip's sheet; pixels
 
 
 def overlay(image: Tensor, pred_mask: Tensor) -> np.ndarray:
-    """The picture with everything but the mask dimmed, and a light line with a dark edge around the mask.
+    """The image with everything but the mask dimmed, and a light line with a dark edge around the mask.
 
     Args:
         image: see :func:`as_picture`; kept at its size.
-        pred_mask: [H,W] bool at the size of the picture.
+        pred_mask: [H,W] bool at the size of the image.
 
     Returns:
         [H,W,3] uint8.
     """
     picture, mask = as_picture(image, longest_side=None), as_mask(pred_mask)
     if picture.shape[:2] != mask.shape:
-        raise RefsegError(f"The picture is {picture.shape[:2]} and the mask {mask.shape} pixels: they must be equal.")
+        raise RefsegError(f"The image is {picture.shape[:2]} and the mask {mask.shape} pixels: they must be equal.")
     width = max(1, round(max(mask.shape) / 400))
     tint = np.frombuffer(bytes.fromhex(PREDICTION[1:]), np.uint8)
     result = np.where(mask[..., None], 0.72 * picture + 0.28 * tint, 0.55 * picture).astype(np.uint8)
@@ -78,10 +78,10 @@ def clip_sheet(
 
 
 def where(mask: np.ndarray | Tensor) -> str:
-    """A mask in words: its share of the picture and the part of the picture where its centre lies.
+    """A mask in words: its share of the image and the part of the image where its centre lies.
 
     >>> where(np.eye(3, dtype=bool) & (np.arange(3) == 2))
-    '11 % of the picture, at the lower right'
+    '11 % of the image, at the lower right'
     """
     array = np.asarray(mask)
     if not array.any():
@@ -92,35 +92,35 @@ def where(mask: np.ndarray | Tensor) -> str:
     place = "centre" if centre else f"{('upper', 'middle', 'lower')[third[0]]} {('left', 'centre', 'right')[third[1]]}"
     share = 100 * array.mean()
     percent = "less than 1 %" if share < 1 else f"{share:.0f} %"
-    return f"{percent} of the picture, at the {place}"
+    return f"{percent} of the image, at the {place}"
 
 
 def as_picture(image: Tensor | np.ndarray, longest_side: int | None = LONGEST_SIDE) -> np.ndarray:
-    """A picture ready to draw, [H,W,3] uint8, shrunk to ``longest_side`` pixels (None keeps its size).
+    """An image ready to draw, [H,W,3] uint8, shrunk to ``longest_side`` pixels (None keeps its size).
 
     Args:
         image: [3,H,W] uint8 0..255, or float between 0 and 1; an array may be [H,W,3].
 
     Raises:
-        RefsegError: another shape, or float values outside 0..1 (a normalised picture).
+        RefsegError: another shape, or float values outside 0..1 (a normalised image).
     """
     tensor = torch.as_tensor(image).detach().cpu()
     if tensor.ndim == 3 and tensor.shape[0] != 3 and tensor.shape[2] == 3:
         tensor = tensor.permute(2, 0, 1)
     if tensor.ndim != 3 or tensor.shape[0] != 3 or tensor.numel() == 0:
-        raise RefsegError(f"A picture of shape {tuple(tensor.shape)} cannot be drawn: it must be [3,H,W].")
+        raise RefsegError(f"An image of shape {tuple(tensor.shape)} cannot be drawn: it must be [3,H,W].")
     if tensor.dtype != torch.uint8:
         if not (tensor.min() >= 0 and tensor.max() <= 1):
-            raise RefsegError("The picture has values outside 0..1: draw the picture as read, not the normalised one.")
+            raise RefsegError("The image has values outside 0..1: draw the image as read, not the normalised one.")
         tensor = (tensor.float() * 255).round().to(torch.uint8)
     return _shrunk(tensor, longest_side).permute(1, 2, 0).numpy()
 
 
 def as_mask(mask: Tensor | np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
-    """A mask as [H,W] bool array; with ``like`` it must have the shape of that picture before it was shrunk.
+    """A mask as [H,W] bool array; with ``like`` it must have the shape of that image before it was shrunk.
 
     Raises:
-        RefsegError: not bool, not two-dimensional, or of other proportions than the picture.
+        RefsegError: not bool, not two-dimensional, or of other proportions than the image.
     """
     array = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
     if array.dtype != bool or array.ndim != 2:
@@ -128,7 +128,7 @@ def as_mask(mask: Tensor | np.ndarray, like: np.ndarray | None = None) -> np.nda
     if like is not None:
         scale = max(like.shape[:2]) / max(array.shape)
         if any(abs(side * scale - drawn) > 1 for side, drawn in zip(array.shape, like.shape[:2], strict=True)):
-            raise RefsegError(f"The mask of {array.shape} pixels does not fit the picture: give both at one size.")
+            raise RefsegError(f"The mask of {array.shape} pixels does not fit the image: give both at one size.")
     return array
 
 

@@ -113,15 +113,15 @@ def test_only_some_frames():
 
 
 def test_memory_does_not_grow_with_the_clip():
-    film, alive = Film(300), []
+    film, alive = Film(150), []
     count = 0
     for mask in predictor(5, 2, Quiet()).predict_clip(film, "red"):
         count += 1
-        if count % 50 == 0:
+        if count % 30 == 0:
             gc.collect()
             alive.append(sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects()))
         del mask
-    assert count == 300 and film.read == list(range(300))
+    assert count == 150 and film.read == list(range(150))
     assert film.most_alive <= 2  # the decoded ones: kept is only what the network is to see
     assert max(alive) <= alive[0] + 2
 

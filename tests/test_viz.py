@@ -24,10 +24,10 @@ def test_where_names_all_nine_places():
     assert places[0] == "upper left" and places[4] == "centre" and places[5] == "middle right"
     assert len(set(places)) == 9
     assert where(mask) == "nothing"
-    assert where(~mask) == "100 % of the picture, at the centre"
+    assert where(~mask) == "100 % of the image, at the centre"
     mask = np.zeros((20, 20), bool)
     mask[19, 0] = True
-    assert where(mask) == "less than 1 % of the picture, at the lower left"
+    assert where(mask) == "less than 1 % of the image, at the lower left"
 
 
 def test_overlay_dims_outside_and_keeps_inside_bright():
@@ -45,11 +45,11 @@ def test_overlay_dims_outside_and_keeps_inside_bright():
         overlay(white, mask[1:])
 
 
-def test_pictures_of_wrong_kind_are_refused():
+def test_images_of_wrong_kind_are_refused():
     for wrong in (torch.zeros(2, 5, 5), torch.zeros(5, 5), torch.full((3, 5, 5), -1.3), torch.zeros(3, 0, 5)):
-        with pytest.raises(RefsegError, match="picture"):
+        with pytest.raises(RefsegError, match="image"):
             as_picture(wrong)
-    with pytest.raises(RefsegError, match="picture"):
+    with pytest.raises(RefsegError, match="image"):
         as_picture(torch.full((3, 5, 5), float("nan")))
     with pytest.raises(RefsegError, match="bool"):
         as_mask(torch.ones(5, 5))
@@ -73,4 +73,4 @@ def test_a_sheet_shows_every_frame_and_says_where_the_masks_are():
         assert dimmed >= count * (H * W - 30)
         assert sheet.width == min(count, 6) * (W + 22) + 22
         assert words.startswith(f"{count} frames with the prediction for “the <b>red</b> one”. f0: nothing")
-        assert count < 3 or words.endswith(f"f1 to f{count - 1}: 6 % of the picture, at the upper left.")
+        assert count < 3 or words.endswith(f"f1 to f{count - 1}: 6 % of the image, at the upper left.")

@@ -80,7 +80,7 @@ def average_precision(
 
     Args:
         masks: of every sample, as ``pycocotools.mask.encode`` gives them (``size`` [height, width] and ``counts``).
-            Only such: pycocotools' C code hangs on damaged run lengths.
+            Only such: pycocotools' C code never returns from damaged run lengths.
         predictions: of every sample any number of (score, mask of the same size). Equal scores are ranked by the order
             of the samples.
 
