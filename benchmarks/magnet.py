@@ -32,8 +32,6 @@ from torch import nn
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import build_dataset, build_transform
-from refseg.datasets.refshapes.language import KINDS
-from refseg.datasets.refshapes.wording import MEANINGS
 from refseg.evaluation.evaluate import score
 from refseg.evaluation.hidden_words import Tally, WordGuesser, WordsAlone, recover, trained_heads, write_heads
 from refseg.objectives.losses import hidden_word_loss
@@ -42,6 +40,8 @@ from refseg.paths import checkpoints_dir, results_dir, runs_dir
 from refseg.tokenizer import WordVocabulary
 from refseg.training.loop import learning_rate
 from refseg.training.presets import PRESETS
+from refshapes.language import KINDS
+from refshapes.wording import MEANINGS
 
 ROWS = {
     "MagNet": "magnet_refshapes",

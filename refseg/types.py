@@ -30,7 +30,7 @@ def size_of(x: Any) -> tuple[int, int]:
 class Annotations:
     """What a data set knows about a sample beyond its mask; what it does not know is None.
 
-    Ids are unique in their data set. ``form`` is a logical form, see ``datasets.refshapes.language``.
+    Ids are unique in their data set. ``form`` is a logical form, see ``refshapes.language``.
     """
 
     image_id: int | str | None = None  # equal for samples of one image, or of one annotated frame of a clip

@@ -73,10 +73,10 @@ def imports(path: Path, folder: Path) -> Iterator[Finding]:
 
 def data(path: Path, folder: Path) -> Iterator[Finding]:
     """RefShapes and RefShapes-Video, drawn if the lesson uses them."""
-    from refseg.datasets.refshapes import ensure, video
+    from refseg.datasets.refshapes import ensure, ensure_video
 
     source = "\n".join(cell.source for cell in code_cells(path))
-    draws = (("RefShapes", USES_REFSHAPES, ensure), ("RefShapes-Video", USES_CLIPS, video.ensure))
+    draws = (("RefShapes", USES_REFSHAPES, ensure), ("RefShapes-Video", USES_CLIPS, ensure_video))
     needed = [(name, draw) for name, uses, draw in draws if uses.search(source)]
     for name, draw in needed:
         draw()

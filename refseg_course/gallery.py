@@ -17,11 +17,11 @@ from torch.utils.data import Subset
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import ReferringDataset, build_dataset, build_transform
-from refseg.datasets.refshapes import KINDS
 from refseg.evaluation.evaluate import score
 from refseg.explorer.scene import Scene
 from refseg.explorer.widget import EXAMPLES, SHIPPED, Explorer
 from refseg.paths import checkpoints_dir, runs_dir
+from refshapes import KINDS
 
 LOOKED_AT = 800  # expressions of val, from its beginning
 RIGHT, WRONG = 0.8, 0.5  # a mask is right from this IoU on, and wrong below that

@@ -94,7 +94,7 @@ def third_party(folder: str) -> dict[str, Path]:
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             found |= {name.split(".")[0]: path for name in names}
     own = [*(ROOT / folder).rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]  # pytest finds the benchmarks too
-    ours = {"refseg", "refseg_course", *(path.stem for path in own)}
+    ours = {"refseg", "refseg_course", "refshapes", *(path.stem for path in own)}
     return {name: path for name, path in found.items() if name not in sys.stdlib_module_names | ours}
 
 
@@ -107,7 +107,7 @@ def test_what_is_imported_is_declared():
     package = third_party("refseg")
     assert "torch" in package and optional <= set(package)
     assert {name: path for name, path in package.items() if name not in needed | optional} == {}
-    for folder in ("refseg_course", "tests", "benchmarks"):
+    for folder in ("refshapes", "refseg_course", "tests", "benchmarks"):
         assert {name: path for name, path in third_party(folder).items() if name not in needed | tools} == {}
 
 

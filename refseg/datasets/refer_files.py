@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from refseg.datasets.obtain.safe_pickle import load_plain_pickle
-from refseg.datasets.refshapes.wording import word_kinds
 from refseg.errors import RefsegError
 from refseg.files import read_json
 from refseg.types import Annotations
+from refshapes.wording import word_kinds
 
 
 def read_refs(root: Path, split_by: str) -> tuple[Path, list[dict[str, Any]]]:

@@ -32,9 +32,9 @@ def _draw_refshapes() -> Path:
 
 
 def _draw_refshapes_video() -> Path:
-    from refseg.datasets.refshapes.video import ensure
+    from refseg.datasets.refshapes import ensure_video
 
-    return ensure()
+    return ensure_video()
 
 
 _INFOS = (

@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from refseg.datasets.refshapes.language import Form, referents
-from refseg.datasets.refshapes.scene import Thing
 from refseg_course.exercises import Exercise
+from refshapes.language import Form, referents
+from refshapes.scene import Thing
 
 # ------------------------------------------------------------------------------------------- one mask out of pieces
 

@@ -11,7 +11,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from refseg.datasets.refshapes import ensure, video
+from refseg.datasets.refshapes import ensure, ensure_video
 from refseg.paths import PROJECT
 from refseg_course.notebooks.lessons import NOTEBOOKS
 
@@ -87,4 +87,4 @@ def execute(path: Path) -> float:
 def draw_data() -> None:
     """RefShapes and RefShapes-Video, if they are not there."""
     ensure()
-    video.ensure()
+    ensure_video()

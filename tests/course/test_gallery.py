@@ -6,8 +6,8 @@ import re
 import pytest
 
 from refseg.datasets import build_dataset
-from refseg.datasets.refshapes import KINDS
 from refseg_course import gallery
+from refshapes import KINDS
 
 
 @pytest.fixture

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from refseg.datasets import build_dataset
-from refseg.datasets.refshapes import EXPRESSIONS_PER_IMAGE, IMAGES, SEED, _invent, ensure, scene_rng
-from refseg.datasets.refshapes.language import KINDS, find_form, referents
-from refseg.datasets.refshapes.scene import (
+from refseg.datasets.refshapes import ensure
+from refseg.errors import RefsegError
+from refshapes import EXPRESSIONS_PER_IMAGE, IMAGES, SEED, _invent, scene_rng
+from refshapes.language import KINDS, find_form, referents
+from refshapes.scene import (
     COLOURS,
     HELD_OUT,
     MIN_VISIBLE,
@@ -22,8 +24,7 @@ from refseg.datasets.refshapes.scene import (
     paint,
     rasterise,
 )
-from refseg.datasets.refshapes.wording import MAX_WORDS, SYNONYMS
-from refseg.errors import RefsegError
+from refshapes.wording import MAX_WORDS, SYNONYMS
 
 # Of the refs and instances of five train and three val scenes.
 DIGEST = "f1cddc09b032db9722ab641b46c58ef202f72ce217dc8dab7b65f5938dc75110"
@@ -239,7 +240,7 @@ def test_a_full_disk_says_so_and_leaves_nothing(monkeypatch, tmp_path):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("refseg.datasets.refshapes.Image.Image.save", full)
+    monkeypatch.setattr("refshapes.Image.Image.save", full)
     with pytest.raises(RefsegError, match="No space left on device.*make room"):
         ensure(tmp_path / "refshapes", {"train": 1})
     assert list(tmp_path.iterdir()) == []

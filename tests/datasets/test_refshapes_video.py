@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refseg.datasets.refshapes.motion import (
+from refseg.datasets.refshapes import ensure_video as ensure
+from refseg.errors import RefsegError
+from refshapes.motion import (
     CENTRE,
     FRAMES,
     KINDS,
@@ -25,10 +27,9 @@ from refseg.datasets.refshapes.motion import (
     pixels,
     referent,
 )
-from refseg.datasets.refshapes.motion_drawing import invent
-from refseg.datasets.refshapes.scene import COLOURS, MIN_VISIBLE, SHAPES, Thing, paint, paint_clip, visible_masks
-from refseg.datasets.refshapes.video import CLIPS, SEED, _map, clip_rng, ensure, video_name
-from refseg.errors import RefsegError
+from refshapes.motion_drawing import invent
+from refshapes.scene import COLOURS, MIN_VISIBLE, SHAPES, Thing, paint, paint_clip, visible_masks
+from refshapes.video import CLIPS, SEED, _map, clip_rng, video_name
 
 # Of the texts and facts of seven train, three val and two test clips.
 DIGEST = "e3657f8328c255c42fb5d12539b5de91d6501bfc7e4f20e3c1055d2b06efad40"
@@ -382,7 +383,7 @@ def test_the_same_seed_draws_the_same_benchmark(root, tmp_path):
 def test_two_processes_give_what_one_gives(monkeypatch):
     items = list(range(-50, 51))
     alone = list(_map(abs, items))
-    monkeypatch.setattr("refseg.datasets.refshapes.video._WORTH_A_PROCESS", 1)
+    monkeypatch.setattr("refshapes.video._WORTH_A_PROCESS", 1)
     assert list(_map(abs, items)) == alone == [abs(i) for i in items]
 
 
@@ -407,7 +408,7 @@ def test_another_version_is_drawn_anew(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["refshapes_video"]
 
 
-@pytest.mark.parametrize("writes", ["refseg.datasets.refshapes.video.Image.Image.save", "pathlib.Path.write_bytes"])
+@pytest.mark.parametrize("writes", ["refshapes.video.Image.Image.save", "pathlib.Path.write_bytes"])
 def test_a_full_disk_says_so_and_leaves_nothing(monkeypatch, tmp_path, writes):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, HorizontalFlip, build_dataset, build_transform
-from refseg.datasets.refshapes.video import ensure
+from refseg.datasets.refshapes import ensure_video
 from refseg.errors import RefsegError
 from refseg.models.blocks.cfsa import CFSAConfig
 from refseg.tokenizer import WordVocabulary
@@ -26,7 +26,7 @@ CLIPS = {"train": 6, "val": 2, "test": 2}
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("video-data")
-    ensure(folder / "refshapes_video", CLIPS)
+    ensure_video(folder / "refshapes_video", CLIPS)
     return folder
 
 
@@ -34,7 +34,7 @@ def data_dir(tmp_path_factory):
 def here(data_dir, monkeypatch):
     """``build_dataset("refshapes_video", ...)`` reads the small one."""
     monkeypatch.setenv("REFSEG_DATA", str(data_dir))
-    monkeypatch.setattr("refseg.datasets.refshapes.video.CLIPS", CLIPS)
+    monkeypatch.setattr("refseg.datasets.refshapes.CLIPS", CLIPS)
 
 
 def texts(data_dir, name):

@@ -8,9 +8,9 @@ import torch
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
-from refseg.datasets.refshapes.wording import MEANINGS
 from refseg.errors import RefsegError
 from refseg.evaluation.hidden_words import HEADS, WAYS, WordGuesser, hidden_words, recover, trained_heads
+from refshapes.wording import MEANINGS
 
 ASKED = {kind: MEANINGS[kind] for kind in ("colour", "shape")}
 KNOWN = ASKED["colour"] | ASKED["shape"]

@@ -11,7 +11,6 @@ from torch import nn
 from torch.utils.data import Subset
 
 from refseg.datasets import Collate, build_dataset, build_transform
-from refseg.datasets.refshapes.wording import WORD_KINDS, word_kinds
 from refseg.errors import RefsegError
 from refseg.evaluation.pointing import (
     OTHER,
@@ -26,6 +25,7 @@ from refseg.evaluation.pointing import (
 from refseg.models.base import Explanation, ReferringModel
 from refseg.tokenizer import WordVocabulary
 from refseg.types import Prediction
+from refshapes.wording import WORD_KINDS, word_kinds
 
 H, W = 6, 10  # a map of 3 x 5: every region is 2 x 2 pixels
 

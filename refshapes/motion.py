@@ -28,9 +28,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from refseg.datasets.refshapes import language
-from refseg.datasets.refshapes.language import Form
-from refseg.datasets.refshapes.scene import MIN_VISIBLE, Thing, rasterise, visible_masks
+from refshapes import language
+from refshapes.language import Form
+from refshapes.scene import MIN_VISIBLE, Thing, rasterise, visible_masks
 
 SIDE = 64  # frames are SIDE x SIDE pixels
 FRAMES = 5

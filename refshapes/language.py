@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Sequence
 from random import Random
 
-from refseg.datasets.refshapes.scene import ATTRIBUTES, Thing
+from refshapes.scene import ATTRIBUTES, Thing
 
 Form = dict  # see the table above
 

@@ -9,7 +9,7 @@ from random import Random
 
 import numpy as np
 
-from refseg.datasets.refshapes.motion import (
+from refshapes.motion import (
     CENTRE,
     DIRECTIONS,
     FRAMES,
@@ -20,8 +20,8 @@ from refseg.datasets.refshapes.motion import (
     pixels,
     referent,
 )
-from refseg.datasets.refshapes.motion_wording import motion_sentences, passing_sentences, static_sentence
-from refseg.datasets.refshapes.scene import COLOURS, MIN_VISIBLE, SHAPES, Thing
+from refshapes.motion_wording import motion_sentences, passing_sentences, static_sentence
+from refshapes.scene import COLOURS, MIN_VISIBLE, SHAPES, Thing
 
 _RADIUS = (6.5, 9.0)
 _SPEED = (2.6, 4.0)  # pixels per frame

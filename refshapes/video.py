@@ -25,11 +25,9 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from refseg.datasets.refshapes import draw_once
-from refseg.datasets.refshapes.motion import CENTRE, FRAMES, KINDS, MOTIONS, SIDE, STATIC_KINDS, Clip, Sentence
-from refseg.datasets.refshapes.motion_drawing import invent
-from refseg.datasets.refshapes.scene import COLOURS, SHAPES, paint_clip
-from refseg.paths import data_dir
+from refshapes.motion import CENTRE, FRAMES, KINDS, MOTIONS, SIDE, STATIC_KINDS, Clip, Sentence
+from refshapes.motion_drawing import invent
+from refshapes.scene import COLOURS, SHAPES, paint_clip
 
 VERSION = 1  # raise it when a change alters a single pixel or word: folders of another version are drawn again
 SEED = 2018  # the year of A2D-Sentences
@@ -38,42 +36,26 @@ CLIPS = {"train": 6000, "val": 400, "test": 400}
 
 _SUBSETS = {"train": 0, "test": 1, "val": 2}  # A2D has the first two
 _NOISE = 1.0  # grey levels; RefShapes has 4, which would make files a third larger
-_MARKER = "refshapes_video.json"
 _WORTH_A_PROCESS = 200  # clips
 
 
-def ensure(root: Path | None = None, clips: dict[str, int] | None = None, seed: int = SEED) -> Path:
-    """The folder of RefShapes-Video; drawn first if it is not there or was drawn by another version.
+def draw(folder: Path, clips: dict[str, int] = CLIPS, seed: int = SEED) -> None:
+    """Draw the whole benchmark into a folder.
 
     Args:
-        root: default ``data_dir()/refshapes_video``.
-        clips: clips per split, default CLIPS (tests draw fewer).
+        folder: an empty one.
+        clips: clips per split (tests draw fewer).
         seed: another seed draws another benchmark of the same kind.
-
-    Raises:
-        RefsegError: the folder holds something that is not RefShapes-Video, or cannot be written.
     """
-    root = Path(root or data_dir() / "refshapes_video")
-    marker = {"version": VERSION, "seed": seed, "clips": clips or CLIPS}
-    return draw_once(root, _MARKER, marker, partial(_write, marker=marker))
-
-
-def clip_rng(seed: int, split: str, number: int) -> Random:
-    """The source of chance of one clip: it depends on nothing but seed, split and number."""
-    return Random(f"refshapes-video/{seed}/{split}/{number}")
-
-
-def _write(root: Path, marker: dict) -> None:
-    """Draw everything into ``root`` but the marker."""
-    numbered = [(split, number) for split, count in marker["clips"].items() for number in range(count)]
-    texts, release = root / "text_annotations", root / "Release"
-    for folder in (release / "frames", texts / "a2d_annotation_with_instances"):
-        folder.mkdir(parents=True)
+    numbered = [(split, number) for split, count in clips.items() for number in range(count)]
+    texts, release = folder / "text_annotations", folder / "Release"
+    for place in (release / "frames", texts / "a2d_annotation_with_instances"):
+        place.mkdir(parents=True)
     rows, sentences = [], []
     facts: dict[str, dict] = {}
     objects: dict[str, dict] = {}
     tracks: dict[str, dict] = {}
-    drawn = _map(partial(_draw, root, marker["seed"]), numbered)
+    drawn = _map(partial(_draw, folder, seed), numbered)
     drawn = tqdm(drawn, total=len(numbered), desc="drawing RefShapes-Video", unit="clip")
     for (split, number), (motions, frames, asked) in zip(numbered, drawn):
         video = video_name(split, number)
@@ -95,6 +77,11 @@ def _write(root: Path, marker: dict) -> None:
     _write_json(texts / "facts.json", facts)
     _write_json(texts / "attributes.json", {"attributes": attributes, "objects": objects})
     _write_json(texts / "tracks.json", tracks)
+
+
+def clip_rng(seed: int, split: str, number: int) -> Random:
+    """The source of chance of one clip: it depends on nothing but seed, split and number."""
+    return Random(f"refshapes-video/{seed}/{split}/{number}")
 
 
 def video_name(split: str, number: int) -> str:
@@ -164,4 +151,4 @@ def _write_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, separators=(",", ":")))
 
 
-__all__ = ["CLIPS", "KINDS", "MOTIONS", "SEED", "VERSION", "clip_rng", "ensure", "video_name"]
+__all__ = ["CLIPS", "KINDS", "MOTIONS", "SEED", "VERSION", "clip_rng", "draw", "video_name"]

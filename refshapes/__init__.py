@@ -1,17 +1,15 @@
-"""RefShapes: the embedded benchmark, drawn by us on first use and written in the REFER layout.
+"""RefShapes and RefShapes-Video: benchmarks drawn by a program, with the truth about every word.
 
-``datasets.refer.ReferDataset`` reads it like RefCOCO: ``instances.json`` (polygons, and RLE where a thing is partly
-hidden), ``refs(refseg).json``, ``images/``. Deterministic by ``SEED``: every image depends on the seed and its own
-number alone. The data card is data/README.md.
+This package draws and writes. It knows nothing of ``refseg``, which reads the files like those of any other data set
+and has them drawn on first use (``refseg.datasets.refshapes``). RefShapes is in the REFER layout, as RefCOCO is:
+``instances.json`` (polygons, and RLE where a thing is partly hidden), ``refs(refseg).json``, ``images/``. Deterministic
+by ``SEED``: every image depends on the seed and its own number alone. The data card is data/README.md.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,8 +19,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
-from refseg.datasets.refshapes.language import KINDS, Form, find_form
-from refseg.datasets.refshapes.scene import (
+from refshapes.language import KINDS, Form, find_form
+from refshapes.scene import (
     ATTRIBUTES,
     HELD_OUT,
     SHAPES,
@@ -33,10 +31,7 @@ from refseg.datasets.refshapes.scene import (
     rasterise,
     visible_masks,
 )
-from refseg.datasets.refshapes.wording import Word, word_form
-from refseg.errors import RefsegError
-from refseg.files import filled
-from refseg.paths import data_dir
+from refshapes.wording import Word, word_form
 
 VERSION = 3  # raise it when a change alters a single pixel or word: folders of another version are drawn again
 SEED = 2019  # the year of CMSA
@@ -53,72 +48,32 @@ _KIND_WEIGHTS = {
     "testB": {"relation": 85, "two-step": 15},
     "testC": {"attribute": 50, "superlative": 10, "position": 15, "relation": 25},
 }
-_MARKER = "refshapes.json"  # written last: a folder without it is not complete
 
 
-def ensure(root: Path | None = None, images: dict[str, int] | None = None, seed: int = SEED) -> Path:
-    """The folder of RefShapes; drawn first if it is not there or was drawn by another version.
+def draw(folder: Path, images: dict[str, int] = IMAGES, seed: int = SEED) -> None:
+    """Draw the whole benchmark into a folder.
 
     Args:
-        root: default ``data_dir()/refshapes``.
-        images: images per split, default IMAGES (tests draw fewer).
+        folder: an empty one.
+        images: images per split (tests draw fewer).
         seed: another seed draws another benchmark of the same kind.
-
-    Raises:
-        RefsegError: the folder holds something that is not RefShapes, or cannot be written.
     """
-    root = Path(root or data_dir() / "refshapes")
-    marker = {"version": VERSION, "seed": seed, "images": images or IMAGES}
-    return draw_once(root, _MARKER, marker, partial(_write, marker=marker))
-
-
-class _AlreadyDrawn(Exception):
-    """Another process was faster."""
-
-
-def draw_once(root: Path, marker_name: str, marker: dict, write: Callable[[Path], None]) -> Path:
-    """``root``, drawn by ``write`` first if its marker file is not there or says something else; all or nothing.
-
-    Raises:
-        RefsegError: the folder holds something else, or cannot be written.
-    """
-
-    def is_drawn() -> bool:
-        try:
-            return json.loads((root / marker_name).read_text()) == marker
-        except (OSError, ValueError):
-            return False
-
-    if is_drawn():
-        return root
-    if root.exists() and any(root.iterdir()) and not (root / marker_name).exists():
-        raise RefsegError(f"{root} is in the way and was not drawn by the kit: move it, or set REFSEG_DATA elsewhere.")
-    with suppress(_AlreadyDrawn), filled(root, replace=True) as partial_root:
-        write(partial_root)
-        (partial_root / marker_name).write_text(json.dumps(marker))
-        if is_drawn():
-            raise _AlreadyDrawn
-    return root
-
-
-def _write(root: Path, marker: dict) -> None:
-    """Draw everything into ``root`` but the marker."""
-    (root / "images").mkdir()
-    numbered = [(split, index) for split, count in marker["images"].items() for index in range(count)]
+    (folder / "images").mkdir()
+    numbered = [(split, index) for split, count in images.items() for index in range(count)]
     index = {"images": [], "annotations": [], "refs": []}
     for image_id, (split, number) in enumerate(tqdm(numbered, desc="drawing RefShapes", unit="image"), start=1):
-        image = _add_image(index, image_id, split, scene_rng(marker["seed"], split, number))
-        Image.fromarray(image).save(root / "images" / f"{image_id:06d}.png", compress_level=4)
+        image = _add_image(index, image_id, split, scene_rng(seed, split, number))
+        Image.fromarray(image).save(folder / "images" / f"{image_id:06d}.png", compress_level=4)
     instances = {
-        "info": {"description": "RefShapes, drawn by refseg", "version": VERSION, "seed": marker["seed"]},
+        "info": {"description": "RefShapes, drawn by refseg", "version": VERSION, "seed": seed},
         "licenses": [{"id": 1, "name": "CC0 1.0"}],
         "images": index["images"],
         "annotations": index["annotations"],
         "categories": [{"id": i, "name": shape, "supercategory": "shape"} for i, shape in enumerate(SHAPES, 1)],
         "attributes": {name: values for name, values in ATTRIBUTES.items() if name != "shape"},
     }
-    (root / "instances.json").write_text(json.dumps(instances, separators=(",", ":")))
-    (root / "refs(refseg).json").write_text(json.dumps(index["refs"], separators=(",", ":")))
+    (folder / "instances.json").write_text(json.dumps(instances, separators=(",", ":")))
+    (folder / "refs(refseg).json").write_text(json.dumps(index["refs"], separators=(",", ":")))
 
 
 def scene_rng(seed: int, split: str, number: int) -> Random:
@@ -219,4 +174,4 @@ def _ref(refs: list, split: str, image_id: int, first: int, referent: int, thing
     }
 
 
-__all__ = ["IMAGES", "KINDS", "SEED", "VERSION", "ensure"]
+__all__ = ["IMAGES", "KINDS", "SEED", "VERSION", "draw"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from refseg.datasets.refshapes import language
-from refseg.datasets.refshapes.language import Form
-from refseg.datasets.refshapes.motion import DIRECTIONS, KIND_OF, Clip, Sentence, candidates, referent
+from refshapes import language
+from refshapes.language import Form
+from refshapes.motion import DIRECTIONS, KIND_OF, Clip, Sentence, candidates, referent
 
 
 def motion_sentences(clip: Clip, motions: list[str], count: int, rng: Random) -> list[Sentence] | None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from refseg.datasets.refshapes.language import Form, referents, related
-from refseg.datasets.refshapes.scene import ATTRIBUTES, Thing
+from refshapes.language import Form, referents, related
+from refshapes.scene import ATTRIBUTES, Thing
 
 MAX_WORDS = 20
 
