@@ -79,14 +79,14 @@ def hidden_word_loss(logits: Tensor, words: Tensor) -> Tensor:
 
 
 def pixel_to_text_loss(
-    referent: Tensor, others: Tensor, text: Tensor, in_referent: Tensor, in_others: Tensor, temperature: float
+    text: Tensor, referent: Tensor, others: Tensor, in_referent: Tensor, in_others: Tensor, temperature: float
 ) -> Tensor:
     """InfoNCE of the text with the pixels: each pixel of the referent should be nearer to it than all other pixels.
 
     Args:
+        text: [B,D], of length one.
         referent: [B,P,D], pixels of the referent, of length one.
         others: [B,Q,D], other pixels of the same image, of length one.
-        text: [B,D], of length one.
         in_referent: [B,P] bool, which of the first are real.
         in_others: [B,Q] bool, the same for the second.
         temperature: what similarities are divided by.

@@ -55,11 +55,11 @@ class PixelAlignment(Term):
             pixels = l2_normalize(trace["pixels"].float(), dim=1)
             if config.pixel_to_text:
                 text = l2_normalize(self.sentence_to_pixels(trace["sentence"].float()))
-            referent, others, *real = sample_pixels(pixels, batch, text, config.referent_pixels, config.other_pixels)
+            drawn = sample_pixels(pixels, batch, text, config.referent_pixels, config.other_pixels)
             if config.pixel_to_pixel:
-                losses["pixel_to_pixel"] = pixel_to_pixel_loss(referent, others, *real, config.temperature)
+                losses["pixel_to_pixel"] = pixel_to_pixel_loss(*drawn, config.temperature)
             if text is not None:
-                losses["pixel_to_text"] = pixel_to_text_loss(referent, others, text, *real, config.temperature)
+                losses["pixel_to_text"] = pixel_to_text_loss(text, *drawn, config.temperature)
         return losses
 
 

@@ -21,10 +21,10 @@ def there(*rows):
 def test_pixel_to_text_by_hand():
     """A referent's pixel along the text, one across it; two other pixels across it; temperature 1/2."""
     referent, others = torch.stack([ALONG, ACROSS])[None], torch.stack([ACROSS, ACROSS])[None]
-    loss = pixel_to_text_loss(referent, others, ALONG[None], there([True, True]), there([True, True]), 0.5)
+    loss = pixel_to_text_loss(ALONG[None], referent, others, there([True, True]), there([True, True]), 0.5)
     near, far = -log(exp(2) / (exp(2) + 2)), -log(1 / 3)
     assert loss.item() == pytest.approx((near + far) / 2)
-    loss = pixel_to_text_loss(referent, others, ALONG[None], there([True, False]), there([False, True]), 0.5)
+    loss = pixel_to_text_loss(ALONG[None], referent, others, there([True, False]), there([False, True]), 0.5)
     assert loss.item() == pytest.approx(-log(exp(2) / (exp(2) + 1)))
 
 
@@ -53,12 +53,12 @@ def test_images_without_both_kinds_do_not_count():
     whole = pixel_to_pixel_loss(referent, others, in_referent, in_others, 0.7)
     alone = pixel_to_pixel_loss(referent[first], others[first], in_referent[first], in_others[first], 0.7)
     assert whole.item() == pytest.approx(alone.item())
-    whole = pixel_to_text_loss(referent, others, text, in_referent, in_others, 0.7)
-    alone = pixel_to_text_loss(referent[first], others[first], text[first], in_referent[first], in_others[first], 0.7)
+    whole = pixel_to_text_loss(text, referent, others, in_referent, in_others, 0.7)
+    alone = pixel_to_text_loss(text[first], referent[first], others[first], in_referent[first], in_others[first], 0.7)
     assert whole.item() == pytest.approx(alone.item())
     none = torch.zeros_like(in_referent)
     assert pixel_to_pixel_loss(referent, others, none, in_others, 0.7) == 0
-    assert pixel_to_text_loss(referent, others, text, none, in_others, 0.7) == 0
+    assert pixel_to_text_loss(text, referent, others, none, in_others, 0.7) == 0
 
 
 def test_missing_pixels_change_nothing_and_get_no_gradient():
@@ -67,7 +67,7 @@ def test_missing_pixels_change_nothing_and_get_no_gradient():
     text, in_referent, in_others = torch.randn(1, 5), torch.arange(7)[None] < 3, torch.arange(11)[None] < 5
     for loss in (
         pixel_to_pixel_loss(referent, others, in_referent, in_others, 0.07),
-        pixel_to_text_loss(referent, others, text, in_referent, in_others, 0.07),
+        pixel_to_text_loss(text, referent, others, in_referent, in_others, 0.07),
     ):
         loss.backward()
         assert referent.grad[:, 3:].abs().max() == 0 and others.grad[:, 5:].abs().max() == 0
@@ -81,7 +81,7 @@ def test_training_pulls_pixels_to_the_text():
     others, text = torch.randn(1, 5, 4), torch.nn.functional.normalize(torch.randn(1, 4), dim=-1)
     all_there = torch.ones(1, 3, dtype=torch.bool), torch.ones(1, 5, dtype=torch.bool)
     before = (referent @ text[0]).mean().item()
-    pixel_to_text_loss(referent, others, text, *all_there, 0.5).backward()
+    pixel_to_text_loss(text, referent, others, *all_there, 0.5).backward()
     with torch.no_grad():
         referent -= 0.1 * referent.grad
     assert (referent @ text[0]).mean().item() > before
