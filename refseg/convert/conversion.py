@@ -22,14 +22,14 @@ class Conversion:
 def unused_names(
     path: Path, network: str, wanted: Collection[str], stored: Collection[str], needless: Callable[[str], object]
 ) -> list[str]:
-    """The names in a checkpoint that nobody asked for.
+    """The names in a checkpoint that the network does not need.
 
     Args:
         path: of the checkpoint, for the message.
         network: that it must be of, for the message.
         wanted: the names that the network needs.
         stored: the names in the checkpoint.
-        needless: tells a name that is known to be of no use.
+        needless: whether a name is known to be of no use.
 
     Raises:
         RefsegError: a wanted name is missing.

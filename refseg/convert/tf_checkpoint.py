@@ -59,7 +59,7 @@ class TensorFlowCheckpoint:
         if not self.index.is_file():
             old = " (the file itself may be of the older format V1: save it again in V2)" if self.name.is_file() else ""
             raise RefsegError(
-                f"There is no TensorFlow checkpoint {self.name}: {self.index.name} should lie there, with "
+                f"There is no TensorFlow checkpoint {self.name}: {self.index.name} must be there, with "
                 f"{self.name.name}.data-00000-of-00001 beside it{old}."
             )
         try:
@@ -90,7 +90,7 @@ class TensorFlowCheckpoint:
 
     def _numbers(self, variable: Variable, data: Path) -> np.ndarray:
         if variable.sliced or variable.dtype not in TYPES:
-            raise _Damaged("it is stored in parts or of a type that is no number")
+            raise _Damaged("it is stored in parts or not of a type that weights have")
         dtype = np.dtype(TYPES[variable.dtype])
         if variable.size != dtype.itemsize * prod(variable.shape):
             raise _Damaged("its size does not fit its shape")

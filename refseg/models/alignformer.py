@@ -5,7 +5,7 @@
 released. VLBA, pixel decoder and generator are as in that code. Reconstructed is what only the first version has, the
 contrastive loss, ``objectives.contrastive``; that its network was the later one's in all the rest is an assumption.
 
-Left out, because no mask depends on it: what VLBA of the last level would send on.
+Omitted, because no mask depends on it: what VLBA of the last level would send on.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class AlignFormer(ReferringModel):
         self.trace_channels |= {f"fused/{level}": widths[level] for level in LEVELS}
 
     def forward(self, batch: RefBatch) -> Prediction:
-        """The words and the picture meet at every stage; the sentence then becomes the centre of its pixels.
+        """Words and image look at each other at every stage; the sentence vector then becomes the centre of its pixels.
 
         Returns:
             mask_logits [B,1,h',w']; trace with words [B,L,C], words_valid [B,L], sentence [B,C], pixels [B,D,h',w'],

@@ -1,6 +1,6 @@
 """CMSA-Net: cross-modal self-attention on three levels, gated fusion, a mask (Ye et al., CVPR 2019, Fig. 2).
 
-With a temporal part it is the network for video (TPAMI 2021, as we reconstruct it, see ``cfsa``); a picture is a clip
+With a temporal part it is the network for video (TPAMI 2021, as we reconstruct it, see ``cfsa``); an image is a clip
 of one frame.
 
 ``CMSANetConfig.paper`` is the network of the paper's equations. The authors' TensorFlow release computes something else
@@ -41,7 +41,7 @@ class CMSANetConfig(ModelConfig):
     fusion: FusionConfig
     head: HeadConfig
     c5_dim: int | None = None  # width to which C5 is projected before the attention; the release: 1000
-    normalize_levels: bool = False  # BatchNorm behind the 1x1 convolution of each level (ours: small nets learn faster)
+    normalize_levels: bool = False  # BatchNorm after the 1x1 convolution of each level (ours: small nets learn faster)
     xavier: bool = False  # the 1x1 convolutions and the head start from Xavier weights, as in the release
     temporal: TemporalConfig | None = None  # what looks across the frames of a clip; None: target frame only
 

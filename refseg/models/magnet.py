@@ -5,7 +5,7 @@ words' side of the alignment corrected (see ``cross_modal_alignment``); ``MagNet
 release computes, defects included, for weights converted from it. What it is trained with, Mask Grounding and an
 alignment loss, is ``objectives.mask_grounding`` and ``objectives.pixel_alignment``, a reconstruction.
 
-Left out, because no mask depends on it: after the last stage the words' side of the alignment and the gates, and
+Omitted, because no mask depends on it: after the last stage the words' side of the alignment and the gates, and
 what ``mask2former_decoder`` names.
 """
 

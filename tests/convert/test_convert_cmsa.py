@@ -112,10 +112,10 @@ def test_checksum_of_the_standard():
     assert crc32c(b"") == 0 and crc32c(bytes(32)) == 0x8A9136AA
 
 
-@pytest.mark.parametrize("size", [1, LANE - 1, LANE, LANE + 1, 3 * LANE + 17])
-def test_checksum_in_lanes_is_the_slow_one(size):
-    data = np.random.default_rng(size).bytes(size)
-    assert crc32c(data) == slow_crc32c(data)
+def test_checksum_in_lanes_is_the_slow_one():
+    for size in [1, LANE - 1, LANE, LANE + 1, 3 * LANE + 17]:
+        data = np.random.default_rng(size).bytes(size)
+        assert crc32c(data) == slow_crc32c(data)
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_no_changed_byte_of_the_index_gets_through(tmp_path, arrays):
     [
         (field(1, 1) + field(2, field(2, field(1, 1 << 60))) + field(5, 4), "size does not fit its shape"),
         (field(1, 1) + field(2, field(2, field(1, 3))) + field(5, 12) + field(4, 1 << 50), "ends before it"),
-        (field(1, 7) + field(5, 4), "no number"),
+        (field(1, 7) + field(5, 4), "not of a type that weights have"),
         (field(1, 1) + field(5, 4) + field(7, b""), "in parts"),
         (field(1, b"four"), "bytes where a number belongs"),
         (field(2, 5), "number where a message belongs"),

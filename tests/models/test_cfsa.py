@@ -32,38 +32,38 @@ def every(T=T) -> torch.Tensor:
     return torch.ones(B, T, dtype=torch.bool)
 
 
-@pytest.mark.parametrize("offsets", [False, True])
-def test_equals_the_loops_over_frames_and_regions(offsets):
+def test_equals_the_loops_over_frames_and_regions():
     """Score, softmax, value, and the mean offset of what was looked at, as the module's docstring writes them."""
-    attention, x, valid = block(offsets=offsets), clip(), every()
-    valid[0, 2] = False
-    got = attention(x, TARGET, valid)
-    for b in range(B):
-        keys = [(t, i, j) for t in range(T) for i in range(h) for j in range(w) if valid[b, t]]
-        for i in range(h):
-            for j in range(w):
-                own = attention.norm(x[b, TARGET[b], :, i, j])
-                heads = []
-                for number, head in enumerate((slice(0, 3), slice(3, 6))):
-                    q = attention.query(own)[head]
-                    scores, values = [], []
-                    for t, row, column in keys:
-                        feature, offset = (
-                            attention.norm(x[b, t, :, row, column]),
-                            [row - i, column - j, t - TARGET[b].item()],
-                        )
-                        score = q @ attention.key(feature)[head] / math.sqrt(3)
-                        value = attention.value(feature)[head]
-                        if offsets:
-                            score = score + attention.time[number] @ waves(torch.tensor(offset[2])).double()
-                            width = attention.log_width[number].exp()
-                            score = score - (offset[0] ** 2 + offset[1] ** 2) / (2 * width**2)
-                            value = torch.cat([value, torch.tensor(offset, dtype=torch.float64)])
-                        scores.append(score)
-                        values.append(value)
-                    heads.append(torch.stack(scores).softmax(0) @ torch.stack(values))
-                update = attention.out(torch.cat(heads))
-                torch.testing.assert_close(got[b, :, i, j], x[b, TARGET[b], :, i, j] + update)
+    for offsets in [False, True]:
+        attention, x, valid = block(offsets=offsets), clip(), every()
+        valid[0, 2] = False
+        got = attention(x, TARGET, valid)
+        for b in range(B):
+            keys = [(t, i, j) for t in range(T) for i in range(h) for j in range(w) if valid[b, t]]
+            for i in range(h):
+                for j in range(w):
+                    own = attention.norm(x[b, TARGET[b], :, i, j])
+                    heads = []
+                    for number, head in enumerate((slice(0, 3), slice(3, 6))):
+                        q = attention.query(own)[head]
+                        scores, values = [], []
+                        for t, row, column in keys:
+                            feature, offset = (
+                                attention.norm(x[b, t, :, row, column]),
+                                [row - i, column - j, t - TARGET[b].item()],
+                            )
+                            score = q @ attention.key(feature)[head] / math.sqrt(3)
+                            value = attention.value(feature)[head]
+                            if offsets:
+                                score = score + attention.time[number] @ waves(torch.tensor(offset[2])).double()
+                                width = attention.log_width[number].exp()
+                                score = score - (offset[0] ** 2 + offset[1] ** 2) / (2 * width**2)
+                                value = torch.cat([value, torch.tensor(offset, dtype=torch.float64)])
+                            scores.append(score)
+                            values.append(value)
+                        heads.append(torch.stack(scores).softmax(0) @ torch.stack(values))
+                    update = attention.out(torch.cat(heads))
+                    torch.testing.assert_close(got[b, :, i, j], x[b, TARGET[b], :, i, j] + update)
 
 
 def test_at_the_start_the_target_frame_comes_out_as_it_went_in():
@@ -71,12 +71,12 @@ def test_at_the_start_the_target_frame_comes_out_as_it_went_in():
     assert torch.equal(attention(x, TARGET, every()), torch.stack([x[0, 1], x[1, 2]]))
 
 
-@pytest.mark.parametrize("kind", [block, lambda: FrameMean(C, FrameMeanConfig())])
-def test_padded_frames_change_nothing(kind):
-    attention, x = kind(), clip()
-    longer = torch.cat([x, 1e3 * torch.ones(B, 2, C, h, w)], 1)
-    valid = torch.arange(T + 2) < torch.full((B, 1), T)
-    torch.testing.assert_close(attention(longer, TARGET, valid), attention(x, TARGET, every()))
+def test_padded_frames_change_nothing():
+    for kind in [block, lambda: FrameMean(C, FrameMeanConfig())]:
+        attention, x = kind(), clip()
+        longer = torch.cat([x, 1e3 * torch.ones(B, 2, C, h, w)], 1)
+        valid = torch.arange(T + 2) < torch.full((B, 1), T)
+        torch.testing.assert_close(attention(longer, TARGET, valid), attention(x, TARGET, every()))
 
 
 def test_padded_regions_are_no_keys():

@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 
 from refseg.models.blocks import word_average
@@ -51,13 +50,13 @@ def assert_equals_literal(block, pixels, words, token_valid, region_valid, toler
         assert ((one - other).abs().max() / other.abs().max()).item() <= tolerance, name
 
 
-@pytest.mark.parametrize("words", [1, 2, 5])
-@pytest.mark.parametrize("masked", [True, False])
-def test_factorised_equals_literal(words, masked):
-    block, pixels, word_features, token_valid, region_valid = block_and_inputs(words)
-    if not masked:
-        token_valid, region_valid = torch.ones_like(token_valid), None
-    assert_equals_literal(block, pixels, word_features, token_valid, region_valid, tolerance=1e-11)
+def test_factorised_equals_literal():
+    for masked in [True, False]:
+        for words in [1, 2, 5]:
+            block, pixels, word_features, token_valid, region_valid = block_and_inputs(words)
+            if not masked:
+                token_valid, region_valid = torch.ones_like(token_valid), None
+            assert_equals_literal(block, pixels, word_features, token_valid, region_valid, tolerance=1e-11)
 
 
 def test_factorised_equals_literal_in_float32():
@@ -79,36 +78,36 @@ def test_no_softmax_per_word_at_ordinary_scores(monkeypatch):
     assert block(*inputs).isfinite().all()
 
 
-@pytest.mark.parametrize("std", [0.1, 3.0, 30.0, 1000.0])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_word_averaged_weights_are_exact_and_finite_at_any_spread(std, dtype):
-    scores, word_scores = torch.randn(2, 13, 17) * std, torch.randn(2, 3, 17) * std
-    token_valid = torch.tensor([[True, True, True], [True, False, False]])
-    exact = (scores.double()[:, None] + word_scores.double()[:, :, None]).softmax(-1)
-    exact = torch.stack([exact[0].mean(0), exact[1, 0]])
-    scores, word_scores = scores.to(dtype).requires_grad_(), word_scores.to(dtype).requires_grad_()
-    weights = word_averaged_weights(scores, word_scores, token_valid)
-    tolerance = 1e-12 if dtype == torch.float64 else 1e-5 + 1e-6 * std  # float32 rounds a score of 1000 by 6e-5
-    assert (weights - exact).abs().max() < tolerance
-    assert torch.allclose(weights.sum(-1), torch.ones((), dtype=dtype), atol=1e-5)
-    (weights * torch.randn_like(weights)).sum().backward()
-    assert scores.grad.isfinite().all() and word_scores.grad.isfinite().all()
+def test_word_averaged_weights_are_exact_and_finite_at_any_spread():
+    for dtype in [torch.float32, torch.float64]:
+        for std in [0.1, 3.0, 30.0, 1000.0]:
+            scores, word_scores = torch.randn(2, 13, 17) * std, torch.randn(2, 3, 17) * std
+            token_valid = torch.tensor([[True, True, True], [True, False, False]])
+            exact = (scores.double()[:, None] + word_scores.double()[:, :, None]).softmax(-1)
+            exact = torch.stack([exact[0].mean(0), exact[1, 0]])
+            scores, word_scores = scores.to(dtype).requires_grad_(), word_scores.to(dtype).requires_grad_()
+            weights = word_averaged_weights(scores, word_scores, token_valid)
+            tolerance = 1e-12 if dtype == torch.float64 else 1e-5 + 1e-6 * std  # float32 rounds a score of 1000 by 6e-5
+            assert (weights - exact).abs().max() < tolerance
+            assert torch.allclose(weights.sum(-1), torch.ones((), dtype=dtype), atol=1e-5)
+            (weights * torch.randn_like(weights)).sum().backward()
+            assert scores.grad.isfinite().all() and word_scores.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("distance", [20.0, 30.0, 33.0, 34.0, 36.0, 40.0, 200.0])
-def test_gradients_are_right_on_both_sides_of_the_guard(distance):
+def test_gradients_are_right_on_both_sides_of_the_guard():
     """Region and word scores peak at different keys; the sum of exponentials is about 2 exp(-distance)."""
-    scores, word_scores = torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)
-    scores[0, :, 0] = distance
-    word_scores[0, :, 1] = distance + 0.5
-    token_valid = torch.ones(1, 2, dtype=torch.bool)
-    results = []
-    for dtype, function in [(torch.float32, word_averaged_weights), (torch.float64, word_by_word_weights)]:
-        leaves = [x.to(dtype).requires_grad_() for x in (scores, word_scores)]
-        weights = function(*leaves, token_valid)
-        results.append([weights, *torch.autograd.grad(weights[0, 0, 0] + 2 * weights[0, 1, 1], leaves)])
-    for fast, exact in zip(*results, strict=True):
-        assert torch.allclose(fast.double(), exact, atol=1e-5)
+    for distance in [20.0, 30.0, 33.0, 34.0, 36.0, 40.0, 200.0]:
+        scores, word_scores = torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)
+        scores[0, :, 0] = distance
+        word_scores[0, :, 1] = distance + 0.5
+        token_valid = torch.ones(1, 2, dtype=torch.bool)
+        results = []
+        for dtype, function in [(torch.float32, word_averaged_weights), (torch.float64, word_by_word_weights)]:
+            leaves = [x.to(dtype).requires_grad_() for x in (scores, word_scores)]
+            weights = function(*leaves, token_valid)
+            results.append([weights, *torch.autograd.grad(weights[0, 0, 0] + 2 * weights[0, 1, 1], leaves)])
+        for fast, exact in zip(*results, strict=True):
+            assert torch.allclose(fast.double(), exact, atol=1e-5)
 
 
 def test_scores_in_the_thousands_stay_finite():
@@ -158,12 +157,12 @@ def test_multimodal_features_normalise_region_and_word_apart():
     assert torch.equal(f[0, 1, 0, CV : CV + CL], f[0, 1, 5, CV : CV + CL])  # nor the word part the region
 
 
-@pytest.mark.parametrize("kind", [CrossModalSelfAttention, ConcatenationMean])
-def test_padded_words_change_nothing(kind):
-    block, pixels, words, token_valid, region_valid = block_and_inputs(5)
-    if kind is ConcatenationMean:
-        block = ConcatenationMean(CV, CL, ConcatenationMeanConfig())
-    assert properties.padding_error(block, pixels, words, token_valid, region_valid) <= 1e-12
+def test_padded_words_change_nothing():
+    for kind in [CrossModalSelfAttention, ConcatenationMean]:
+        block, pixels, words, token_valid, region_valid = block_and_inputs(5)
+        if kind is ConcatenationMean:
+            block = ConcatenationMean(CV, CL, ConcatenationMeanConfig())
+        assert properties.padding_error(block, pixels, words, token_valid, region_valid) <= 1e-12
 
 
 def test_padded_regions_change_no_valid_region():
@@ -216,6 +215,19 @@ def test_attention_row_is_one_row_of_the_literal_softmax():
     assert torch.allclose(beta[:, :, None] * alpha[:, None], row)
 
 
+def test_pooled_words_are_the_output_before_the_mean_over_words():
+    """Their mean over the words is the mean over the query regions of what the block gives."""
+    block, pixels, words, token_valid, _ = block_and_inputs(5)
+    kept = {}
+    fused = block(pixels, words, token_valid, None, kept).flatten(2)  # [B,C,R]
+    one = torch.zeros(B, R, dtype=torch.float64)
+    one[:, 7] = 1.0
+    for shares in (torch.full_like(one, 1 / R), one):
+        pooled = block.pooled_words(kept["attention"], kept["parts"], shares)
+        mean = (pooled * token_valid[..., None]).sum(1) / token_valid.sum(1, keepdim=True)
+        assert torch.allclose(mean, torch.einsum("bcr,br->bc", fused, shares))
+
+
 def test_concatenation_mean_is_the_mean_of_the_multimodal_features():
     block, pixels, words, _, _ = block_and_inputs(5)
     control = ConcatenationMean(CV, CL, ConcatenationMeanConfig())
@@ -260,15 +272,15 @@ def test_two_matrices_are_kept_for_the_backward_pass():
     assert len(large) == 3 and len(set(large)) == 2 and weights.data_ptr() in large
 
 
-@pytest.mark.parametrize("spread", [1.0, 10.0])
-def test_scores_are_float32_under_autocast(spread):
+def test_scores_are_float32_under_autocast():
     """Half precision may round queries and keys, never the sum of their products; the spread reaches both paths."""
-    block, *inputs = block_and_inputs(5, torch.float32, spread)
-    with torch.autocast("cpu", torch.bfloat16):
-        scores = block.scores(*multimodal_parts(*inputs[:2]), *inputs[2:])
-        fused = block(*inputs)
-    assert {x.dtype for x in scores} == {torch.float32}
-    assert fused.isfinite().all()
-    assert all(gradient.isfinite().all() for gradient in gradients(block, fused.float(), *inputs[:2]).values())
-    if spread == 1.0:  # as far from the float32 result as a rounding of the projections explains
-        assert (fused - block(*inputs)).norm() < 0.05 * fused.norm()
+    for spread in [1.0, 10.0]:
+        block, *inputs = block_and_inputs(5, torch.float32, spread)
+        with torch.autocast("cpu", torch.bfloat16):
+            scores = block.scores(*multimodal_parts(*inputs[:2]), *inputs[2:])
+            fused = block(*inputs)
+        assert {x.dtype for x in scores} == {torch.float32}
+        assert fused.isfinite().all()
+        assert all(gradient.isfinite().all() for gradient in gradients(block, fused.float(), *inputs[:2]).values())
+        if spread == 1.0:  # as far from the float32 result as a rounding of the projections explains
+            assert (fused - block(*inputs)).norm() < 0.05 * fused.norm()

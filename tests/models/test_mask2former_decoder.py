@@ -1,6 +1,5 @@
 """One query: where it looks, that self-attention of one is two linear maps, and the answers of every layer."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -39,13 +38,13 @@ def test_self_attention_of_one_query_is_two_linear_maps():
     assert torch.allclose(attention.out_proj(value), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("upsampling", [1, 3])
-def test_an_answer_after_every_layer(upsampling):
-    config = MaskDecoderConfig(**{**vars(CONFIG), "upsampling": upsampling})
-    decoder = Mask2FormerDecoder(12, ["c5", "c4", "c3"], config)
-    levels = {"c5": torch.randn(2, 12, 2, 3), "c4": torch.randn(2, 12, 3, 5), "c3": torch.randn(2, 12, 5, 7)}
-    masks = decoder(torch.randn(2, 12, 11, 13), levels)
-    assert len(masks) == 5 and {tuple(mask.shape) for mask in masks} == {(2, 1, 11 * upsampling, 13 * upsampling)}
+def test_an_answer_after_every_layer():
+    for upsampling in [1, 3]:
+        config = MaskDecoderConfig(**{**vars(CONFIG), "upsampling": upsampling})
+        decoder = Mask2FormerDecoder(12, ["c5", "c4", "c3"], config)
+        levels = {"c5": torch.randn(2, 12, 2, 3), "c4": torch.randn(2, 12, 3, 5), "c3": torch.randn(2, 12, 5, 7)}
+        masks = decoder(torch.randn(2, 12, 11, 13), levels)
+        assert len(masks) == 5 and {tuple(mask.shape) for mask in masks} == {(2, 1, 11 * upsampling, 13 * upsampling)}
 
 
 def test_a_pixel_is_in_the_mask_where_it_agrees_with_the_query():

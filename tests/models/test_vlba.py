@@ -106,17 +106,17 @@ def assert_equal(ours, theirs):
     assert torch.allclose(ours[:2], theirs[:2], atol=1e-4) and torch.allclose(ours, theirs, atol=2e-4)
 
 
-@pytest.mark.parametrize("heads, suffix", [(1, ""), (4, "_h4")])
-def test_equal_to_the_released_code(parity, heads, suffix):
-    ours, valid = with_their_weights(parity, heads), parity["mask"][..., 0] > 0
-    pixels, words = parity["X"].mT.unflatten(2, (5, 7)), parity["T"].mT
-    with torch.no_grad():
-        met = ours(pixels, words, valid)
-    assert_equal(met.pixel_residual.flatten(2).mT, parity[f"R_v{suffix}"])
-    assert_equal(met.word_residual.mT, parity[f"R_t{suffix}"])
-    assert_equal(met.pixels.flatten(2).mT, parity[f"X_out{suffix}"])
-    assert_equal(met.words.mT, parity[f"T_out{suffix}"])
-    assert (met.words[~valid] == 0).all() and (met.word_residual[~valid] == 0).all()
+def test_equal_to_the_released_code(parity):
+    for heads, suffix in [(1, ""), (4, "_h4")]:
+        ours, valid = with_their_weights(parity, heads), parity["mask"][..., 0] > 0
+        pixels, words = parity["X"].mT.unflatten(2, (5, 7)), parity["T"].mT
+        with torch.no_grad():
+            met = ours(pixels, words, valid)
+        assert_equal(met.pixel_residual.flatten(2).mT, parity[f"R_v{suffix}"])
+        assert_equal(met.word_residual.mT, parity[f"R_t{suffix}"])
+        assert_equal(met.pixels.flatten(2).mT, parity[f"X_out{suffix}"])
+        assert_equal(met.words.mT, parity[f"T_out{suffix}"])
+        assert (met.words[~valid] == 0).all() and (met.word_residual[~valid] == 0).all()
 
 
 def test_both_directions_equal_the_released_code(parity):
@@ -178,14 +178,14 @@ def test_no_direction_is_no_block():
     assert nothing(pixels, words, valid).scores is None
 
 
-@pytest.mark.parametrize("config", [{}, {"pixels_to_words": False}, {"words_to_pixels": False}, {"heads": 4}], ids=str)
-@pytest.mark.parametrize("gated", [True, False])
-def test_every_parameter_learns(config, gated):
-    vlba = block(gated, **config)
-    met = vlba(*example())
-    (sum(x.square().sum() for x in met)).backward()
-    for name, parameter in vlba.named_parameters():
-        assert parameter.grad.abs().max() > 1e-9, name
+def test_every_parameter_learns():
+    for gated in [True, False]:
+        for config in [{}, {"pixels_to_words": False}, {"words_to_pixels": False}, {"heads": 4}]:
+            vlba = block(gated, **config)
+            met = vlba(*example())
+            (sum(x.square().sum() for x in met)).backward()
+            for name, parameter in vlba.named_parameters():
+                assert parameter.grad.abs().max() > 1e-9, name
 
 
 def trained_gate(gate):

@@ -41,10 +41,10 @@ class ResNet101Backbone(Backbone):
 
     Report with every number which weights it begins with:
 
-    * "IMAGENET1K_V1", "IMAGENET1K_V2": classification of ImageNet, no mask and no picture of COCO. The honest default.
+    * "IMAGENET1K_V1", "IMAGENET1K_V2": classification of ImageNet, nothing of COCO. The honest default.
     * "COCO_WITH_VOC_LABELS_V1": those of torchvision's DeepLabV3, trained to segment the 20 classes of PASCAL VOC on
-      a part of COCO train2017. All pictures of RefCOCO, RefCOCO+ and RefCOCOg, those to validate and test on too, come
-      from COCO train2014, whose pictures train2017 contains: such a network may have seen the masks it is tested on.
+      a part of COCO train2017. All images of RefCOCO, RefCOCO+ and RefCOCOg, those to validate and test on too, come
+      from COCO train2014, whose images train2017 contains: such a network may have seen the masks it is tested on.
       The authors' release begins with DeepLab weights trained on COCO's masks and has the same leak.
 
     Args:
@@ -91,7 +91,7 @@ class DeepLabBackbone(ResNet101Backbone):
     """DeepLab's ResNet-101 as DrSleep/tensorflow-deeplab-resnet builds it, under torchvision's names.
 
     Where it differs from torchvision's: C3 takes its stride in the first 1x1 convolution, all blocks of C4 and C5 are
-    dilated by 2 and 4 (torchvision leaves the first of each a step behind), the stem pads like TensorFlow ("same":
+    dilated by 2 and 4 (torchvision dilates the first of each by half of that), the stem pads like TensorFlow ("same":
     what is odd goes to the end), BatchNorm adds 1e-3, and colours are blue, green, red, 0 to 255, less their mean.
 
     Args:
@@ -113,7 +113,7 @@ class DeepLabBackbone(ResNet101Backbone):
         """As in ``ResNet101Backbone``."""
         net = self.net
         x = net.relu(net.bn1(net.conv1(pad_same(deeplab_colours(images), 7))))
-        return net.maxpool(pad_same(x, 3))  # zeros do no harm behind a ReLU
+        return net.maxpool(pad_same(x, 3))  # zeros do no harm after a ReLU
 
 
 def pad_same(x: Tensor, kernel: int) -> Tensor:
@@ -123,10 +123,10 @@ def pad_same(x: Tensor, kernel: int) -> Tensor:
 
 
 def deeplab_colours(images: Tensor) -> Tensor:
-    """Pictures as ``datasets.Normalize`` leaves them -> blue, green, red from 0 to 255, less DeepLab's mean.
+    """Images as ``datasets.Normalize`` leaves them -> blue, green, red from 0 to 255, less DeepLab's mean.
 
     The release pads with black before it takes the mean away, ours is exactly 0 in all channels there. No 8-bit colour
-    gives three zeros, so the padding can be told from the picture.
+    gives three zeros, so the padding can be told from the image.
     """
     mean, std, deeplab_mean = (
         torch.tensor(values, device=images.device, dtype=images.dtype)[:, None, None]
@@ -138,7 +138,7 @@ def deeplab_colours(images: Tensor) -> Tensor:
 
 
 def _load_resnet(net: ResNet, weights: str) -> None:
-    """Fill ``net`` from torchvision weights or a safetensors file; the classifier's weights are left out."""
+    """Fill ``net`` from torchvision weights or a safetensors file; the classifier's weights are omitted."""
     if weights in ResNet101_Weights.__members__:
         state = _downloaded(ResNet101_Weights[weights])
     elif weights in DeepLabV3_ResNet101_Weights.__members__:

@@ -60,7 +60,7 @@ def masked_mean(values: Tensor, valid: Tensor, dim: int) -> Tensor:
 def mutual_information(weights: Tensor) -> Tensor:
     """How far ``weights`` are from a product of word weights and region weights, in nats.
 
-    It is 0 for a product: then knowing the word tells nothing about the region. It is at most the log of the smaller
+    It is 0 for a product: then knowing the word says nothing about the region. It is at most the log of the smaller
     of the two counts, reached when each word has a region of its own.
 
     Args:
@@ -81,7 +81,7 @@ def spatial_coordinates(
 ) -> Tensor:
     """Where every region lies, [8,h,w]: x_min, y_min, x_max, y_max, x_c, y_c, 1/w, 1/h.
 
-    Edges and centres run from -1 (left, top) to 1 (right, bottom) of the picture. The list is the one of the
+    Edges and centres run from -1 (left, top) to 1 (right, bottom) of the image. The list is the one of the
     authors' release of CMSA, "spatial coordinate feature" of Ye et al., CVPR 2019, Sec. 3.1.
     """
     x = torch.linspace(-1, 1, w + 1, device=device, dtype=dtype).expand(h, w + 1)

@@ -1,7 +1,7 @@
 """Cross-frame self-attention: the target frame asks the other frames what has changed. A RECONSTRUCTION of ours.
 
 Ye et al., TPAMI 2021, name the module ("cross-frame self-attention (CFSA) module to effectively integrate temporal
-information in consecutive frames"); its equations were not at hand and no code of it was found. What stands here is
+information in consecutive frames"); its equations were not at hand and no code of it was found. What follows is
 what we would build from that sentence: every region p of the target frame attends to all regions of all T frames,
 
     q_p = W_q x_p,  k_tp' = W_k x_tp',  g_tp' = W_v x_tp'

@@ -2,12 +2,12 @@
 
 It is not the module of the paper. Every linear map is followed by a ReLU; keys and values are max-pooled over windows
 of two words, two rows and two columns; at C4 and C3 the multimodal feature is first reduced by a 1x1 map with ReLU.
-Because of the ReLUs on the keys (and of the reduction) the softmax over word-region cells is no product of one over
+Because of the ReLUs on the keys (and of the reduction) the softmax over word-region cells is not a product of one over
 words and one over regions: this form can look at "red" here and at "car" there, and it pays the full price.
 
 The release runs one sentence at a time and drops padded words first. Here a batch may mix lengths: padded places are
-set to 0 before the pooling, which no ReLU output lies below, a cell without a valid place is no key, and padded query
-words leave the mean. A batch therefore equals its samples one by one.
+set to 0 before the pooling, and no output of a ReLU is below 0; a cell without a valid place is not a key, and padded
+query words are not in the mean. A batch therefore equals its samples one by one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CMSAReleaseConfig(CrossModalConfig):
 
     dim: int = 512  # of queries, keys and values; the release: 512, 128, 64 at C5, C4, C3
     reduction: int | None = None  # width of the multimodal feature before the attention; the release: None, 256, 128
-    hide_padding: bool = False  # True: the letterbox is no key, as in the paper's form; the release looks at it too
+    hide_padding: bool = False  # True: the padding is not a key, as in the paper's form; the release looks at it too
 
     def build(self, visual_channels: int, word_channels: int) -> ReleaseCrossModalSelfAttention:
         return ReleaseCrossModalSelfAttention(visual_channels, word_channels, self)
@@ -149,7 +149,7 @@ class ReleaseCrossModalSelfAttention(CrossModalBlock):
         Kept is "attention". ``region_valid`` plays a part only with ``hide_padding``.
 
         Raises:
-            RefsegError: a padded word in front of a real one.
+            RefsegError: a padded word before a real one.
         """
         (query, keys), residual = self.look(pixels, words, token_valid, region_valid)
         if kept is not None:
@@ -168,7 +168,7 @@ class ReleaseCrossModalSelfAttention(CrossModalBlock):
         self, pixels: Tensor, words: Tensor, token_valid: Tensor, region_valid: Tensor | None
     ) -> tuple[PooledAttention, Tensor]:
         """Queries and what they look at, and the mean over the valid words of f [B,R,C]."""
-        check_padding_stands_behind(token_valid)
+        check_padding_comes_last(token_valid)
         place_valid = places(token_valid, region_valid if self.hide_padding else None, pixels.shape[-2:])
         parts = multimodal_parts(pixels, words)
         if self.reduce is None:
@@ -181,14 +181,16 @@ class ReleaseCrossModalSelfAttention(CrossModalBlock):
         return PooledAttention(query, pooled_keys(key, value, place_valid)), residual
 
 
-def check_padding_stands_behind(token_valid: Tensor) -> None:
+def check_padding_comes_last(token_valid: Tensor) -> None:
     """Windows of two words are counted from the first word on, so nothing may stand before it.
 
     Raises:
         RefsegError: it does.
     """
     if (token_valid[:, 1:] & ~token_valid[:, :-1]).any():
-        raise RefsegError("A padded word stands before a real one: the release form of CMSA wants the padding behind.")
+        raise RefsegError(
+            "A padded word comes before a real one: the release form of CMSA needs all padding after the words."
+        )
 
 
 def places(token_valid: Tensor, region_valid: Tensor | None, grid: Sequence[int]) -> Tensor:

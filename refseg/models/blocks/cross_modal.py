@@ -114,7 +114,7 @@ class ConcatenationMeanConfig(CrossModalConfig):
 
 
 class ConcatenationMean(CrossModalBlock):
-    """The control without attention: the mean over the words of f_pn, Eq. 4 with the W_o path left out.
+    """The control without attention: the mean over the words of f_pn, Eq. 4 without the W_o path.
 
     Args:
         visual_channels: Cv.

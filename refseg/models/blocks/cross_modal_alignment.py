@@ -29,7 +29,7 @@ EXTENDED_MASK = -1e4  # what BERT adds to the scores of padding, and what the re
 class CAMConfig(Config):
     """Pyramid and directions; the values are those of the release, ``released_words`` apart."""
 
-    pool_sizes: tuple[int, ...] = (1, 2, 3, 6)  # () leaves the pyramid away
+    pool_sizes: tuple[int, ...] = (1, 2, 3, 6)  # () omits the pyramid
     reduction: int = 4  # the pyramid's channels are the level's divided by this
     expansion: int = 4  # inner width of the pyramid's MLP, times the level's
     heads: int = 1  # of PWAM on the level itself
@@ -42,7 +42,7 @@ class CAMConfig(Config):
 
 
 class WordsToPixels(nn.Module):
-    """PWAM: every region asks the words, and what it is told is multiplied with what it is. [B,R,C] -> [B,R,C].
+    """PWAM: every region asks the words, and the answer is multiplied with the region. [B,R,C] -> [B,R,C].
 
     Args:
         dim: C, of the regions and of the attention.
@@ -63,8 +63,8 @@ class WordsToPixels(nn.Module):
     def forward(self, regions: Tensor, words: Tensor, token_valid: Tensor) -> Tensor:
         """regions [B,R,C], words [B,L,Cl], valid [B,L] -> [B,R,C]."""
         weights = self.weights(regions, words, token_valid)
-        told = merge_heads(weights @ split_heads(self.value(words), self.heads))
-        return F.gelu(self.project(F.gelu(self.own(regions)) * self.out(told)))
+        answer = merge_heads(weights @ split_heads(self.value(words), self.heads))
+        return F.gelu(self.project(F.gelu(self.own(regions)) * self.out(answer)))
 
     def weights(self, regions: Tensor, words: Tensor, token_valid: Tensor) -> Tensor:
         """What each region reads: [B,K,R,L], sums to one over the valid words."""
@@ -78,11 +78,11 @@ class PixelsToWords(nn.Module):
 
     The released network gives this module BERT's additive mask (0 for a word, -10000 for padding) where 1 and 0 are
     expected. So the query of every real word is zero, its attention is the same everywhere, and the mean of values
-    that are normalised over the picture is zero: no word learns anything about the picture but what the normalisation
+    that are normalised over the image is zero: no word learns anything about the image except what the normalisation
     over all 20 positions carries over from the padding. ``released`` computes that. Ours has a mask of words, attends
     to the real regions only, and normalises every word for itself. The normalisation of keys and values over
-    the picture is the release's, but no normalised key or value is ever made: both are linear in the regions, so the
-    covariance of the regions tells their deviations, and words are fewer than regions. Same numbers, less work.
+    the image is the release's, but normalised keys and values are never made: both are linear in the regions, so the
+    covariance of the regions gives their deviations, and words are fewer than regions. Same numbers, less work.
 
     Args:
         dim: C, of the words and of the attention.

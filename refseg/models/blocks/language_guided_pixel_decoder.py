@@ -1,7 +1,7 @@
 """AlignFormer's pixel decoder: MagNet's deformable attention among levels, with a look at the words after every layer.
 
 As in the authors' released code of the later version, LGFormer. What the decoder of AlignFormer itself looked like was
-not at hand, and the look at the words may be new in the later version: a config leaves it away.
+not at hand, and the look at the words may be new in the later version: a config can omit it.
 """
 
 from __future__ import annotations

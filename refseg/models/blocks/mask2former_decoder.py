@@ -3,7 +3,7 @@
 The query looks at one level after the other, where the mask that it predicted last is, and after every look it predicts
 again. Its answer is a vector; a pixel belongs to the mask where its embedding agrees with that vector.
 
-Left out, because no mask depends on it: the class head, which with one query multiplies every mask by 1, and queries
+Omitted, because no mask depends on it: the class head, which with one query multiplies every mask by 1, and queries
 and keys of the self-attention, whose softmax over a single query is 1.
 """
 

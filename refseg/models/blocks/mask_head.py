@@ -109,10 +109,10 @@ class SkipMaskHead(nn.Module):
     """A wide view of the fused features, then the finer c2 at stride 4, then four logits per place at stride 2. Ours.
 
     "The leftmost star" is found by comparing stars, and which things are stars is known only after the words have met
-    the regions. The dilated blocks look across the picture at that stage; the paper's head, a single 3x3 convolution,
+    the regions. The dilated blocks look across the image at that stage; the paper's head, a single 3x3 convolution,
     cannot (``benchmarks/controls.py --heads`` measures what that costs).
 
-    A small object of a 96-pixel picture covers two regions at stride 8; its outline is only in c2. The last
+    A small object of a 96-pixel image covers two regions at stride 8; its outline is only in c2. The last
     convolution computes a 2x2 square of logits at once (pixel shuffle), which costs a quarter of doing it at stride 2.
 
     Args:

@@ -87,7 +87,7 @@ class VisionLanguageBidirectionalAttention(nn.Module):
         self.query = self.key = None
         if config.words_to_pixels or config.pixels_to_words:
             self.query = nn.Linear(dim, dim, bias=False)  # the normalisation takes a bias away
-            # It tells one region from another, but not one word from another: without the words' side it is idle.
+            # A bias tells one region from another, but not one word from another: without the words' side it is idle.
             self.key = nn.Linear(word_channels, dim, bias=config.pixels_to_words)
         self.to_pixels = PixelSide(dim, word_channels) if config.words_to_pixels else None
         self.to_words = WordSide(word_channels, dim) if config.pixels_to_words else None
@@ -130,7 +130,7 @@ VLBA = VisionLanguageBidirectionalAttention
 
 
 class PixelSide(nn.Module):
-    """Language to vision: what a region read, normalised over the image, is put beside it and mixed.
+    """Language to vision: what a region read, normalised over the image, is concatenated with it and mixed.
 
     Args:
         dim: C.
@@ -151,7 +151,7 @@ class PixelSide(nn.Module):
 
 
 class WordSide(nn.Module):
-    """Vision to language: what a word saw, of values normalised over the image, is put beside it and mixed.
+    """Vision to language: what a word saw, of values normalised over the image, is concatenated with it and mixed.
 
     Args:
         word_channels: Cl.

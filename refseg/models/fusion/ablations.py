@@ -1,4 +1,4 @@
-"""Four other ways to fuse the levels, to hold the gates against: sum, pyramid pooling, deconvolution, ConvLSTM.
+"""Four other ways to fuse the levels, to compare the gates with: sum, pyramid pooling, deconvolution, ConvLSTM.
 
 The last three are rows of the ablation in Ye et al. (CVPR 2019), which names them and leaves open how they were built:
 where the levels join, in which order they enter, kernel sizes, widths and normalisation. What stands here is our
@@ -63,8 +63,8 @@ class PPMFusion(Fusion):
     """The levels' sum, then the pyramid pooling module of PSPNet (Zhao et al., CVPR 2017, Sec. 3.2).
 
     The sum is averaged over coarse grids; each average passes a 1x1 convolution to dim / number of grids, is enlarged
-    again, and all stand beside the sum under one 3x3 convolution. PSPNet has batch normalisation in it and one input;
-    that the levels are summed first is our choice.
+    again, and all are concatenated with the sum for one 3x3 convolution. PSPNet has batch normalisation in it and one
+    input; that the levels are summed first is our choice.
 
     Args:
         levels: names of the levels, the finest first.
@@ -136,7 +136,7 @@ class ConvLSTMFusionConfig(FusionConfig):
 class ConvLSTMFusion(Fusion):
     """The levels as the steps of a convolutional LSTM (Shi et al., NeurIPS 2015), the deepest first; the last h is out.
 
-    One 3x3 convolution of input and state, the same at every level, gives all four maps of the cell. Left out are the
+    One 3x3 convolution of input and state, the same at every level, gives all four maps of the cell. Omitted are the
     peepholes of Shi et al.; the order of the levels is our choice.
 
     Args:

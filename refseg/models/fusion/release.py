@@ -24,8 +24,8 @@ class ReleaseGMLFConfig(FusionConfig):
 class ReleaseGatedMultiLevelFusion(Fusion):
     """The fusion of the authors' release (lwye/CMSA-Net, 2019), a cell in the manner of a simple recurrent unit.
 
-    For level i and the other two, a before b: one 3x3 convolution of X^i gives u, f and r; with f and r behind a
-    sigmoid whose argument is raised by 1, c = share f X^a + (1 - share) f X^b + (1 - f) u and
+    For level i and the other two, a before b: one 3x3 convolution of X^i gives u, f and r; f and r go through
+    a sigmoid whose argument is raised by 1, c = share f X^a + (1 - share) f X^b + (1 - f) u and
     out^i = r tanh(c) + (1 - r) X^i.
 
     Args:

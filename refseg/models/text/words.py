@@ -26,7 +26,7 @@ class WordEmbeddingConfig(TextConfig):
 class WordEmbedding(TextEncoder):
     """One learned vector per word, U(-0.08, 0.08) at the start (Ye et al., CVPR 2019, Sec. 3.1, and its release).
 
-    There is no order of words in it: "circle left of square" and "square left of circle" are the same bag of words
+    It knows no order of words: "circle left of square" and "square left of circle" are the same bag of words
     to everything that follows, and so are "left" of the image and "left" of another object.
 
     Args:
