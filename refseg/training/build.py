@@ -25,13 +25,14 @@ from refseg.types import Prediction, RefBatch
 
 
 class Learner(nn.Module):
-    """A model and what it is trained for, as one module: (batch) -> prediction, {name: loss}, not yet weighted."""
+    """A model and what it is trained for, as one module."""
 
     def __init__(self, model: ReferringModel, objective: Objective):
         super().__init__()
         self.model, self.objective = model, objective
 
     def forward(self, batch: RefBatch) -> tuple[Prediction, dict[str, Tensor]]:
+        """The prediction and {name: loss}, not yet weighted."""
         return self.objective(self.model, batch)
 
 
