@@ -15,29 +15,33 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from refseg.datasets.transforms import within
+from refseg.datasets.images import ImageLike, to_image
 from refseg.errors import RefsegError
-from refseg.types import size_of
 
 PREDICTION, TRUTH = "#E69F00", "#56B4E9"  # Okabe and Ito's orange and sky blue
 INK, QUIET, DARK = "#222222", "#666666", "#101010"
-LONGEST_SIDE = 640  # pixels; larger images are shrunk before they are drawn
 SHEET_COLUMNS, SHEET_MARGIN = 6, 22  # of a clip's sheet; pixels
 
 
-def overlay(image: Tensor, pred_mask: Tensor) -> np.ndarray:
+def overlay(image: ImageLike, pred_mask: Tensor) -> np.ndarray:
     """The image with everything but the mask dimmed, and a light line with a dark edge around the mask.
 
     Args:
-        image: see :func:`as_picture`; kept at its size.
+        image: see ``to_image``; kept at its size.
         pred_mask: [H,W] bool at the size of the image.
 
     Returns:
         [H,W,3] uint8.
+
+    Raises:
+        RefsegError: not an image, or a mask of another type or size.
     """
-    picture, mask = as_picture(image, longest_side=None), as_mask(pred_mask)
-    if picture.shape[:2] != mask.shape:
-        raise RefsegError(f"The image is {picture.shape[:2]} and the mask {mask.shape} pixels: they must be equal.")
+    picture, mask = to_image(image).permute(1, 2, 0).numpy(), pred_mask.cpu().numpy()
+    if mask.dtype != bool or picture.shape[:2] != mask.shape:
+        raise RefsegError(
+            f"The image is {picture.shape[:2]} pixels and the mask {mask.dtype} of shape {mask.shape}: it must be bool "
+            "and of the same size."
+        )
     width = max(1, round(max(mask.shape) / 400))
     tint = np.frombuffer(bytes.fromhex(PREDICTION[1:]), np.uint8)
     result = np.where(mask[..., None], 0.72 * picture + 0.28 * tint, 0.55 * picture).astype(np.uint8)
@@ -53,7 +57,7 @@ def clip_sheet(
     """A sheet of frames of one clip, each with its predicted mask, under the expression; and the sheet in words.
 
     Args:
-        frames: N images of one size, see :func:`as_picture`; small ones, for all are in memory.
+        frames: N images of one size, see :func:`overlay`; small ones, for all are in memory.
         names: of the frames, drawn above them.
         pred_masks: [H,W] bool each, at the size of the frames.
 
@@ -93,50 +97,6 @@ def where(mask: np.ndarray | Tensor) -> str:
     share = 100 * array.mean()
     percent = "less than 1 %" if share < 1 else f"{share:.0f} %"
     return f"{percent} of the image, at the {place}"
-
-
-def as_picture(image: Tensor | np.ndarray, longest_side: int | None = LONGEST_SIDE) -> np.ndarray:
-    """An image ready to draw, [H,W,3] uint8, shrunk to ``longest_side`` pixels (None keeps its size).
-
-    Args:
-        image: [3,H,W] uint8 0..255, or float between 0 and 1; an array may be [H,W,3].
-
-    Raises:
-        RefsegError: another shape, or float values outside 0..1 (a normalised image).
-    """
-    tensor = torch.as_tensor(image).detach().cpu()
-    if tensor.ndim == 3 and tensor.shape[0] != 3 and tensor.shape[2] == 3:
-        tensor = tensor.permute(2, 0, 1)
-    if tensor.ndim != 3 or tensor.shape[0] != 3 or tensor.numel() == 0:
-        raise RefsegError(f"An image of shape {tuple(tensor.shape)} cannot be drawn: it must be [3,H,W].")
-    if tensor.dtype != torch.uint8:
-        if not (tensor.min() >= 0 and tensor.max() <= 1):
-            raise RefsegError("The image has values outside 0..1: draw the image as read, not the normalised one.")
-        tensor = (tensor.float() * 255).round().to(torch.uint8)
-    return _shrunk(tensor, longest_side).permute(1, 2, 0).numpy()
-
-
-def as_mask(mask: Tensor | np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
-    """A mask as [H,W] bool array; with ``like`` it must have the shape of that image before it was shrunk.
-
-    Raises:
-        RefsegError: not bool, not two-dimensional, or of other proportions than the image.
-    """
-    array = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
-    if array.dtype != bool or array.ndim != 2:
-        raise RefsegError(f"A mask must be bool and [H,W], not {array.dtype} of shape {array.shape}.")
-    if like is not None:
-        scale = max(like.shape[:2]) / max(array.shape)
-        if any(abs(side * scale - drawn) > 1 for side, drawn in zip(array.shape, like.shape[:2], strict=True)):
-            raise RefsegError(f"The mask of {array.shape} pixels does not fit the image: give both at one size.")
-    return array
-
-
-def _shrunk(tensor: Tensor, longest_side: int | None) -> Tensor:
-    size = size_of(tensor)
-    if longest_side is None or max(size) <= longest_side:
-        return tensor
-    return F.interpolate(tensor[None], size=within(size, longest_side), mode="bilinear", antialias=True)[0]
 
 
 def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:

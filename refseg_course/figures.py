@@ -7,13 +7,8 @@ has a dark edge so that it is seen on any image.
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,72 +19,29 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from refseg.datasets.transforms import within
 from refseg.errors import RefsegError
-from refseg.types import RefSample
-from refseg.viz import DARK, INK, PREDICTION, QUIET, TRUTH, as_mask, as_picture, where
+from refseg.types import RefSample, size_of
+from refseg.viz import DARK, INK, PREDICTION, QUIET, TRUTH, where
+from refseg_course.picture import Picture, show, to_html, to_png_bytes
+
+__all__ = [
+    "Picture",
+    "as_mask",
+    "as_picture",
+    "learning_curve",
+    "prediction_figure",
+    "show",
+    "show_sample",
+    "to_html",
+    "to_png_bytes",
+    "word_map_figure",
+]
 
 CURVE = "#0072B2"  # Okabe and Ito's blue; each curve has a panel and a title of its own
+LONGEST_SIDE = 640  # pixels; larger images are shrunk before they are drawn
 DASHES = {"solid": "solid", "dashed": (0, (3.2, 1.8))}
 WORD_MAP_RECIPE = "attention from this word at every region, summed over the words it attends to"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure, its alternative text and, if wanted, a caption; Jupyter shows it with all three."""
-
-    figure: Figure
-    alt: str
-    caption: str = ""
-
-    def __repr__(self) -> str:
-        return f"Picture: {self.alt}"
-
-    def _repr_html_(self) -> str:
-        return to_html(self, self.caption)
-
-
-def show(figure: Figure | Picture, alt: str = "", caption: str = "") -> None:
-    """Display a figure in a notebook with its alternative text, then close it so that Jupyter does not show it again.
-
-    JupyterLab and nbconvert drop the alternative text of plain image outputs; in a <figure> of ours it stays.
-
-    Args:
-        figure: one made with pyplot or with ``matplotlib.figure.Figure``, or a Picture, which brings both texts.
-        alt: what the figure shows, in words and with its main numbers, for those who do not see it.
-        caption: a line below it, for everybody.
-
-    Raises:
-        RefsegError: there is no alternative text.
-    """
-    from IPython.display import HTML, display
-
-    picture = figure if isinstance(figure, Picture) else Picture(figure, alt, caption)
-    picture = replace(picture, alt=alt or picture.alt, caption=caption or picture.caption)
-    if not picture.alt.strip():
-        raise RefsegError("The figure has no alternative text: say in alt what it shows.")
-    display(HTML(to_html(picture, picture.caption)))
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    if pyplot is not None:
-        pyplot.close(picture.figure)
-
-
-def to_png_bytes(picture: Picture, dpi: int = 110) -> bytes:
-    """The figure as a PNG file; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    picture.figure.savefig(
-        buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None}
-    )
-    return buffer.getvalue()
-
-
-def to_html(picture: Picture, caption: str = "") -> str:
-    """A self-contained <figure> with the picture inside, its alternative text and a caption."""
-    data = base64.b64encode(to_png_bytes(picture)).decode("ascii")
-    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return (
-        f'<figure><img alt="{html.escape(picture.alt, quote=True)}" style="max-width:100%" '
-        f'src="data:image/png;base64,{data}">{below}</figure>'
-    )
 
 
 def show_sample(sample: RefSample) -> Picture:
@@ -212,6 +164,43 @@ def learning_curve(log_rows: Sequence[Mapping[str, Any]], over: str = "step") ->
 # ---- how it is drawn -------------------------------------------------------------------------------------------
 
 
+def as_picture(image: Tensor | np.ndarray, longest_side: int | None = LONGEST_SIDE) -> np.ndarray:
+    """An image ready to draw, [H,W,3] uint8, shrunk to ``longest_side`` pixels (None keeps its size).
+
+    Args:
+        image: [3,H,W] uint8 0..255, or float between 0 and 1; an array may be [H,W,3].
+
+    Raises:
+        RefsegError: another shape, or float values outside 0..1 (a normalised image).
+    """
+    tensor = torch.as_tensor(image).detach().cpu()
+    if tensor.ndim == 3 and tensor.shape[0] != 3 and tensor.shape[2] == 3:
+        tensor = tensor.permute(2, 0, 1)
+    if tensor.ndim != 3 or tensor.shape[0] != 3 or tensor.numel() == 0:
+        raise RefsegError(f"An image of shape {tuple(tensor.shape)} cannot be drawn: it must be [3,H,W].")
+    if tensor.dtype != torch.uint8:
+        if not (tensor.min() >= 0 and tensor.max() <= 1):
+            raise RefsegError("The image has values outside 0..1: draw the image as read, not the normalised one.")
+        tensor = (tensor.float() * 255).round().to(torch.uint8)
+    return _shrunk(tensor, longest_side).permute(1, 2, 0).numpy()
+
+
+def as_mask(mask: Tensor | np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
+    """A mask as [H,W] bool array; with ``like`` it must have the shape of that image before it was shrunk.
+
+    Raises:
+        RefsegError: not bool, not two-dimensional, or of other proportions than the image.
+    """
+    array = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
+    if array.dtype != bool or array.ndim != 2:
+        raise RefsegError(f"A mask must be bool and [H,W], not {array.dtype} of shape {array.shape}.")
+    if like is not None:
+        scale = max(like.shape[:2]) / max(array.shape)
+        if any(abs(side * scale - drawn) > 1 for side, drawn in zip(array.shape, like.shape[:2], strict=True)):
+            raise RefsegError(f"The mask of {array.shape} pixels does not fit the image: give both at one size.")
+    return array
+
+
 def _panels(image: np.ndarray, count: int, expression: str, columns: int | None = None):
     """A figure with ``count`` panels of the picture's proportions, and the expression as its title."""
     rows = -(-count // (columns or count))
@@ -309,3 +298,10 @@ def _plot(axis, points: np.ndarray, title: str, over: str) -> None:
     axis.spines[["left", "bottom"]].set_color("#aaaaaa")
     axis.tick_params(labelsize=8, colors=QUIET, length=3)
     axis.margins(x=0.08)
+
+
+def _shrunk(tensor: Tensor, longest_side: int | None) -> Tensor:
+    size = size_of(tensor)
+    if longest_side is None or max(size) <= longest_side:
+        return tensor
+    return F.interpolate(tensor[None], size=within(size, longest_side), mode="bilinear", antialias=True)[0]

@@ -15,6 +15,8 @@ from refseg.errors import RefsegError
 from refseg.types import RefSample
 from refseg.viz import overlay
 from refseg_course.figures import (
+    as_mask,
+    as_picture,
     learning_curve,
     prediction_figure,
     show,
@@ -210,3 +212,19 @@ def test_show_wants_words(displayed):
     with pytest.raises(RefsegError, match="alternative text"):
         show(Figure(), " ")
     assert displayed == []
+
+
+def test_images_of_wrong_kind_are_refused():
+    for wrong in (torch.zeros(2, 5, 5), torch.zeros(5, 5), torch.full((3, 5, 5), -1.3), torch.zeros(3, 0, 5)):
+        with pytest.raises(RefsegError, match="image"):
+            as_picture(wrong)
+    with pytest.raises(RefsegError, match="image"):
+        as_picture(torch.full((3, 5, 5), float("nan")))
+    with pytest.raises(RefsegError, match="bool"):
+        as_mask(torch.ones(5, 5))
+
+
+def test_as_picture_takes_floats_arrays_and_shrinks():
+    assert as_picture(torch.ones(3, H, W)).max() == 255
+    assert as_picture(picture().permute(1, 2, 0).numpy()).shape == (H, W, 3)
+    assert as_picture(picture(2000, 500)).shape == (640, 160, 3)
