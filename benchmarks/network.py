@@ -16,7 +16,7 @@ from functools import partial
 
 import torch
 import tyro
-from cmsa import whole_block
+from cmsa_forms import whole_block
 from measure import about, median_seconds, write_json
 from torch import Tensor, nn
 

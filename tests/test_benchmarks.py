@@ -7,6 +7,7 @@ from dataclasses import replace
 import alignformer
 import cfsa
 import cmsa
+import cmsa_forms
 import controls
 import fusions
 import magnet
@@ -27,15 +28,15 @@ from refseg.training.presets import PRESETS
 
 
 def test_all_forms_of_the_block_compute_the_same():
-    point = cmsa.Point(positions=35, words=3, dim=11, batch=2)
+    point = cmsa_forms.Point(positions=35, words=3, dim=11, batch=2)
     assert point.grid() == (5, 7)
     outputs = {}
     for form in ("rank_n", "per_word", "literal_sdpa", "literal"):
-        block, inputs = cmsa.make(point, form)
-        outputs[form] = cmsa.whole_block(form, block, *inputs).flatten(2)
+        block, inputs = cmsa_forms.make(point, form)
+        outputs[form] = cmsa_forms.whole_block(form, block, *inputs).flatten(2)
     for output in outputs.values():
         assert torch.allclose(output, outputs["literal"], atol=1e-5)
-    plain, inputs = cmsa.make(point, "plain")
+    plain, inputs = cmsa_forms.make(point, "plain")
     assert plain(*inputs).shape == (2, 11 + 8, 35)
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import data_files
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -12,11 +13,11 @@ from refseg.paths import results_dir
 
 
 def test_a_box_as_run_lengths():
-    mask = coco_mask.decode(data.box_mask([2, 1, 4, 3], 7, 11))
+    mask = coco_mask.decode(data_files.box_mask([2, 1, 4, 3], 7, 11))
     expected = np.zeros((7, 11), dtype=np.uint8)
     expected[1:4, 2:5] = 1
     assert np.array_equal(mask, expected)
-    assert coco_mask.decode(data.box_mask([0, 0, 10, 6], 7, 11)).all()
+    assert coco_mask.decode(data_files.box_mask([0, 0, 10, 6], 7, 11)).all()
 
 
 def test_predictions_are_shifted_and_ranked():
@@ -24,7 +25,7 @@ def test_predictions_are_shifted_and_ranked():
     mask[:, 3:6] = 1
     encoded = coco_mask.encode(mask)
     truth = {"annotations": [{"id": 7, "image_id": "v", "segmentation": encoded}]}
-    (prediction,) = data.shifted_masks(truth)
+    (prediction,) = data_files.shifted_masks(truth)
     moved = coco_mask.decode(prediction["segmentation"])
     assert np.flatnonzero(moved[0]).tolist() == [3 + 49 % 41 + k for k in range(3)]
     assert (prediction["image_id"], prediction["score"]) == ("v", 91 / 101)
@@ -39,7 +40,7 @@ def test_referit_in_the_refer_layout_has_every_sentence(shared_dir, tmp_path):
         (tmp_path / name).symlink_to(source / name)
     (tmp_path / "referit_query_train.json").write_text(json.dumps(queries))
     (tmp_path / "referit_query_val.json").write_text("{}")
-    data.write_referit(tmp_path, tmp_path / "refclef")
+    data_files.write_referit(tmp_path, tmp_path / "refclef")
     dataset = build_dataset("referit", "trainval", root=tmp_path / "refclef")
     assert dataset.expressions == ["sky", "the sky", "man"] and len(set(dataset.sample_ids)) == 3
 
