@@ -45,7 +45,7 @@ def convert_parquet(name: str, source: Path, folder: Path) -> None:
     records: dict[str, dict[Any, dict]] = {"annotations": {}, "images": {}}
     for split, paths in _files_of(info, source).items():
         for path in paths:
-            for row in tqdm(_rows(path), total=_count(path), desc=path.name, unit="ref"):
+            for row in _rows(path):
                 refs.append(_ref(row, split, path))
                 _keep(records["annotations"], row["raw_anns"], row["ann_id"], path)
                 _keep(records["images"], row["raw_image_info"], row["image_id"], path)
@@ -78,33 +78,22 @@ def _files_of(info: DatasetInfo, source: Path) -> dict[str, list[Path]]:
     return {split: list(paths.values()) for split, paths in found.items()}
 
 
-def _count(path: Path) -> int:
-    return _open(path).metadata.num_rows
-
-
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows as dicts of plain Python values."""
-    columns = [*_OF_REF, "split", "raw_anns", "raw_image_info"]
-    try:
-        file = _open(path)
-        if lacking := set(columns) - set(file.schema_arrow.names):
-            raise ValueError(f"no column {', '.join(sorted(lacking))}")
-        for batch in file.iter_batches(_ROWS, columns=columns):
-            yield from batch.to_pylist()
-    except RefsegError:
-        raise
-    except Exception as error:  # a damaged file raises nearly anything
-        raise _other_layout(path, error) from error
-
-
-def _open(path: Path) -> Any:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise RefsegError("Parquet files are read by pyarrow, which is not installed: pip install pyarrow.") from error
+    columns = [*_OF_REF, "split", "raw_anns", "raw_image_info"]
     try:
-        return ParquetFile(path)
-    except Exception as error:
+        file = ParquetFile(path)
+        if lacking := set(columns) - set(file.schema_arrow.names):
+            raise ValueError(f"no column {', '.join(sorted(lacking))}")
+        with tqdm(total=file.metadata.num_rows, desc=path.name, unit="ref") as bar:
+            for batch in file.iter_batches(_ROWS, columns=columns):
+                yield from batch.to_pylist()
+                bar.update(len(batch))
+    except Exception as error:  # a damaged file raises nearly anything
         raise _other_layout(path, error) from error
 
 
