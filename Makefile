@@ -70,7 +70,7 @@ lint: $(READY) ## ruff, the layout of the code, and pyright
 clean: ## remove caches and build leftovers; .venv, data, runs and build/student, where you may have worked, stay
 	@rm -rf dist refseg.egg-info .pytest_cache .ruff_cache
 	@for left in build/*; do [ "$$left" = build/student ] || rm -rf "$$left"; done
-	@find refseg refseg_course tests notebooks benchmarks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	@find refseg refseg_course refshapes tests notebooks benchmarks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml
 	@$(call install,.venv,)

@@ -30,7 +30,7 @@ LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 
 def module_name(path: Path) -> str:
     """``refseg/datasets/__init__.py`` -> ``refseg.datasets``."""
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -81,10 +81,12 @@ def test_imports_go_down():
     assert wrong == []
 
 
-def test_the_library_does_not_import_the_course():
-    for path in SOURCES:
-        imported = imported_names(path.read_text(encoding="utf-8"), module_name(path), path.name == "__init__.py")
-        assert not {name for name in imported if name.split(".")[0] == "refseg_course"}, path
+def test_the_packages_stay_apart():
+    """The library knows nothing of the course, and the generator of RefShapes nothing of either."""
+    for package, others in ((PACKAGE, {"refseg_course"}), (ROOT / "refshapes", {"refseg", "refseg_course"})):
+        for path in package.rglob("*.py"):
+            imported = imported_names(path.read_text(encoding="utf-8"), module_name(path), path.name == "__init__.py")
+            assert not {name.split(".")[0] for name in imported} & others, path
 
 
 def test_the_generator_knows_nothing_of_the_library():
