@@ -33,14 +33,16 @@ from refseg.types import Prediction, RefBatch
 
 @dataclass(frozen=True)
 class AlignFormerConfig(ModelConfig):
-    """Which part stands in which place; the class of each part's config chooses the part."""
+    """Which part stands in which place; the defaults are those of the paper."""
 
-    backbone: BackboneConfig
-    text: StagedTextConfig
-    vlba: VLBAConfig
-    pixel_decoder: DeformableConfig
-    decoder_words: DecoderWordsConfig | None  # None: the pixel decoder does not look at the words
-    generator: PrototypeConfig
+    backbone: BackboneConfig = SwinConfig()
+    text: StagedTextConfig = BertWordsConfig()
+    vlba: VLBAConfig = VLBAConfig()
+    pixel_decoder: DeformableConfig = DeformableConfig(levels=3, layers=6)
+    decoder_words: DecoderWordsConfig | None = (
+        DecoderWordsConfig()
+    )  # None: without a look at the words
+    generator: PrototypeConfig = PrototypeConfig()
     upsampling: int = 1  # pixels are finer than the finest level, by that factor (ours, for the lessons)
 
     def build(self, vocabulary_size: int) -> AlignFormer:
@@ -66,14 +68,7 @@ class AlignFormerConfig(ModelConfig):
         Args:
             swin_weights, bert_weights: see ``SwinConfig`` and ``BertWordsConfig``; None begins at random.
         """
-        return cls(
-            SwinConfig(weights=swin_weights),
-            BertWordsConfig(weights=bert_weights),
-            VLBAConfig(),
-            DeformableConfig(levels=3, layers=6),
-            DecoderWordsConfig(),
-            PrototypeConfig(),
-        )
+        return cls(SwinConfig(weights=swin_weights), BertWordsConfig(weights=bert_weights))
 
 
 class AlignFormer(ReferringModel):

@@ -31,13 +31,13 @@ RELEASED_WORDS = 20  # token positions in the release, the padding among them
 
 @dataclass(frozen=True)
 class MagNetConfig(ModelConfig):
-    """Which part stands in which place; the class of each part's config chooses the part."""
+    """Which part stands in which place; the defaults are those of the paper."""
 
-    backbone: BackboneConfig
-    text: StagedTextConfig
-    alignment: CAMConfig
-    pixel_decoder: DeformableConfig
-    decoder: MaskDecoderConfig
+    backbone: BackboneConfig = SwinConfig()
+    text: StagedTextConfig = BertWordsConfig()
+    alignment: CAMConfig = CAMConfig()
+    pixel_decoder: DeformableConfig = DeformableConfig()
+    decoder: MaskDecoderConfig = MaskDecoderConfig()
 
     def build(self, vocabulary_size: int) -> MagNet:
         return MagNet(self, vocabulary_size)
@@ -60,13 +60,7 @@ class MagNetConfig(ModelConfig):
         Args:
             swin_weights, bert_weights: see ``SwinConfig`` and ``BertWordsConfig``; None begins at random.
         """
-        return cls(
-            SwinConfig(weights=swin_weights),
-            BertWordsConfig(weights=bert_weights),
-            CAMConfig(),
-            DeformableConfig(),
-            MaskDecoderConfig(),
-        )
+        return cls(SwinConfig(weights=swin_weights), BertWordsConfig(weights=bert_weights))
 
     @classmethod
     def release(cls) -> MagNetConfig:

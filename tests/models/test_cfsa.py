@@ -72,7 +72,7 @@ def test_at_the_start_the_target_frame_comes_out_as_it_went_in():
 
 
 def test_padded_frames_change_nothing():
-    for kind in [block, lambda: FrameMean(C, FrameMeanConfig())]:
+    for kind in [block, lambda: FrameMean()]:
         attention, x = kind(), clip()
         longer = torch.cat([x, 1e3 * torch.ones(B, 2, C, h, w)], 1)
         valid = torch.arange(T + 2) < torch.full((B, 1), T)
@@ -132,7 +132,7 @@ def test_heads_begin_by_looking_back_at_their_own_frame_and_ahead():
 def test_the_mean_over_frames_by_hand():
     x = torch.tensor([1.0, 3.0, 100.0]).view(1, 3, 1, 1, 1)
     valid = torch.tensor([[True, True, False]])
-    assert FrameMean(1, FrameMeanConfig())(x, torch.tensor([0]), valid).item() == 2.0
+    assert FrameMean()(x, torch.tensor([0]), valid).item() == 2.0
 
 
 def test_waves_by_hand():

@@ -8,7 +8,6 @@ from refseg.models.blocks import word_average
 from refseg.models.blocks.cmsa import CMSAConfig, CrossModalSelfAttention
 from refseg.models.blocks.cross_modal import (
     ConcatenationMean,
-    ConcatenationMeanConfig,
     multimodal_features,
     multimodal_parts,
 )
@@ -161,7 +160,7 @@ def test_padded_words_change_nothing():
     for kind in [CrossModalSelfAttention, ConcatenationMean]:
         block, pixels, words, token_valid, region_valid = block_and_inputs(5)
         if kind is ConcatenationMean:
-            block = ConcatenationMean(CV, CL, ConcatenationMeanConfig())
+            block = ConcatenationMean(CV, CL)
         assert properties.padding_error(block, pixels, words, token_valid, region_valid) <= 1e-12
 
 
@@ -230,7 +229,7 @@ def test_pooled_words_are_the_output_before_the_mean_over_words():
 
 def test_concatenation_mean_is_the_mean_of_the_multimodal_features():
     block, pixels, words, _, _ = block_and_inputs(5)
-    control = ConcatenationMean(CV, CL, ConcatenationMeanConfig())
+    control = ConcatenationMean(CV, CL)
     fused = control(pixels, words, torch.ones(B, 5, dtype=torch.bool))
     expected = multimodal_features(pixels, words).mean(1).transpose(1, 2).view(B, -1, H, W)
     assert torch.allclose(fused, expected)

@@ -4,7 +4,6 @@ import torch
 
 from refseg.models.blocks.mask_head import (
     MaskHead,
-    MaskHeadConfig,
     ReleaseMaskHead,
     ReleaseMaskHeadConfig,
     SkipMaskHead,
@@ -16,7 +15,7 @@ CHANNELS = {"c2": 3, "c3": 5, "c4": 5, "c5": 5}
 
 
 def test_paper_head_gives_one_logit_per_region():
-    head = MaskHead(MaskHeadConfig(), 7, CHANNELS)
+    head = MaskHead(7)
     assert head(torch.randn(2, 7, 5, 4), {}).shape == (2, 1, 5, 4)
     assert sum(p.numel() for p in head.parameters()) == 7 * 9 + 1
 
@@ -46,7 +45,7 @@ def test_enlarging_from_the_corner_by_hand():
 
 
 def test_release_head_gives_its_logits_enlarged():
-    head = ReleaseMaskHead(ReleaseMaskHeadConfig(), 7, CHANNELS)
+    head = ReleaseMaskHead(7, ReleaseMaskHeadConfig())
     fused = torch.randn(2, 7, 5, 4)
     logits = head(fused, {})
     assert logits.shape == (2, 1, 40, 32)

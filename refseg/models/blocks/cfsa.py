@@ -264,19 +264,11 @@ class FrameMeanConfig(TemporalConfig):
     """The control: the mean over the frames, without attention."""
 
     def build(self, channels: int) -> FrameMean:
-        return FrameMean(channels, self)
+        return FrameMean()
 
 
 class FrameMean(TemporalBlock):
-    """The control without attention: mean over the real frames.
-
-    Args:
-        channels: of the features; not used.
-        config: empty but for its place.
-    """
-
-    def __init__(self, channels: int, config: FrameMeanConfig):
-        super().__init__()
+    """The control without attention: mean over the real frames."""
 
     def forward(self, x: Tensor, target_frame: Tensor, frame_valid: Tensor, *others: Any) -> Tensor:
         """As every block; only ``frame_valid`` plays a part, and nothing is kept."""

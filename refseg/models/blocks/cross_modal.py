@@ -110,7 +110,7 @@ class ConcatenationMeanConfig(CrossModalConfig):
     """The control without attention; it has nothing to choose."""
 
     def build(self, visual_channels: int, word_channels: int) -> ConcatenationMean:
-        return ConcatenationMean(visual_channels, word_channels, self)
+        return ConcatenationMean(visual_channels, word_channels)
 
 
 class ConcatenationMean(CrossModalBlock):
@@ -119,10 +119,9 @@ class ConcatenationMean(CrossModalBlock):
     Args:
         visual_channels: Cv.
         word_channels: Cl.
-        config: empty.
     """
 
-    def __init__(self, visual_channels: int, word_channels: int, config: ConcatenationMeanConfig):
+    def __init__(self, visual_channels: int, word_channels: int):
         super().__init__()
         self.channels = visual_channels + word_channels + SPATIAL_CHANNELS
 

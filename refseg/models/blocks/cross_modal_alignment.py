@@ -176,15 +176,12 @@ class PyramidAlignment(nn.Module):
         Returns:
             fused [B,C,h,w], and what PWAM gives at full resolution, [B,C,h,w]
         """
-        residual = self.attend(pixels.flatten(2).mT, words, token_valid)
-        scales = [self.at_scale(i, pixels, words, token_valid) for i in range(len(self.pyramid))]
+        residual, grid, scales = self.attend(pixels.flatten(2).mT, words, token_valid), pixels.shape[-2:], []
+        for size, pool, attend in zip(self.pool_sizes, self.pyramid, self.attend_pooled, strict=True):
+            pooled = attend(pool(pixels), words, token_valid)
+            scales.append(enlargement(size, grid, pooled) @ pooled)  # [B,R,C/reduction]
         fused = self.mixer(torch.cat([*scales, residual], dim=-1))
-        return as_map(fused, pixels.shape[-2:]), as_map(residual, pixels.shape[-2:])
-
-    def at_scale(self, index: int, pixels: Tensor, words: Tensor, token_valid: Tensor) -> Tensor:
-        """One pooled copy with the words in it, enlarged again: [B,R,C/reduction]."""
-        pooled = self.attend_pooled[index](self.pyramid[index](pixels), words, token_valid)
-        return enlargement(self.pool_sizes[index], pixels.shape[-2:], pooled) @ pooled
+        return as_map(fused, grid), as_map(residual, grid)
 
 
 class WordAlignment(nn.Module):

@@ -30,19 +30,17 @@ class MaskHeadConfig(HeadConfig):
     """The head of the paper; it has nothing to choose."""
 
     def build(self, in_channels: int, backbone_channels: dict[str, int]) -> MaskHead:
-        return MaskHead(self, in_channels, backbone_channels)
+        return MaskHead(in_channels)
 
 
 class MaskHead(nn.Module):
     """One 3x3 convolution to one logit per region, stride 8 (Ye et al., CVPR 2019, Eq. 6).
 
     Args:
-        config: empty.
         fused_channels: C.
-        feature_channels: widths of the backbone's levels; none is used.
     """
 
-    def __init__(self, config: MaskHeadConfig, fused_channels: int, feature_channels: dict[str, int]):
+    def __init__(self, fused_channels: int):
         super().__init__()
         self.logits = nn.Conv2d(fused_channels, 1, 3, padding=1)
 
@@ -58,7 +56,7 @@ class ReleaseMaskHeadConfig(HeadConfig):
     upsampling: int = 8
 
     def build(self, in_channels: int, backbone_channels: dict[str, int]) -> ReleaseMaskHead:
-        return ReleaseMaskHead(self, in_channels, backbone_channels)
+        return ReleaseMaskHead(in_channels, self)
 
 
 class ReleaseMaskHead(MaskHead):
@@ -69,13 +67,12 @@ class ReleaseMaskHead(MaskHead):
     a converted network must be enlarged the same way.
 
     Args:
-        config: the factor.
         fused_channels: C.
-        feature_channels: widths of the backbone's levels; none is used.
+        config: the factor.
     """
 
-    def __init__(self, config: ReleaseMaskHeadConfig, fused_channels: int, feature_channels: dict[str, int]):
-        super().__init__(MaskHeadConfig(), fused_channels, feature_channels)
+    def __init__(self, fused_channels: int, config: ReleaseMaskHeadConfig):
+        super().__init__(fused_channels)
         self.upsampling = config.upsampling
 
     def forward(self, fused: Tensor, features: dict[str, Tensor]) -> Tensor:
