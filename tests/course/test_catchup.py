@@ -115,13 +115,13 @@ def test_a_lesson_gets_the_data_it_uses_and_no_other(course, tmp_path, monkeypat
     from refseg.datasets import refshapes
 
     drawn = []
-    monkeypatch.setattr(refshapes, "ensure", lambda: drawn.append("pictures"))
-    monkeypatch.setattr(refshapes.video, "ensure", lambda: drawn.append("clips"))
+    monkeypatch.setattr(refshapes, "ensure", lambda: drawn.append("images"))
+    monkeypatch.setattr(refshapes, "ensure_video", lambda: drawn.append("clips"))
     write(course, "00_alone.ipynb", new_code_cell('name = "refshapes_video"'))
     assert catchup(0, tmp_path / "student") and drawn == ["clips"]
     assert "RefShapes-Video is drawn" in capsys.readouterr().out
     write(course, "00_alone.ipynb", new_code_cell("name = 'refshapes'"))
-    assert catchup(0, tmp_path / "student") and drawn == ["clips", "pictures"]
+    assert catchup(0, tmp_path / "student") and drawn == ["clips", "images"]
 
 
 def test_the_second_time_changes_nothing(course, tmp_path, capsys):
