@@ -33,7 +33,6 @@ class Collate:
         Raises:
             RefsegError: an expression without words, or images that no transform has made float.
         """
-        _check_frames(samples)
         token_ids = [torch.tensor(self._encode(sample), dtype=torch.int64) for sample in samples]
         height = max(sample.frames.shape[-2] for sample in samples)
         width = max(sample.frames.shape[-1] for sample in samples)
@@ -56,19 +55,16 @@ class Collate:
         )
 
     def _encode(self, sample: RefSample) -> list[int]:
+        owner = f"Sample {sample.sample_id} of {sample.source}"
+        if not sample.frames.is_floating_point():
+            raise RefsegError(
+                f"{owner} still has pixels as read ({sample.frames.dtype}): give the data set a transform, e.g. "
+                f"transform=build_transform(96)."
+            )
         try:
             return self.tokenizer.encode(sample.expression)
         except RefsegError as error:
-            raise RefsegError(f"Sample {sample.sample_id} of {sample.source}: {error}") from error
-
-
-def _check_frames(samples: Sequence[RefSample]) -> None:
-    for sample in samples:
-        if not sample.frames.is_floating_point():
-            raise RefsegError(
-                f"Sample {sample.sample_id} of {sample.source} still has pixels as read ({sample.frames.dtype}): give "
-                f"the data set a transform, e.g. transform=build_transform(96)."
-            )
+            raise RefsegError(f"{owner}: {error}") from error
 
 
 def image_key(sample: RefSample) -> str:

@@ -110,16 +110,13 @@ def _opened(source: Path | BytesIO, path: str | Path) -> Iterator[Image.Image]:
 
 
 def _pixels(image: Image.Image, path: str | Path) -> Tensor:
-    return F.pil_to_tensor(_to_rgb(image, path)).contiguous()
-
-
-def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
+    """RGB, uint8 [3,H,W]."""
     if image.mode == "F":
         raise RefsegError(f"{path} holds floating point values of unknown range: save it as an 8-bit PNG.")
     if image.mode.startswith("I"):  # 16 bit grey; Pillow's own conversion would clip everything above 255 to white
         grey = np.clip(np.asarray(image, dtype=np.int64), 0, 65535) // 257
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+        image = Image.fromarray(grey.astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return F.pil_to_tensor(image.convert("RGB")).contiguous()

@@ -61,24 +61,16 @@ def _run_length_mask(piece: dict[str, Any], size: tuple[int, int], owner: str) -
             f"{owner} is a mask of size {piece.get('size')} (height, width) but its image is of {list(size)}: "
             f"put the original image there."
         )
-    mask = decode_run_lengths(piece.get("counts"), size)
-    if mask is None:
+    lengths = checked_run_lengths(piece.get("counts"), size)
+    if lengths is None:
         raise RefsegError(f"{owner} has run lengths that do not add up to its image: download the file again.")
-    return mask
+    pixels = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)  # background first, down the columns
+    return pixels.reshape(size[1], size[0]).T
 
 
 def is_of_size(piece: dict[str, Any], size: tuple[int, int]) -> bool:
     """Whether a run-length dict says that it is of ``size``, (height, width)."""
     return isinstance(piece.get("size"), (list, tuple)) and list(piece["size"]) == list(size)
-
-
-def decode_run_lengths(counts: Any, size: tuple[int, int]) -> np.ndarray | None:
-    """COCO's ``counts``, compressed or a list of numbers, as bool [height,width]; None if they do not fill ``size``."""
-    lengths = checked_run_lengths(counts, size)
-    if lengths is None:
-        return None
-    pixels = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)  # background first, down the columns
-    return pixels.reshape(size[1], size[0]).T
 
 
 def checked_run_lengths(counts: Any, size: tuple[int, int]) -> np.ndarray | None:

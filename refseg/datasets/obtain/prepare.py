@@ -131,15 +131,19 @@ def _alone(piece: Piece, say: Say) -> Iterator[None]:
 
 
 def _from_download(piece: Piece, place: Path, say: Say) -> None:
-    archive = _downloaded(piece)
+    names = [piece.source + ending for ending in ENDINGS] if piece.keys else [piece.source]
+    archive = next((path for name in names if (path := downloads_dir() / name).is_file()), None)
     # Ours: downloaded now, or left by an unpacking cut short.
     ours = archive is None or read_note(_note_file(piece)).get("bytes") == archive.stat().st_size
     archive = archive or _download(piece, say)
     try:
         if piece.keys:
             unpack(archive, place, piece.keys)
+        elif piece.sha256 not in (None, sha256_of(archive)):
+            raise BadArchive(f"{archive} is not the published file: its sha256 is not {piece.sha256}.")
         else:
-            _copy(archive, place, piece)
+            with written(place) as partial:
+                shutil.copyfile(archive, partial)
     except BadArchive:
         if ours:  # so that the next run downloads it again
             archive.unlink(missing_ok=True)
@@ -148,17 +152,12 @@ def _from_download(piece: Piece, place: Path, say: Say) -> None:
         archive.unlink()
 
 
-def _downloaded(piece: Piece) -> Path | None:
-    """What lies ready in ``downloads/``."""
-    names = [piece.source + ending for ending in ENDINGS] if piece.keys else [piece.source]
-    return next((path for name in names if (path := downloads_dir() / name).is_file()), None)
-
-
 def _download(piece: Piece, say: Say) -> Path:
     """Fetch the piece from the first address that gives it, and note what it was."""
     failures = []
     noted = read_note(_note_file(piece))
-    targets = {url: downloads_dir() / f"{piece.source}{_ending(url) if piece.keys else ''}" for url in piece.urls}
+    endings = {url: max((e for e in ENDINGS if url.endswith(e)), key=len, default=".zip") for url in piece.urls}
+    targets = {url: downloads_dir() / f"{piece.source}{endings[url] if piece.keys else ''}" for url in piece.urls}
     for url, target in sorted(targets.items(), key=lambda pair: begun(pair[1]) != pair[0]):  # what has begun goes on
         say(f"{piece.what}: downloading {url}\n  licence: {piece.licence}")
         try:
@@ -177,24 +176,8 @@ def _download(piece: Piece, say: Say) -> Path:
     raise Unavailable(" ".join(failures) or "it has to be obtained by hand.")
 
 
-def _ending(url: str) -> str:
-    return max((ending for ending in ENDINGS if url.endswith(ending)), key=len, default=".zip")
-
-
 def _note_file(piece: Piece) -> Path:
     return downloads_dir() / f"{piece.source}.json"
-
-
-def _copy(source: Path, place: Path, piece: Piece) -> None:
-    """A single file into its place.
-
-    Raises:
-        BadArchive: it is not the published one.
-    """
-    if piece.sha256 not in (None, sha256_of(source)):
-        raise BadArchive(f"{source} is not the published file: its sha256 is not {piece.sha256}.")
-    with written(place) as partial:
-        shutil.copyfile(source, partial)
 
 
 # ---- counts ----------------------------------------------------------------------------------------------------
