@@ -35,8 +35,8 @@ from refseg.training.batches import build_loader
 from refseg.training.build import build_data, build_learner
 from refseg.training.experiment import Experiment, OptimConfig, variant
 from refseg.training.log import Log, UnreadableLog
-from refseg.training.state import Progress, RunState
-from refseg.training.tuning import average_of, fit_to_machine
+from refseg.training.state import RunState
+from refseg.training.tuning import fit_to_machine
 from refseg.types import RefBatch
 
 
@@ -146,8 +146,7 @@ class Run:
         torch.manual_seed(self.config.seed)
         train_set, self.val_set, tokenizer = build_data(experiment)
         learner, optimizer = build_learner(experiment, train_set, tokenizer)
-        average = average_of(learner.model, self.config.ema) if self.config.ema else None
-        self.state = RunState(experiment, tokenizer, learner, optimizer, average, Progress())
+        self.state = RunState(experiment, tokenizer, learner, optimizer)
         if folder is not None:
             self.state.resume(folder / "last")
         self.whole = copy.deepcopy(learner.model) if divided else None  # to put together what is divided

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from refseg import checkpoint
 from refseg.checkpoint import Checkpoint
@@ -34,18 +34,18 @@ class Progress:
 
 @dataclass
 class RunState:
-    """All that changes in a run, and how it is stored.
-
-    Args:
-        average: of the model's weights, if the experiment asks for one.
-    """
+    """All that changes in a run, and how it is stored."""
 
     experiment: Experiment
     tokenizer: WordVocabulary
     learner: Learner
     optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
-    progress: Progress
+    average: AveragedModel | None = None  # the exponential moving average of the model's weights, if asked for
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self):
+        if decay := self.experiment.optim.ema:
+            self.average = AveragedModel(self.learner.model, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
     def save(
         self, folder: Path, network: ReferringModel, results: dict[str, Any], training: dict[str, Any] | None = None

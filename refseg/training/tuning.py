@@ -1,7 +1,4 @@
-"""Options that make training fit a machine, and the average of weights. None changes what a network computes.
-
-``OptimConfig`` names them: channels_last, compile, gradient_checkpointing, ema.
-"""
+"""Options of ``OptimConfig`` that make training fit a machine; none changes what a network computes."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
 from refseg.models.backbones import Backbone
@@ -64,15 +60,3 @@ def recompute_for_gradient(block: nn.Module) -> None:
         return checkpoint(forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), second_time()))
 
     block.forward = recomputed
-
-
-def average_of(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of ``model`` for the exponential moving average of its weights.
-
-    ``.update_parameters(model)`` after every step, ``.module`` is the averaged network. Buffers, BatchNorm's statistics
-    among them, are the model's own.
-
-    Args:
-        decay: share of the average that stays at every step, for instance 0.999.
-    """
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
