@@ -156,7 +156,9 @@ def test_a_picture_of_48_million_pixels(tmp_path):
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20 < 2.0  # GiB
 
 
-def test_what_is_no_image_is_refused():
+def test_what_is_no_image_is_refused(tmp_path):
+    path = save(torch.randint(0, 256, (3, 99, 99), dtype=torch.uint8), tmp_path / "a.png")
+    path.write_bytes(path.read_bytes()[:5000])
     for wrong, message in (
         (torch.zeros(3, 5, 5), r"torch.float32 of shape \(3, 5, 5\)"),
         (torch.zeros(5, 5, 3, dtype=torch.uint8), r"\[3,H,W\] uint8"),
@@ -166,6 +168,7 @@ def test_what_is_no_image_is_refused():
         (np.zeros((0, 5, 3), np.uint8), "H,W,3"),
         (np.zeros(5, np.uint8), "H,W,3"),
         ([[1]], "cannot be a list"),
+        (Image.open(path), "is not readable"),
     ):
         with pytest.raises(RefsegError, match=message):
             predictor().predict(wrong, "red")

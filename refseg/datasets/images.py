@@ -55,11 +55,8 @@ def to_image(image: ImageLike) -> Tensor:
             raise RefsegError(f"The image is {image.dtype} of shape {tuple(image.shape)}: give [3,H,W] uint8, 0..255.")
         return image.cpu()
     if isinstance(image, np.ndarray):
-        if (
-            image.dtype != np.uint8
-            or not image.size
-            or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (3, 4))
-        ):
+        known = image.ndim == 2 or image.ndim == 3 and image.shape[2] in (3, 4)
+        if image.dtype != np.uint8 or not image.size or not known:
             raise RefsegError(
                 f"The image is an array of {image.dtype} of shape {image.shape}: give [H,W,3], [H,W,4] or [H,W] uint8."
             )
@@ -68,7 +65,10 @@ def to_image(image: ImageLike) -> Tensor:
         raise RefsegError(
             f"An image cannot be a {type(image).__name__}: give a file, a PIL image, an array or a tensor."
         )
-    return _pixels(ImageOps.exif_transpose(image), "The image")
+    try:
+        return _pixels(ImageOps.exif_transpose(image), "The image")
+    except OSError as error:  # Pillow reads a file only now
+        raise RefsegError(f"The image is not readable ({error}): it may be cut short, so download it again.") from error
 
 
 def decode_image(data: bytes, name: str) -> Tensor:
