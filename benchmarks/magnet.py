@@ -28,18 +28,20 @@ from measure import about, write_json
 from safetensors.torch import load_file, save_file
 from study import Study, Training, count, kept, mean, runs_of, table_of_splits
 from study import table as markdown
-from torch import nn
+from torch import Tensor, nn
 
-from refseg.checkpoint import load_checkpoint
+from refseg.checkpoint import load_checkpoint, load_training
 from refseg.datasets import build_dataset, build_transform
+from refseg.errors import RefsegError
 from refseg.evaluation.evaluate import score
-from refseg.evaluation.hidden_words import Tally, WordGuesser, WordsAlone, recover, trained_heads, write_heads
+from refseg.evaluation.hidden_words import HEADS, WordGuesser, WordsAlone
 from refseg.objectives.losses import hidden_word_loss
 from refseg.objectives.mask_grounding import hide_some, hideable_ids
 from refseg.paths import checkpoints_dir, results_dir, runs_dir
 from refseg.tokenizer import WordVocabulary
 from refseg.training.loop import learning_rate
 from refseg.training.presets import PRESETS
+from refseg_course.word_measures import Tally, recover
 from refshapes.language import KINDS
 from refshapes.wording import MEANINGS
 
@@ -161,7 +163,22 @@ def by_rarity(checkpoint: Path) -> dict:
 def ship_with_heads(last: Path) -> None:
     """Make ``last/`` of a training the shipped checkpoint, with its heads beside the weights."""
     loaded = load_checkpoint(last)
-    write_heads(study.ship(last, SHIPPED), trained_heads(last, words_alone(loaded.tokenizer)))
+    heads = trained_heads(last, words_alone(loaded.tokenizer))
+    save_file({name: x.contiguous().clone() for name, x in heads.items()}, study.ship(last, SHIPPED) / HEADS)
+
+
+def trained_heads(last: Path, alone: WordsAlone) -> dict[str, Tensor]:
+    """The heads of a training's ``last/`` checkpoint, and ``alone`` with them, named as ``WordGuesser`` takes them.
+
+    Raises:
+        RefsegError: the checkpoint has no state of the objective: it is not the last one of a training.
+    """
+    heads = (load_training(last) or {}).get("objective", {})
+    predictor = {name.partition("predictor.")[2]: x for name, x in heads.items() if "predictor." in name}
+    if not predictor:
+        raise RefsegError("The checkpoint has no heads: take the folder last/ of a training with Mask Grounding.")
+    parts = {"predictor": predictor, "alone": alone.state_dict()}
+    return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
 
 def words_alone(tokenizer: WordVocabulary) -> WordsAlone:

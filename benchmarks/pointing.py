@@ -20,10 +20,11 @@ from torch.utils.data import Subset
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import build_dataset, build_transform
-from refseg.evaluation.pointing import ablation_scores, pointing_scores, relative_word_maps, word_maps
+from refseg.evaluation.pointing import pointing_scores, relative_word_maps, word_maps
 from refseg.explorer.session import POINTING
 from refseg.explorer.state import NORMALISATIONS
 from refseg.paths import checkpoints_dir, results_dir
+from refseg_course.word_measures import ablation_scores
 
 MAPS = {"attention": word_maps, "relative to the other words": relative_word_maps}
 

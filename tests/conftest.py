@@ -89,8 +89,10 @@ def tiny_checkpoint(tiny_experiment, tmp_path) -> Path:
 @pytest.fixture
 def tiny_grounded(tiny_experiment, tmp_path) -> Path:
     """A small MagNet, untrained, with untrained heads for hidden words beside it."""
+    from safetensors.torch import save_file
+
     from refseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-    from refseg.evaluation.hidden_words import WordsAlone, grounding_of, write_heads
+    from refseg.evaluation.hidden_words import HEADS, WordsAlone, grounding_of
     from refseg.models import build_model
     from refseg.models.backbones import HALVING
     from refseg.models.magnet import MagNetConfig
@@ -107,7 +109,7 @@ def tiny_grounded(tiny_experiment, tmp_path) -> Path:
     save_checkpoint(folder, Checkpoint(model, tokenizer, tiny_experiment.data.image_size), record=record)
     predictor = grounding_of(load_checkpoint(folder)).predictor.state_dict()
     parts = {"predictor": predictor, "alone": WordsAlone(len(tokenizer)).state_dict()}
-    write_heads(folder, {f"{part}.{name}": x for part, tensors in parts.items() for name, x in tensors.items()})
+    save_file({f"{part}.{name}": x for part, tensors in parts.items() for name, x in tensors.items()}, folder / HEADS)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Do word maps point at what the words are true of? And what is a word worth to the mask?
+"""Do word maps point at what the words are true of?
 
 Some data sets (RefShapes) know for every content word which objects it is true of. The pointing game (Zhang et al.,
 "Top-Down Neural Attention by Excitation Backprop", IJCV 2018) asks whether the maximum of a word's map lies on one of
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,13 +28,10 @@ from tqdm.auto import tqdm
 from refseg.datasets import Collate
 from refseg.datasets.wrappers import Samples
 from refseg.errors import RefsegError
-from refseg.evaluation.metrics import mask_iou
-from refseg.inference import device_of, in_eval_mode, predict_masks
+from refseg.inference import device_of, in_eval_mode
 from refseg.models.base import ReferringModel
 from refseg.models.blocks.attention import masked_mean
-from refseg.types import RefBatch, RefSample
-
-OTHER = "other"  # the kind of words that are true of nothing by themselves
+from refseg.types import RefBatch
 
 
 @dataclass(frozen=True)
@@ -137,7 +134,7 @@ def point_words(maps: dict[str, Tensor], batch: RefBatch, tokenizer: Any) -> lis
             true_pixels, object_pixels = torch.isin(objects[b].long(), numbers), objects[b] > 0
             for level, x in maps.items():
                 score = point(x[b, position].cpu(), true_pixels, object_pixels, valid[b])
-                found.append(WordPointing(batch.sample_ids[b], position, word, kind or OTHER, level, score))
+                found.append(WordPointing(batch.sample_ids[b], position, word, kind or "", level, score))
     return found
 
 
@@ -200,59 +197,3 @@ def _means(scores: Sequence[Pointing]) -> dict[str, float]:
     names = {"pointing": "hit", **{name: name for name in ("chance", "mass", "on_object", "object_chance")}}
     means = {name: sum(getattr(score, field) for score in scores) / len(scores) for name, field in names.items()}
     return {"N": len(scores), **means}
-
-
-# ---- word ablation ---------------------------------------------------------------------------------------------
-
-
-def word_ablations(model: ReferringModel, sample: RefSample, tokenizer: Any) -> tuple[float, list[tuple[str, float]]]:
-    """IoU with the whole expression, and (word, IoU without it) for every word in turn.
-
-    A word that is removed leaves no gap: those after it move up.
-
-    Args:
-        model: in eval mode.
-        sample: that went through ``build_transform``.
-
-    Raises:
-        RefsegError: the expression has one word only.
-    """
-    words = tokenizer.split(sample.expression)[: tokenizer.max_words]
-    if len(words) < 2:
-        raise RefsegError(f"Nothing is left of {sample.expression!r} without its only word: take a longer expression.")
-    shortened = [" ".join(words[:n] + words[n + 1 :]) for n in range(len(words))]
-    samples = [replace(sample, expression=text) for text in [" ".join(words), *shortened]]
-    batch = Collate(tokenizer)(samples).to(device_of(model))
-    whole, *without = (mask_iou(mask, sample.original_mask) for mask in predict_masks(model, batch))
-    return whole, list(zip(words, without, strict=True))
-
-
-def ablation_scores(
-    model: ReferringModel, dataset: Samples, tokenizer: Any, *, progress: bool = True
-) -> dict[str, dict[str, float]]:
-    """What a word is worth to the mask, by kind of word.
-
-    Expressions of one word are left out.
-
-    Args:
-        dataset: that knows the kinds of its words (RefShapes), with a transform.
-
-    Returns:
-        {kind: {"N", "mIoU", "mIoU without"}}: means over the N words of the kind, each with its expression as it is and
-        without it; the kind of words that are true of nothing by themselves is ``OTHER``, the last
-    """
-    pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    with in_eval_mode(model):
-        for index in tqdm(range(len(dataset)), unit="sample", disable=not progress):
-            sample = dataset[index]
-            if len(tokenizer.split(sample.expression)) < 2:
-                continue
-            whole, without = word_ablations(model, sample, tokenizer)
-            for kind, (_, iou) in zip(sample.annotations.word_kinds or (), without):
-                pairs[kind or OTHER].append((whole, iou))
-    return {kind: _mean_pair(pairs[kind]) for kind in sorted(pairs, key=lambda kind: (kind == OTHER, kind))}
-
-
-def _mean_pair(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
-    whole, without = (sum(values) / len(pairs) for values in zip(*pairs))
-    return {"N": len(pairs), "mIoU": whole, "mIoU without": without}

@@ -9,11 +9,7 @@ import torch
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
 from refseg.errors import RefsegError
-from refseg.evaluation.hidden_words import HEADS, WAYS, WordGuesser, hidden_words, recover, trained_heads
-from refshapes.wording import MEANINGS
-
-ASKED = {kind: MEANINGS[kind] for kind in ("colour", "shape")}
-KNOWN = ASKED["colour"] | ASKED["shape"]
+from refseg.evaluation.hidden_words import HEADS, WAYS, WordGuesser
 
 
 @pytest.fixture
@@ -73,40 +69,6 @@ def test_rows_by_hand(batch):
     assert torch.equal(rows.frames, batch.frames[[4, 4, 0]]) and len(rows.distinct_images()[0]) <= 2
 
 
-def test_hidden_words_by_hand(batch, guesser):
-    asked = {}
-    for rows, hidden, holes in hidden_words(batch, ASKED):
-        words = [hole.word for hole in holes]
-        assert (hidden.sum(1) == 1).all() and guesser.tokenizer.decode(rows.token_ids[hidden].tolist()) == words
-        for sample, hole in zip(rows.sample_ids, holes, strict=True):
-            asked.setdefault(sample, []).append(hole.word)
-            assert hole.kind in ("colour", "shape") and hole.group.startswith(f"{hole.kind} of ")
-    for sample, expression in zip(batch.sample_ids, batch.expressions):
-        assert sorted(asked.get(sample, [])) == sorted(w for w in expression.split() if w in KNOWN)
-
-
-def test_words_that_come_back_are_counted(guesser, monkeypatch):
-    """A guesser that always says red, and disc among the shapes: synonyms count as right."""
-    words = guesser.tokenizer
-    shares = torch.full((len(words),), 0.1)
-    shares[words.ids["red"]], shares[words.ids["disc"]] = 0.9, 0.8
-    monkeypatch.setattr(
-        guesser, "guess", lambda batch, hidden: {way: shares.expand(int(hidden.sum()), -1) for way in WAYS}
-    )
-    data = build_dataset("refshapes", "val", build_transform(guesser.image_size))
-    texts = [word for text in data.expressions for word in text.split()]
-    tally = recover(guesser, data, ASKED)["picture"]
-
-    def total(counts, kind):
-        return sum(n for group, n in counts.items() if group.startswith(kind))
-
-    circles = texts.count("disc") + texts.count("circle")
-    assert total(tally.right, "colour") == texts.count("red") and total(tally.right, "shape") == 0
-    assert total(tally.right_of_kind, "shape") == circles > texts.count("disc")
-    assert sum(tally.asked.values()) == sum(word in KNOWN for word in texts)
-    assert tally.shares(of_kind=True).keys() == tally.shares().keys() == tally.asked.keys()
-
-
 def test_no_heads_no_guesser(tiny_checkpoint):
     assert WordGuesser.of(tiny_checkpoint) is None
 
@@ -136,8 +98,3 @@ def test_a_network_of_another_objective(tiny_grounded):
         path.write_text(json.dumps(config))
         with pytest.raises(RefsegError, match=said):
             WordGuesser.of(tiny_grounded)
-
-
-def test_only_the_last_checkpoint_of_a_training_has_heads(tiny_grounded, guesser):
-    with pytest.raises(RefsegError, match="take the folder last/"):
-        trained_heads(tiny_grounded, guesser.alone)

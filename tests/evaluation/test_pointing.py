@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,14 +12,11 @@ from torch.utils.data import Subset
 from refseg.datasets import Collate, build_dataset, build_transform
 from refseg.errors import RefsegError
 from refseg.evaluation.pointing import (
-    OTHER,
-    ablation_scores,
     point,
     point_words,
     pointing_scores,
     relative_word_maps,
     summarise,
-    word_ablations,
 )
 from refseg.models.base import Explanation, ReferringModel
 from refseg.tokenizer import WordVocabulary
@@ -195,25 +191,3 @@ def test_the_network_itself_can_be_scored(tiny_refshapes, tiny_checkpoint):
     scores = pointing_scores(loaded.model, Subset(data, range(3)), loaded.tokenizer, progress=False)
     assert set(scores) == {"c3", "c4", "c5"} and loaded.model.training
     assert 0 < scores["c3"]["all"]["mass"] < 1
-
-
-# ---- word ablation -----------------------------------------------------------------------------------------------
-
-
-def test_striking_out_the_only_word_that_counts(shapes):
-    data, words = shapes
-    sample = replace(data[0], expression="red the red star")
-    whole, without = word_ablations(Knowing(words), sample, words)
-    assert whole == 1 and without == [("red", 1.0), ("the", 0.0), ("red", 1.0), ("star", 1.0)]
-    with pytest.raises(RefsegError, match="its only word"):
-        word_ablations(Knowing(words), replace(sample, expression="star"), words)
-
-
-def test_ablation_by_kind(shapes):
-    data, words = shapes
-    scores = ablation_scores(Knowing(words), data, words, progress=False)
-    long = [text.split() for text in data.expressions if len(text.split()) > 1]
-    assert sum(row["N"] for row in scores.values()) == sum(map(len, long))
-    single = [text for text in long if text.count("the") == 1]
-    assert single and scores[OTHER]["mIoU without"] < scores[OTHER]["mIoU"]
-    assert all(row["mIoU"] == row["mIoU without"] for kind, row in scores.items() if kind != OTHER)

@@ -11,7 +11,7 @@ from refseg.datasets import Collate, build_transform
 from refseg.errors import RefsegError
 from refseg.evaluation.hidden_words import WAYS, WordGuesser
 from refseg.evaluation.metrics import centre_auc, mask_iou
-from refseg.evaluation.pointing import point_words, relative, word_ablations
+from refseg.evaluation.pointing import point_words, relative
 from refseg.explorer.reading import Crop, Reader
 from refseg.inference import infer
 from refseg.models import build_model
@@ -20,6 +20,7 @@ from refseg.models.blocks.cross_modal import ConcatenationMeanConfig
 from refseg.models.blocks.vlba import VLBAConfig
 from refseg.predict import Predictor
 from refseg.types import MASK_THRESHOLD
+from refseg_course.word_measures import word_ablations
 
 STEPS = 4  # of AlignFormer's centre: the sentence alone, and three looks
 
