@@ -39,9 +39,7 @@ class AlignFormerConfig(ModelConfig):
     text: StagedTextConfig = BertWordsConfig()
     vlba: VLBAConfig = VLBAConfig()
     pixel_decoder: DeformableConfig = DeformableConfig(levels=3, layers=6)
-    decoder_words: DecoderWordsConfig | None = (
-        DecoderWordsConfig()
-    )  # None: without a look at the words
+    decoder_words: DecoderWordsConfig | None = DecoderWordsConfig()  # None: without a look at the words
     generator: PrototypeConfig = PrototypeConfig()
     upsampling: int = 1  # pixels are finer than the finest level, by that factor (ours, for the lessons)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from refseg.models.backbones import BackboneConfig, ResNet101BackboneConfig, SmallBackboneConfig
 from refseg.models.base import Explanation, ModelConfig, ReferringModel
 from refseg.models.blocks.attention import masked_mean, regions_with_pixels
-from refseg.models.blocks.cfsa import TemporalConfig, at_target
+from refseg.models.blocks.cfsa import TemporalConfig, at_target, onto_frames
 from refseg.models.blocks.cmsa import CMSAConfig
 from refseg.models.blocks.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig
 from refseg.models.blocks.cross_modal import CrossModalConfig
@@ -285,13 +285,6 @@ class CMSANet(ReferringModel):
         shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-6)
         block: Any = self.cross_modal["c5"]
         return block.pooled_words(attention, (v, e, s), shares)
-
-
-def onto_frames(x: Tensor, frame_valid: Tensor) -> Tensor:
-    """Real frames [V,...] back to where ``frame_valid`` [B,T] has its V True, zero elsewhere: [B,T,...]."""
-    frames = x.new_zeros(*frame_valid.shape, *x.shape[1:])
-    frames[frame_valid] = x
-    return frames
 
 
 def _xavier(module: nn.Module) -> None:

@@ -252,6 +252,13 @@ def at_target(x: Tensor, target_frame: Tensor) -> Tensor:
     return x[torch.arange(len(x), device=x.device), target_frame]
 
 
+def onto_frames(x: Tensor, frame_valid: Tensor) -> Tensor:
+    """Real frames [V,...] back to where ``frame_valid`` [B,T] has its V True, zero elsewhere: [B,T,...]."""
+    frames = x.new_zeros(*frame_valid.shape, *x.shape[1:])
+    frames[frame_valid] = x
+    return frames
+
+
 def waves(time: Tensor) -> Tensor:
     """[...] -> [...,2*WAVES]: sines, then cosines, of ``WAVES`` wavelengths from 4 frames on, each twice the last."""
     lengths = 4.0 * 2.0 ** torch.arange(WAVES, device=time.device)
