@@ -124,6 +124,7 @@ def test_workflows_and_templates_are_yaml():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_types_hold():
     """pyright in basic mode, with the settings in pyproject.toml."""
     pytest.importorskip("basedpyright")
