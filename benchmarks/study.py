@@ -111,10 +111,7 @@ def ship(last: Path, name: str) -> Path:
     """Make ``last/`` of a training the shipped checkpoint ``name``: its folder; a model card that is there stays."""
     loaded, folder = load_checkpoint(last), checkpoints_dir() / name
     card = folder / "README.md"
-    text = card.read_text() if card.exists() else None
-    save_checkpoint(folder, loaded)
-    if text is not None:
-        card.write_text(text)
+    save_checkpoint(folder, loaded, card=card.read_text() if card.exists() else "")
     print(f"{last} is shipped as {folder}: write SHA256SUMS again (refseg doctor says how).")
     return folder
 

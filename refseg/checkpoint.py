@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from refseg import __version__
 from refseg.errors import RefsegError
-from refseg.files import filled, last_complete
+from refseg.files import filled, last_complete, refuse_others
 from refseg.models import build_model
 from refseg.models.base import ReferringModel
 from refseg.models.serialise import config_from_dict, config_to_dict
@@ -32,6 +32,9 @@ from refseg.tokenizer import TOKENIZERS, WordVocabulary
 FORMAT = 1
 WEIGHTS, CONFIG, TRAINING = "model.safetensors", "config.json", "training.pt"
 OLD_TRAINING = "training.safetensors"  # of runs that began before there was training.pt
+CARD = "README.md"
+# What a checkpoint's folder may hold: these, and beside shipped ones ``hidden_words.HEADS`` and a score of their maps.
+OURS = (CONFIG, WEIGHTS, TRAINING, OLD_TRAINING, "heads.safetensors", "pointing.json")
 
 
 @dataclass
@@ -57,18 +60,21 @@ def save_checkpoint(
     *,
     record: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
+    card: str = "",
 ) -> None:
     """Write a checkpoint; an older one in ``folder`` is replaced only when the new one is complete.
 
     Args:
-        folder: made if it is missing.
+        folder: made if it is missing; it may hold a checkpoint and nothing else.
         checkpoint: what to write.
         record: JSON-able facts for the reader; default is the record that the checkpoint was loaded with.
         training: what ``load_training`` is to return, of tensors, numbers, lists and dicts; else the checkpoint cannot
             be resumed.
+        card: a text for README.md; an older one is replaced, too.
 
     Raises:
-        RefsegError: the disk is full or not writable; the old checkpoint is still there.
+        RefsegError: ``folder`` holds something else, or the disk is full or not writable; the old checkpoint is still
+            there.
     """
     config = {
         "format": FORMAT,
@@ -84,14 +90,29 @@ def save_checkpoint(
     }
     # safetensors refuses shared and strided memory
     weights = {name: x.detach().cpu().contiguous().clone() for name, x in checkpoint.model.state_dict().items()}
-    with filled(folder, replace=True) as partial:
+    ours = (*OURS, CARD) if card else OURS
+    refuse_other_folder(folder, ours)
+    with filled(folder, older=ours) as partial:
         try:
             save_file(weights, partial / WEIGHTS)
             if training is not None:
                 torch.save(training, partial / TRAINING)
         except (SafetensorError, RuntimeError) as error:  # how the two libraries report a full disk
             raise OSError(None, str(error).splitlines()[0]) from error
+        if card:
+            (partial / CARD).write_text(card, encoding="utf-8")
         (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+
+
+def refuse_other_folder(folder: Path, ours: Sequence[str] = OURS) -> None:
+    """Make sure that ``folder`` is not there, empty, or holds a checkpoint and nothing else.
+
+    Raises:
+        RefsegError: it holds anything else, or the config in it is not that of a checkpoint.
+    """
+    refuse_others(Path(folder), ours)
+    if exists(folder):
+        _read_config(last_complete(Path(folder)))
 
 
 def exists(folder: Path) -> bool:

@@ -2,24 +2,33 @@
 
 Whoever is stopped half-way, by Ctrl-C, a full disk or a kill, leaves what was there before. What a killed process
 left unfinished is removed by the next one that writes to the same place.
+
+What is the user's stays: a folder is replaced only if it holds nothing but an older version of the same, a file only
+if it is a regular one and no input of the running command. Links stay: what they point to is written.
 """
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import platform
+import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 from refseg.errors import RefsegError
 from refseg.paths import data_dir
+
+LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}  # what systems add to folders; nobody misses it
+WEEK = 7 * 24 * 3600  # seconds; nothing is written for that long
+_inputs: list[Path] = []  # of the running command
 
 
 @contextmanager
@@ -32,50 +41,123 @@ def written(path: str | Path) -> Iterator[Path]:
     ...     temporary.write_text("complete or not there")
 
     Raises:
-        RefsegError: the disk refuses, here or inside the block.
+        RefsegError: ``path`` is a device, a pipe, a folder, write-protected, or an input of the running command; or
+            the disk refuses, here or inside the block.
     """
-    path = Path(path).absolute()
-    with disk_refusals(path), _temporary(path) as temporary:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(os.path.realpath(path))
+    with disk_refusals(place), _temporary(place) as temporary:
+        refuse_target(Path(path))
+        place.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        temporary.replace(path)
+        temporary.replace(place)
 
 
 @contextmanager
-def filled(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
+def filled(folder: str | Path, *, older: Sequence[str] = ()) -> Iterator[Path]:
     """Write a folder: the block fills the temporary folder it is given, which then takes the place of ``folder``.
 
     Args:
-        folder: not there yet, or empty.
-        replace: ``folder`` may also hold an older version. It is called ``NAME.previous`` for the moment between
+        folder: not there yet, or empty, or an older version of the same. That has another name for the moment between
             two renames; :func:`last_complete` finds it if the process is killed there.
+        older: the names an older version may hold, "images/" of a folder; the first of them is always there. By
+            default no older version is replaced.
 
     Raises:
-        RefsegError: ``folder`` is in use, or the disk refuses, here or inside the block.
+        RefsegError: ``folder`` holds anything else, or the disk refuses, here or inside the block.
     """
-    folder = Path(folder).absolute()
+    folder = Path(os.path.realpath(folder))
+    previous = _previous(folder)
     with disk_refusals(folder), _temporary(folder) as temporary:
-        if not replace and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise RefsegError(f"{folder} is in the way and does not hold what belongs there: move it elsewhere.")
+        refuse_others(folder, older)
         temporary.mkdir(parents=True)
         yield temporary
-        if not replace:
-            if folder.exists():
-                folder.rmdir()  # refused if it has been filled in the meantime
-            temporary.rename(folder)
-            return
-        previous = _previous(folder)
+        refuse_others(folder, older)  # somebody may have filled it in the meantime
         if folder.exists():  # otherwise ``previous`` is the last complete version, left there by a kill
-            _remove(previous)
+            _drop(previous, older)
             folder.rename(previous)
         temporary.rename(folder)
-        _remove(previous)
+        _drop(previous, older)
 
 
 def last_complete(folder: Path) -> Path:
     """``folder``, or the older version that a kill between the two renames of :func:`filled` left beside it."""
-    previous = _previous(folder)
-    return previous if not folder.exists() and previous.exists() else folder
+    real = Path(os.path.realpath(folder))
+    before = real.with_name(f"{real.name}.previous")  # as it was called once
+    return next((place for place in (folder, _previous(real), before) if place.exists()), folder)
+
+
+def refuse_others(folder: Path, older: Sequence[str] = ()) -> None:
+    """Make sure that ``folder`` is not there, empty, or an older version of what is to be written, see :func:`filled`.
+
+    Raises:
+        RefsegError: it holds something else.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise RefsegError(f"{folder} is in the way and is not a folder: name another one, or move it.")
+    there = {path.name + "/" * path.is_dir() for path in folder.iterdir() if path.name not in LITTER}
+    others = sorted(there - set(older))
+    if others or there and older[0] not in there:
+        what = f"holds {', '.join(others[:3])}, which was not written there by refseg" if others else "is not whole"
+        raise RefsegError(f"{folder} is in the way: it {what}. Name another folder, or move it.")
+
+
+@contextmanager
+def inputs(places: Iterable[Path]) -> Iterator[None]:
+    """Inside, :func:`written` replaces no file among ``places`` and none in those that are folders."""
+    _inputs.extend(places)
+    try:
+        yield
+    finally:
+        _inputs.clear()
+
+
+def refuse_target(path: Path) -> None:
+    """Make sure that a file can be written to ``path`` without harm.
+
+    Raises:
+        RefsegError: there is a device, a pipe, a folder, or a file that is write-protected or that the running command
+            reads, by whatever name or link.
+    """
+    if not path.exists():
+        return
+    place = Path(os.path.realpath(path))
+    stream = path.is_symlink() and path.absolute().parts[1:2] in (("dev",), ("proc",))  # /dev/stdout may be any file
+    if stream or not path.is_file():
+        raise RefsegError(f"{path} is a folder, a device or a pipe: name a file to write to.")
+    if not os.access(path, os.W_OK):
+        raise RefsegError(f"{path} is write-protected: name another file to write to.")
+    if any(given.samefile(part) for given in _inputs for part in (place, *place.parents)):
+        raise RefsegError(f"{path} is among the files that this command reads: name another file to write to.")
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Inside, no other process is inside with the same folder. The system frees the lock of one that dies.
+
+    Raises:
+        RefsegError: another process is, or the disk refuses.
+    """
+    with disk_refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RefsegError(f"Another process is writing to {folder}: wait for it, or name another folder.") from None
+        except NotImplementedError:  # a network disk that has no locks
+            pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def leads_out(name: str) -> bool:
+    """Whether a name from outside, on any system, would lead out of the folder it is to lie in."""
+    absolute = name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) is not None
+    return absolute or ".." in re.split(r"[/\\]", name) or "\0" in name
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -128,24 +210,36 @@ def cannot_write(error: OSError, place: Path) -> str:
 @contextmanager
 def _temporary(place: Path) -> Iterator[Path]:
     """A name beside ``place`` for this process alone; whatever has that name afterwards is removed."""
-    mine = f".{place.name}.{platform.node()}-"  # of this machine: its disk may be shared with others
-    for leftover in place.parent.glob(f"{glob.escape(mine)}*.partial"):
-        number = leftover.name[len(mine) : -len(".partial")]
-        if number == str(os.getpid()) or not (number.isdecimal() and psutil.pid_exists(int(number))):
-            _remove(leftover)
-    temporary = place.parent / f"{mine}{os.getpid()}.partial"
+    node = platform.node()  # this machine: its disk may be shared with others
+    name = re.escape(place.name)
+    form = re.compile(rf"\.{name}\.(?:(.+)-)?(\d+)\.partial|{name}\.partial-(\d+)")
+    for other in os.listdir(place.parent) if place.parent.is_dir() else ():
+        if found := form.fullmatch(other):
+            leftover, number = place.parent / other, int(found[2] or found[3])
+            running = number != os.getpid() and psutil.pid_exists(number)
+            if found[1] in (None, node) and not running or leftover.lstat().st_mtime < time.time() - WEEK:
+                _remove(leftover)
+    temporary = place.parent / f".{place.name}.{node}-{os.getpid()}.partial"
     try:
         yield temporary
     finally:
         _remove(temporary)
 
 
+def _drop(folder: Path, older: Sequence[str]) -> None:
+    """Remove an older version and nothing else: a folder that holds more stays."""
+    if folder.is_dir():
+        for name in (*older, *LITTER):
+            _remove(folder / name)
+        folder.rmdir()
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 
 
 def _previous(folder: Path) -> Path:
-    return folder.parent / f"{folder.name}.previous"  # with_name does not accept Path(".")
+    return folder.with_name(f".{folder.name}.previous")

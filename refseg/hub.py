@@ -12,12 +12,10 @@ from types import ModuleType
 
 import torch
 
-from refseg.checkpoint import CONFIG, WEIGHTS, Checkpoint, exists, load_checkpoint, save_checkpoint
+from refseg.checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, exists, load_checkpoint, save_checkpoint
 from refseg.errors import RefsegError
-from refseg.files import write_text
 from refseg.paths import shipped, shipped_names
 
-CARD = "README.md"
 _FRONT = """---
 library_name: refseg
 pipeline_tag: image-segmentation
@@ -38,8 +36,7 @@ def save_pretrained(loaded: Checkpoint, folder: Path, card: str = "") -> None:
     Raises:
         RefsegError: see ``save_checkpoint``.
     """
-    save_checkpoint(folder, loaded)
-    write_text(Path(folder) / CARD, f"{_FRONT}{card or '# ' + Path(folder).name}\n")
+    save_checkpoint(folder, loaded, card=f"{_FRONT}{card or '# ' + Path(folder).name}\n")
 
 
 def from_pretrained(name: str | Path, revision: str | None = None, device: str | torch.device = "cpu") -> Checkpoint:

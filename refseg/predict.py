@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from tqdm.auto import tqdm
@@ -36,6 +36,8 @@ from refseg.viz import clip_sheet, overlay
 MAP_SIDE = 640  # longest side of a word map; the attention grid is far coarser than that
 OVERLAY_SIDE = 2048  # longest side of the saved picture; the bare mask keeps the size of the photo
 SHEET_FRAMES, SHEET_SIDE = 24, 320  # frames of a clip that its sheet shows, and their longest side
+SIGNATURE = PngImagePlugin.PngInfo()
+SIGNATURE.add_text("Software", "refseg")
 MASKS, SHEET, ABOUT = "masks", "sheet.png", "prediction.json"  # what save_clip writes into its folder
 
 
@@ -158,7 +160,7 @@ def save_prediction(result: PredictionResult, out_path: str | Path, *, with_mask
         The files written: all of them or none.
 
     Raises:
-        RefsegError: the name does not end in .png, or the disk refuses.
+        RefsegError: the name does not end in .png, a file that is not ours has it or the mask's, or the disk refuses.
     """
     out_path = Path(out_path)
     if out_path.suffix.lower() != ".png":
@@ -174,10 +176,19 @@ def save_prediction(result: PredictionResult, out_path: str | Path, *, with_mask
     files = {out_path: Image.fromarray(overlay(image, mask))}
     if with_mask:
         files[out_path.with_name(f"{out_path.stem}_mask.png")] = _as_picture(result.pred_mask)
+    for path in files:  # the mask's name nobody has given
+        if path.exists() and not (path.is_file() and _is_ours(path)):
+            raise RefsegError(f"{path} is in the way: it is not from refseg predict. Name another file, or move it.")
     with ExitStack() as all_or_none:
         for path, picture in files.items():
-            picture.save(all_or_none.enter_context(written(path)), "PNG")
+            picture.save(all_or_none.enter_context(written(path)), "PNG", pnginfo=SIGNATURE)
     return list(files)
+
+
+def _is_ours(path: Path) -> bool:
+    with suppress(Exception), Image.open(path, formats=["PNG"]) as picture:
+        return picture.info.get("Software") == "refseg"
+    return False
 
 
 def _as_picture(mask: Tensor) -> Image.Image:

@@ -20,6 +20,7 @@ from refseg.datasets import ReferringDataset, build_dataset, build_transform
 from refseg.evaluation.evaluate import score
 from refseg.explorer.scene import Scene
 from refseg.explorer.widget import EXAMPLES, SHIPPED, Explorer
+from refseg.files import write_text
 from refseg.paths import checkpoints_dir, runs_dir
 from refshapes import KINDS
 
@@ -50,7 +51,7 @@ def write_examples(path: Path = EXAMPLES, looked_at: int = LOOKED_AT) -> Path:
     of_kind = {kind: [scene for scene in scenes if scene.first.annotations.kind == kind] for kind in KINDS}
     chosen = [of_kind[kind][0] for kind in SHIPPED_KINDS[:-1]] + [of_kind[SHIPPED_KINDS[-1]][-1]]
     content = read_all(chosen).still_content()
-    path.write_text(json.dumps(content["scenes"], separators=(",", ":")) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content["scenes"], separators=(",", ":")) + "\n")
     return path
 
 

@@ -22,7 +22,7 @@ from refseg.errors import RefsegError
 from refseg.evaluation.evaluate import evaluate_checkpoint
 from refseg.evaluation.metrics import COLUMNS, mask_iou
 from refseg.explorer import Explorer
-from refseg.files import write_text
+from refseg.files import refuse_others, write_text
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import checkpoints_dir
 from refseg.predict import Predictor
@@ -70,7 +70,7 @@ def plan(folder: Path, minutes: float) -> Experiment:
     """The lesson's preset with as many steps as fit into ``minutes`` here; a second run keeps the number of the first.
 
     Raises:
-        RefsegError: ``minutes`` is not positive, or the folder holds a tour of another length.
+        RefsegError: ``minutes`` is not positive, or the folder holds a tour of another length, or something else.
     """
     if not minutes > 0:
         raise RefsegError(f"The tour was given {minutes:g} minutes to train: give more than 0, for example 2.")
@@ -78,6 +78,9 @@ def plan(folder: Path, minutes: float) -> Experiment:
     try:
         stored = json.loads(path.read_text())
     except (OSError, ValueError):
+        stored = {}
+    if not isinstance(stored, dict) or not stored.keys() >= {"minutes", "steps"}:
+        refuse_others(folder)  # a report, a log or an explorer in it would not be ours
         stored = {}
     if stored.get("minutes", minutes) != minutes:
         raise RefsegError(

@@ -233,7 +233,7 @@ def test_a_rename_that_fails_leaves_the_old_checkpoint(saved, model, tokenizer, 
 
 def test_a_kill_between_the_two_renames(saved, model, tokenizer, monkeypatch):
     """The old one lies under another name, and stays there until the next one stands in its place."""
-    previous = saved.with_name("here.previous")
+    previous = saved.with_name(".here.previous")
     saved.rename(previous)
     assert exists(saved) and load_checkpoint(saved).config["record"] == {"step": 7}
     real = type(saved).rename

@@ -213,7 +213,7 @@ def test_a_full_disk_leaves_the_old_files_and_no_half_ones(tmp_path, monkeypatch
     before = [path.read_bytes() for path in files]
     written = []
 
-    def full_disk(image, file, kind):
+    def full_disk(image, file, kind, **options):
         file.write_bytes(b"half of a picture")
         written.append(image)
         if len(written) == 2:

@@ -9,13 +9,19 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Callable
+from functools import wraps
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
 
 import tyro
 
 from refseg.cli import data, models
 from refseg.errors import RefsegError
-from refseg.paths import PROJECT
+from refseg.files import inputs, refuse_target
+from refseg.paths import PROJECT, checkpoints_dir, data_dir, shipped
+
+OUTPUTS = ("out", "json", "folder")  # the options that name what a command writes; all others may name what it reads
 
 COMMANDS: dict[str, Callable[..., None]] = {  # those that a researcher needs come first
     "predict": models.predict,
@@ -44,7 +50,31 @@ def commands() -> dict[str, Callable[..., None]]:
     found = dict(COMMANDS)
     for entry in offered:
         found |= entry.load()
-    return found
+    return {name: _guarded(command) for name, command in found.items()}
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, but none of its outputs can be one of its inputs, nor a shipped checkpoint."""
+
+    @wraps(command)
+    def guarded(**options: Any) -> None:
+        given = [option for name, option in options.items() if name not in OUTPUTS and isinstance(option, str | Path)]
+        places = [place for option in given for place in (Path(option), data_dir() / option, shipped(str(option)))]
+        with inputs([checkpoints_dir(), *filter(_is_there, places)]):
+            for name in OUTPUTS:
+                target = Path(options.get(name) or "-")
+                if name == "json" or not target.is_dir():
+                    refuse_target(target)  # now, and not after hours of work
+            command(**options)
+
+    return guarded
+
+
+def _is_there(place: Path) -> bool:
+    try:
+        return place.exists()
+    except (OSError, ValueError):  # an expression is no path
+        return False
 
 
 def main() -> None:

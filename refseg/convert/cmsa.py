@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refseg.checkpoint import Checkpoint, save_checkpoint
+from refseg.checkpoint import Checkpoint, refuse_other_folder, save_checkpoint
 from refseg.convert.conversion import Conversion, unused_names
 from refseg.convert.tf_checkpoint import TensorFlowCheckpoint
 from refseg.errors import RefsegError
@@ -45,12 +45,13 @@ def convert_cmsa_release(
     Args:
         checkpoint: the name that its .index and .data files begin with.
         vocabulary: the vocabulary file it was trained with, e.g. vocabulary_Gref.txt.
-        out: folder to write.
+        out: folder to write; it may hold an older checkpoint and nothing else.
         config: other widths than those of the release.
 
     Raises:
         RefsegError: a file is missing or damaged, or the checkpoint is of another network or vocabulary.
     """
+    refuse_other_folder(out)  # now, and not after minutes of work
     tokenizer, lines = ReleaseVocabulary.from_file(vocabulary)
     config = config or replace(CMSANetConfig.release(), backbone=DeepLabBackboneConfig())
     model = build_model(config, len(tokenizer), fetch_weights=False)

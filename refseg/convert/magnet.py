@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from refseg.checkpoint import Checkpoint, save_checkpoint
+from refseg.checkpoint import Checkpoint, refuse_other_folder, save_checkpoint
 from refseg.convert.conversion import Conversion, unused_names
 from refseg.errors import RefsegError
 from refseg.models import build_model
@@ -111,12 +111,13 @@ def convert_magnet_release(
     Args:
         checkpoint: the file of the release, as ``torch.save`` wrote it.
         vocabulary: of bert-base-uncased, see ``WordPieces.from_pretrained``.
-        out: folder to write.
+        out: folder to write; it may hold an older checkpoint and nothing else.
         config: other widths than those of the release.
 
     Raises:
         RefsegError: the file is missing, damaged, of another network, or holds what could run code.
     """
+    refuse_other_folder(out)  # now, and not after minutes of work
     tokenizer = WordPieces.from_pretrained(vocabulary)
     model = build_model(config or MagNetConfig.release(), len(tokenizer), fetch_weights=False)
     assert isinstance(model, MagNet)

@@ -25,6 +25,7 @@ from torch import Tensor
 from refseg.datasets.ends_early import ends_early
 from refseg.datasets.images import MAX_PIXELS, image_size, read_image
 from refseg.errors import RefsegError
+from refseg.files import leads_out
 from refseg.types import size_of
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
@@ -294,6 +295,6 @@ def plain_name(name: str, where: str) -> str:
     Raises:
         RefsegError: it is empty, holds a slash, or leads out of its folder.
     """
-    if not name or name in (".", "..") or re.search(r"[/\\\0]", name) or name != name.strip():
+    if not name or name == "." or leads_out(name) or re.search(r"[/\\]", name) or name != name.strip():
         raise RefsegError(f"{where} names a video {name!r}, which cannot be the name of a folder: download it again.")
     return name

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from reprlib import repr as shortly  # values from outside may be long
 from typing import Any
 
 import numpy as np
 
 from refseg.datasets.obtain.safe_pickle import load_plain_pickle
 from refseg.errors import RefsegError
-from refseg.files import read_json
+from refseg.files import leads_out, read_json
 from refseg.types import Annotations
 from refshapes.wording import word_kinds
 
@@ -116,6 +117,9 @@ def _check_ref(ref: dict, annotations: dict[str, dict], records: dict[str, dict]
         raise RefsegError(f"{owner} names annotation {ref['ann_id']}, which instances.json does not hold: {both}.")
     if record is None or "file_name" not in record:
         raise RefsegError(f"{owner} names image {ref['image_id']}, which instances.json does not hold: {both}.")
+    if not isinstance(record["file_name"], str) or leads_out(record["file_name"]):
+        name = shortly(record["file_name"])
+        raise RefsegError(f"{owner} is about an image {name}, which leads out of the images' folder: {both}.")
     if str(annotation.get("image_id")) != str(ref["image_id"]):
         raise RefsegError(
             f"{owner} is about image {ref['image_id']} but its annotation {ref['ann_id']} about image "

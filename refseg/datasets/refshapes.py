@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import refshapes
 import refshapes.video
-from refseg.errors import RefsegError
 from refseg.files import filled
 from refseg.paths import data_dir
 
@@ -28,7 +27,8 @@ def ensure(root: Path | None = None, images: dict[str, int] | None = None, seed:
         RefsegError: the folder holds something that is not RefShapes, or cannot be written.
     """
     choices = {"images": images or IMAGES, "seed": seed}
-    return _drawn(root, "refshapes", refshapes.draw, refshapes.VERSION, choices)
+    holds = "images/", "instances.json", "refs(refseg).json"
+    return _drawn(root, "refshapes", holds, refshapes.draw, refshapes.VERSION, choices)
 
 
 def ensure_video(
@@ -44,14 +44,22 @@ def ensure_video(
         RefsegError: see :func:`ensure`.
     """
     choices = {"clips": clips or CLIPS, "seed": seed}
-    return _drawn(root, "refshapes_video", refshapes.video.draw, refshapes.video.VERSION, choices)
+    holds = "Release/", "text_annotations/"
+    return _drawn(root, "refshapes_video", holds, refshapes.video.draw, refshapes.video.VERSION, choices)
 
 
 class _AlreadyDrawn(Exception):
     """Another process was faster."""
 
 
-def _drawn(root: Path | None, name: str, draw: Callable[..., None], version: int, choices: dict[str, Any]) -> Path:
+def _drawn(
+    root: Path | None,
+    name: str,
+    holds: Sequence[str],
+    draw: Callable[..., None],
+    version: int,
+    choices: dict[str, Any],
+) -> Path:
     """``root``, drawn first unless its marker file says that the same was drawn; all or nothing."""
     root = Path(root or data_dir() / name)
     marker_name, marker = f"{name}.json", {"version": version, **choices}
@@ -64,9 +72,7 @@ def _drawn(root: Path | None, name: str, draw: Callable[..., None], version: int
 
     if is_drawn():
         return root
-    if root.exists() and any(root.iterdir()) and not (root / marker_name).exists():
-        raise RefsegError(f"{root} is in the way and was not drawn by the kit: move it, or set REFSEG_DATA elsewhere.")
-    with suppress(_AlreadyDrawn), filled(root, replace=True) as partial_root:
+    with suppress(_AlreadyDrawn), filled(root, older=(marker_name, *holds)) as partial_root:
         draw(partial_root, **choices)
         (partial_root / marker_name).write_text(json.dumps(marker))  # written last
         if is_drawn():

@@ -21,11 +21,15 @@ class Log:
         path: the file.
         first_step: that of the checkpoint.
         active: False in all processes but the first, which then write nothing.
+
+    Raises:
+        RefsegError: the file is not a log, or the disk refuses.
     """
 
     def __init__(self, path: Path, first_step: int, active: bool = True):
         self.path, self.active = path, active
         if active:
+            _refuse_others_log(path)
             write_text(path, "".join(json.dumps(row) + "\n" for row in read_log(path) if row["step"] <= first_step))
 
     def write(self, **line: Any) -> None:
@@ -37,6 +41,17 @@ class Log:
         if self.active:
             with disk_refusals(self.path), self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
+
+
+def _refuse_others_log(path: Path) -> None:
+    """Every line of a run's log begins with its step; the last one may be cut short.
+
+    Raises:
+        RefsegError: there is a file that begins otherwise.
+    """
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    if not all(b'{"step": '.startswith(line[:9]) for line in lines):
+        raise RefsegError(f"{path} is not the log of a training: name another folder with --out, or move it.")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

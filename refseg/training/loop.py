@@ -18,7 +18,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from refseg.errors import RefsegError
-from refseg.evaluation.evaluate import evaluate
+from refseg.evaluation.evaluate import evaluate, launched_processes
+from refseg.files import alone_in
 from refseg.training import sharding
 from refseg.training.batches import build_loader
 from refseg.training.build import build_data, build_learner
@@ -91,13 +92,19 @@ def train(experiment: Experiment, folder: Path, *, device: str | None = None, pr
         The folder of the best checkpoint.
 
     Raises:
-        RefsegError: the loss is not finite (the message names the step), the folder is another run's, the disk is full,
-            another process has stopped, --use_fsdp does not go with the experiment (``sharding.check``), or a sample
-            cannot be read. Training samples that cannot are left out with ``data.skip_unreadable``; validation stops
-            at one, because a score over fewer samples is another score.
+        RefsegError: the loss is not finite (the message names the step), the folder is another run's or holds other
+            files where ours go, another training is writing to it, the disk is full, another process has stopped,
+            --use_fsdp does not go with the experiment (``sharding.check``), or a sample cannot be read. Training
+            samples that cannot are left out with ``data.skip_unreadable``; validation stops at one, because a score
+            over fewer samples is another score.
     """
-    folder, config = Path(folder), experiment.optim
-    run = Run(experiment, folder, device)
+    folder, launched = Path(folder), launched_processes(device)
+    with alone_in(folder) if launched is None or launched.is_main_process else nullcontext():
+        return _train(experiment, folder, device, progress)
+
+
+def _train(experiment: Experiment, folder: Path, device: str | None, progress: bool) -> Path:
+    config, run = experiment.optim, Run(experiment, folder, device)
     now, log = run.state.progress, Log(folder / "log.jsonl", run.state.progress.step, run.is_main)
     unreadable = UnreadableLog(experiment.data.skip_unreadable)
     hidden = not progress or not run.is_main

@@ -80,12 +80,17 @@ class RunState:
         """Load ``folder`` into learner, optimiser, average and progress if it is there; else all stays as it is.
 
         Raises:
-            RefsegError: the folder is another run's, or cannot be trained on.
+            RefsegError: the folder, or best/ beside it, is another run's, holds other files, or cannot be trained on.
         """
+        best = folder.with_name("best")
+        for place in (folder, best):
+            checkpoint.refuse_other_folder(place)
         if not checkpoint.exists(folder):
+            if checkpoint.exists(best):
+                self._check_unsaved(best, checkpoint.load_checkpoint(best))
             return
         loaded, training = checkpoint.load_checkpoint(folder), checkpoint.load_training(folder)
-        if training is None or not loaded.record.keys() >= {"experiment", "progress"}:
+        if training is None:
             raise RefsegError(f"{folder} is a checkpoint that cannot be trained on: name another folder with --out.")
         self._check_experiment(folder, loaded)
         self.learner.model.load_state_dict(loaded.model.state_dict())
@@ -108,7 +113,18 @@ class RunState:
         numbered = {number: states[name] for number, name in enumerate(names) if name in states}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": numbered})
 
+    def _check_unsaved(self, best: Path, loaded: Checkpoint) -> None:
+        """Without last/ a run may begin again only if the one that left ``best`` was killed before it wrote last/."""
+        self._check_experiment(best, loaded)
+        if loaded.record["progress"]["step"] > self.experiment.optim.save_every:
+            raise RefsegError(
+                f"{best} is of a run whose last/ is gone, and a new one would replace it: name another folder with "
+                f"--out, or remove it."
+            )
+
     def _check_experiment(self, folder: Path, loaded: Checkpoint) -> None:
+        if not loaded.record.keys() >= {"experiment", "progress"}:
+            raise RefsegError(f"{folder} is a checkpoint that cannot be trained on: name another folder with --out.")
         record = {TYPE: Experiment.__name__, **loaded.record["experiment"]}
         stored = config_from_dict(record, f"The experiment in {folder}")
         free = {name: getattr(self.experiment.data, name) for name in MAY_CHANGE}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 
+from refseg.files import write_text
 from refseg.machine import describe_machine
 from refseg.paths import PROJECT, results_dir
 from refseg_course.notebooks.execute import run
@@ -73,8 +74,8 @@ def measure_slow(name: str) -> dict:
 def record_slow(name: str, measured: dict) -> None:
     """Keep what was measured, and write the page that shows it."""
     times = stored(slow_file()) | {name: measured}
-    slow_file().write_text(json.dumps(times, indent=1, sort_keys=True) + "\n")
-    SLOW_PAGE.write_text(slow_page(times, stored(times_file()), titles()))
+    write_text(slow_file(), json.dumps(times, indent=1, sort_keys=True) + "\n")
+    write_text(SLOW_PAGE, slow_page(times, stored(times_file()), titles()))
 
 
 def slow_page(times: dict[str, dict], usual: dict[str, dict], titles: dict[str, str]) -> str:

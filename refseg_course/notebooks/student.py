@@ -10,6 +10,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
+from refseg.files import write_text
 from refseg_course.notebooks.lessons import STUDENT, lesson_paths, pages
 
 MARK = re.compile(r"^(\s*)# --- solution\s*$")
@@ -95,8 +96,7 @@ def write_student(path: Path, folder: Path = STUDENT) -> bool:
     version, target = student_version(nbformat.read(path, as_version=4)), folder / path.name
     if target.exists() and has_work(target, version):
         return False
-    folder.mkdir(parents=True, exist_ok=True)
-    nbformat.write(version, target)
+    write_text(target, nbformat.writes(version) + "\n")
     return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from refseg.files import write_text
 from refseg.machine import describe_machine
 from refseg.paths import results_dir
 from refseg_course.notebooks.lessons import NOTEBOOKS, titles
@@ -36,8 +37,8 @@ def record_time(path: Path, seconds: float) -> None:
     machine = describe_machine()
     measured_on = f"{machine['processor']}, {machine['cores']} cores, one thread"
     times = stored(times_file()) | {path.stem: {"seconds": round(seconds), "machine": measured_on}}
-    times_file().write_text(json.dumps(times, indent=1, sort_keys=True) + "\n")
-    (NOTEBOOKS / "times.md").write_text(times_page(times, titles()))
+    write_text(times_file(), json.dumps(times, indent=1, sort_keys=True) + "\n")
+    write_text(NOTEBOOKS / "times.md", times_page(times, titles()))
 
 
 def times_page(times: dict[str, dict], titles: dict[str, str]) -> str:

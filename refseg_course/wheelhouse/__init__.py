@@ -24,6 +24,7 @@ from pathlib import Path
 
 from refseg import __version__
 from refseg.errors import RefsegError
+from refseg.files import refuse_others, write_text
 from refseg.paths import PROJECT
 from refseg_course.wheelhouse.pip import NO_ROOM, SCRATCH, no_room, run_pip
 from refseg_course.wheelhouse.target import Target
@@ -73,14 +74,13 @@ def make_wheelhouse(
 
 def _begin(folder: Path) -> list[str]:
     """Mark the folder as unfinished; returns what it was made for before."""
-    folder.mkdir(parents=True, exist_ok=True)
     done, unfinished = folder / DONE, folder / UNFINISHED
-    if done.is_file():
+    made_for = _made_for(done) or _made_for(unfinished)
+    if made_for is None:
+        refuse_others(folder)
+        write_text(unfinished, '{"made_for": []}\n')
+    elif done.is_file():
         done.replace(unfinished)
-    elif not unfinished.is_file():
-        if any(folder.iterdir()):
-            raise RefsegError(f"{folder} holds other files: name a new or an empty folder.")
-        unfinished.write_text('{"made_for": []}\n')
     shutil.rmtree(folder / SCRATCH, ignore_errors=True)
     (folder / SCRATCH).mkdir()
     (folder / "wheels").mkdir(exist_ok=True)
@@ -88,10 +88,15 @@ def _begin(folder: Path) -> list[str]:
         if not zipfile.is_zipfile(wheel):  # cut off: the directory of a zip file is at its end
             print(f"{wheel.name} is incomplete and is fetched again.")
             wheel.unlink()
+    return made_for or []
+
+
+def _made_for(path: Path) -> list[str] | None:
+    """What a wheelhouse's record says it was made for; None if ``path`` is no such record."""
     try:
-        return list(json.loads(unfinished.read_text())["made_for"])
-    except (ValueError, KeyError, TypeError):  # the power failed while it was written
-        return []
+        return [str(target) for target in json.loads(path.read_text())["made_for"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _fill(

@@ -139,8 +139,11 @@ def test_a_second_run_keeps_the_plan_of_the_first(tmp_path, monkeypatch):
     first = plan(tmp_path, 2.0)
     at_speed(monkeypatch, 0.3)
     assert plan(tmp_path, 2.0) == first
-    (tmp_path / "plan.json").write_text('{"minutes": 2.0, "st')  # cut by a kill
-    assert plan(tmp_path, 2.0).optim.steps == 400
+    for strange in ('{"minutes": 2.0, "st', "[]", '{"minutes": 2.0}'):
+        (tmp_path / "plan.json").write_text(strange)
+        with pytest.raises(RefsegError, match="holds plan.json, which was not written there by refseg"):
+            plan(tmp_path, 2.0)
+        assert (tmp_path / "plan.json").read_text() == strange
 
 
 def test_another_length_is_refused_and_the_first_plan_stays(tmp_path, monkeypatch):

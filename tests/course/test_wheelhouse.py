@@ -255,7 +255,7 @@ def test_cut_off_it_is_not_complete_and_goes_on(no_pip, project, tmp_path, monke
 def test_a_folder_of_others_is_left_alone(no_pip, project, tmp_path):
     (tmp_path / "home" / "unfinished").mkdir(parents=True)
     (tmp_path / "home" / "unfinished" / "novel.txt").write_text("Once")
-    with pytest.raises(RefsegError, match="holds other files"):
+    with pytest.raises(RefsegError, match="holds unfinished/, which was not written there"):
         make_wheelhouse(tmp_path / "home", Target(), project=project)
     assert [p.name for p in (tmp_path / "home").rglob("*")] == ["unfinished", "novel.txt"]
 

@@ -221,7 +221,7 @@ def test_ensure_draws_once_and_guards_what_is_not_its_own(root, tmp_path):
     assert ensure(root, SMALL) == root and (root / "refs(refseg).json").stat().st_mtime_ns == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not lose me")
-    with pytest.raises(RefsegError, match="was not drawn by the kit"):
+    with pytest.raises(RefsegError, match="holds thesis.txt, which was not written there"):
         ensure(tmp_path / "mine", {"train": 1})
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "do not lose me"
 

@@ -51,7 +51,7 @@ def test_a_run_leaves_log_last_and_best(tiny_experiment, whole):
     assert [row["step"] for row in rows if "val" in row] == [5, 10, 13]
     assert rows[0]["lr"] == pytest.approx(2e-3 / 3, abs=1e-7)
     assert rows[0]["loss"] == pytest.approx(rows[0]["bce"] + 0.5 * rows[0]["dice"], abs=2e-5)
-    assert sorted(path.name for path in whole.iterdir()) == ["best", "last", "log.jsonl"]
+    assert sorted(path.name for path in whole.glob("[!.]*")) == ["best", "last", "log.jsonl"]
     best = load_checkpoint(whole / "best").config["record"]
     scores = {row["step"]: row["val"]["mIoU"] for row in rows if "val" in row}
     assert best["progress"]["best"] == best["results"]["mIoU"] == max(scores.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import stat
 import tarfile
@@ -17,7 +16,7 @@ from tqdm.auto import tqdm
 
 from refseg.datasets.obtain.fetch import CHUNK, free_bytes, no_room
 from refseg.errors import RefsegError
-from refseg.files import filled
+from refseg.files import filled, leads_out
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.bz", ".tbz2", ".tar.xz")
 _DEPTH = 4  # up to this many folders may lie around what is looked for
@@ -121,8 +120,7 @@ def refuse_hostile(name: str, plain: bool, path: Path) -> None:
     Raises:
         BadArchive: a link, a device, or a name that leads out of the folder.
     """
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if name.startswith(("/", "\\")) or ".." in parts or re.match(r"[A-Za-z]:", name) or "\0" in name:
+    if leads_out(name):
         raise BadArchive(f"{path} holds {name!r}, which leads out of its folder: do not use this archive.")
     if not plain:
         raise BadArchive(f"{path} holds {name!r}, which is a link or a device, not a file: do not use this archive.")
