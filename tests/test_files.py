@@ -195,12 +195,12 @@ def test_leftovers_of_older_versions_and_other_machines_are_found(tmp_path):
         f".a.{ours}-{dead.pid}.partial",
         f".a.{dead.pid}.partial",
         f"a.partial-{dead.pid}",
-        ".a.elsewhere-1.partial",
+        ".a.other-1.partial",
     ]
     kept = [
         f".a.{ours}-{alive}.partial",
         f"a.partial-{alive}",
-        ".a.elsewhere-2.partial",
+        ".a.other-2.partial",
         ".a.partial",
         "a.partial-mine",
     ]
