@@ -87,7 +87,8 @@ class RunState:
             checkpoint.refuse_other_folder(place)
         if not checkpoint.exists(folder):
             if checkpoint.exists(best):
-                self._check_unsaved(best, checkpoint.load_checkpoint(best))
+                with torch.random.fork_rng(devices=[]):  # building a network draws numbers, which are those of training
+                    self._check_unsaved(best, checkpoint.load_checkpoint(best))
             return
         loaded, training = checkpoint.load_checkpoint(folder), checkpoint.load_training(folder)
         if training is None:

@@ -234,7 +234,7 @@ def test_windows_leave_out_what_is_not_there():
 
 
 def test_names_that_lead_elsewhere():
-    for name in ["", ".", "..", "../x", "a/b", "/etc", "a\\b", "a\0b", " a"]:
+    for name in ["", ".", "..", "../x", "a/b", "/etc", "a\\b", "a\0b", " a", "C:a"]:
         with pytest.raises(RefsegError, match="^Here names a video"):
             plain_name(name, "Here")
         assert plain_name("-a@(!)+..b", "Here") == "-a@(!)+..b"

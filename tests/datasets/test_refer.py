@@ -216,6 +216,23 @@ def test_images_are_found_where_people_put_them(tmp_path):
         assert (data[0].frames > 250).all()
 
 
+def test_names_that_leave_the_folder_of_the_images(tmp_path, refseg):
+    """Not even by shards does an annotation file carry away what else lies on the machine; one's own links may stay."""
+    (tmp_path / "secret.key").write_text("secret")
+    names = "../../secret.key", str(tmp_path / "secret.key"), r"..\..\secret.key", "a/../../../secret.key", r"C:\key", 7
+    for number, name in enumerate(names):
+        folder = tmp_path / f"refshapes{number}"
+        tiny(folder, change=lambda instances, refs, name=name: instances["images"][0].update(file_name=name))
+        with pytest.raises(RefsegError, match=r"Ref 0 in .* is about an image .*leads out of the images' folder"):
+            load(folder)
+        status, _, err = refseg("shard", "refshapes", "--root", folder, "--out", tmp_path / "shards")
+        assert status == 2 and err.count("\n") == 1 and not (tmp_path / "shards").exists(), err
+    folder = tiny(tmp_path / "linked")
+    (folder / "images" / "000000.png").rename(tmp_path / "elsewhere.png")
+    (folder / "images" / "000000.png").symlink_to(tmp_path / "elsewhere.png")
+    assert len(load(folder)[0].frames) == 1
+
+
 def test_saiapr_spellings(tmp_path):
     for n, where in enumerate(["saiapr_tc-12", "saiaprtc12/38/images"]):
         folder = tmp_path / str(n)

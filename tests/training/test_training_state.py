@@ -1,6 +1,7 @@
 """What a run continues from: its own folder, also an older one, and no other."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from runs import assert_same_end, fit, interrupted, logged
 from safetensors.torch import save_file
 from torch import nn
 
+import refseg.training.loop as loop
 from refseg.checkpoint import TRAINING, load_training
 from refseg.errors import RefsegError
 from refseg.objectives import (
@@ -110,3 +112,67 @@ def test_a_checkpoint_without_its_training_state_cannot_go_on(tiny_experiment, w
     (whole / "last" / TRAINING).unlink()
     with pytest.raises(RefsegError, match="cannot be trained on"):
         fit(tiny_experiment, whole)
+
+
+def test_what_others_keep_where_a_run_writes_stays(tiny_experiment, whole):
+    """Refused at the start, and not after hours, when best/ is replaced."""
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    longer = variant(tiny_experiment, optim={"steps": 17})
+    for name, why in (
+        *(("best/notes.txt", "best is in the way: it holds notes.txt"), ("last/plots/loss.png", "holds plots/")),
+        *(("best", "best is in the way and is not a folder"), ("best/config.json", "is not the config of a refseg")),
+        *(
+            ("last/model.safetensors", "last is in the way: it is not whole"),
+            ("log.jsonl", "is not the log of a training"),
+        ),
+    ):
+        for experiment in (tiny_experiment, longer):
+            folder = whole.parent / "theirs"
+            (folder / name).parent.mkdir(parents=True)
+            (folder / name).write_text('{"loss": 1, "mine": true}')
+            with pytest.raises(RefsegError, match=why):
+                fit(experiment, folder)
+            assert (folder / name).read_text() == '{"loss": 1, "mine": true}' and not (
+                folder / "last/config.json"
+            ).exists()
+            shutil.rmtree(folder)
+    (whole / "best" / "notes.txt").write_text("mine")
+    with pytest.raises(RefsegError, match="holds notes.txt"):
+        fit(tiny_experiment, whole)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_run_begins_again_only_if_nothing_is_lost(tiny_experiment, tmp_path, monkeypatch):
+    """A kill before the first last/ costs what was done; a last/ that somebody removed is another matter."""
+    experiment = variant(tiny_experiment, optim={"steps": 13, "eval_every": 2, "save_every": 6})
+    fit(experiment, tmp_path / "whole")
+    interrupted(experiment, tmp_path / "killed", monkeypatch, 5)
+    assert (tmp_path / "killed" / "best").is_dir() and not (tmp_path / "killed" / "last").exists()
+    with pytest.raises(RefsegError, match="holds another experiment"):
+        fit(variant(experiment, optim={"seed": 7}), tmp_path / "killed")
+    fit(experiment, tmp_path / "killed")
+    assert_same_end(tmp_path / "whole", tmp_path / "killed")
+    shutil.rmtree(tmp_path / "whole" / "last")
+    stored = tmp_path / "whole" / "best" / "config.json"
+    config = json.loads(stored.read_text())
+    config["record"]["progress"]["step"] = 8
+    stored.write_text(json.dumps(config))
+    with pytest.raises(RefsegError, match="is of a run whose last/ is gone"):
+        fit(experiment, tmp_path / "whole")
+    assert stored.read_text() == json.dumps(config)
+
+
+def test_two_trainings_in_one_folder(tiny_experiment, tmp_path, monkeypatch):
+    update, refused = loop.Run.update, []
+
+    def during(run, batch):
+        if not refused:
+            refused.append("")
+            with pytest.raises(RefsegError, match="Another process is writing to .*run: wait for it, or name another"):
+                fit(variant(tiny_experiment, optim={"seed": 7}), tmp_path / "run")
+        return update(run, batch)
+
+    monkeypatch.setattr(loop.Run, "update", during)
+    fit(tiny_experiment, tmp_path / "run")
+    fit(tiny_experiment, tmp_path / "run")  # and afterwards nothing is locked
+    assert refused and json.loads((tmp_path / "run/last/config.json").read_text())["record"]["progress"]["step"] == 13
