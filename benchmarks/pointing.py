@@ -2,7 +2,7 @@
 
     python benchmarks/pointing.py                  # val and testB; prints tables, writes data/results/pointing.json
 
-The pointing game and word ablation of ``refseg.evaluation.pointing``, on the CPU.
+The pointing game and word ablation of ``refseg_course.word_measures``, on the CPU.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from torch.utils.data import Subset
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import build_dataset, build_transform
-from refseg.evaluation.pointing import pointing_scores, relative_word_maps, word_maps
 from refseg.explorer.session import POINTING
 from refseg.explorer.state import NORMALISATIONS
 from refseg.paths import checkpoints_dir, results_dir
-from refseg_course.word_measures import ablation_scores
+from refseg_course.word_measures import ablation_scores, pointing_scores, relative_word_maps, word_maps
 
 MAPS = {"attention": word_maps, "relative to the other words": relative_word_maps}
 

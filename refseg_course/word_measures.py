@@ -1,9 +1,9 @@
-"""What lessons and benchmarks measure of words: their worth to the mask, and whether hidden ones come back."""
+"""What lessons and benchmarks measure of words: where they point, their worth to the mask, and guessing hidden ones."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -17,12 +17,90 @@ from refseg.datasets.wrappers import Samples
 from refseg.errors import RefsegError
 from refseg.evaluation.hidden_words import WAYS, WordGuesser
 from refseg.evaluation.metrics import mask_iou
+from refseg.evaluation.pointing import Pointing, WordPointing, point_words, relative
 from refseg.inference import device_of, in_eval_mode, predict_masks
 from refseg.models.base import ReferringModel
 from refseg.types import RefBatch, RefSample
 
 OTHER = "other"  # the kind of words that are true of nothing by themselves
 Meanings = dict[str, dict[str, str]]  # by kind of word, what each word of it means: "disc" means "circle"
+
+
+# ---- the pointing game over a data set --------------------------------------------------------------------------
+
+
+MapsOf = Callable[[ReferringModel, RefBatch], dict[str, Tensor]]
+
+
+def word_maps(model: ReferringModel, batch: RefBatch) -> dict[str, Tensor]:
+    """The attention weights of each query word, averaged over the query regions: {level: [B,L,h,w]}."""
+    return model.explain(batch, model(batch)).word_maps
+
+
+def relative_word_maps(model: ReferringModel, batch: RefBatch) -> dict[str, Tensor]:
+    """The maps of :func:`word_maps`, each divided by the mean map of its expression, see ``pointing.relative``."""
+    return relative(word_maps(model, batch), batch.token_valid)
+
+
+def pointing_scores(
+    model: ReferringModel,
+    dataset: Samples,
+    tokenizer: Any,
+    *,
+    maps_of: MapsOf = word_maps,
+    batch_size: int = 32,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """The pointing game over a data set.
+
+    Args:
+        model: that explains itself with word maps; moved to ``device``, in eval mode while this runs.
+        dataset: as for ``point_words``, with a transform; or a ``Subset`` of it.
+        tokenizer: as for ``Collate``.
+        maps_of: what to score, ``word_maps`` or ``relative_word_maps``.
+        device: default is where the model lies.
+        progress: a bar on stderr.
+
+    Returns:
+        {level: {kind of word: {"N", "pointing", "chance", "mass", "on_object", "object_chance"}}}, see
+        :class:`Pointing`; means over the N words, "all" last.
+
+    Raises:
+        RefsegError: see :func:`point_words`; no content word in the data set.
+    """
+    device = device_of(model) if device is None else torch.device(device)
+    loader = DataLoader(dataset, batch_size, shuffle=False, collate_fn=Collate(tokenizer))
+    found: list[WordPointing] = []
+    with in_eval_mode(model.to(device)), tqdm(total=len(dataset), unit="sample", disable=not progress) as bar:
+        for batch in loader:
+            batch = batch.to(device)
+            with torch.inference_mode():
+                found += point_words(maps_of(model, batch), batch, tokenizer)
+            bar.update(len(batch))
+    return summarise(found)
+
+
+def summarise(found: Sequence[WordPointing]) -> dict[str, dict[str, dict[str, float]]]:
+    """Means by level and kind of word, as ``pointing_scores`` returns them.
+
+    Raises:
+        RefsegError: there is nothing to average.
+    """
+    if not found:
+        raise RefsegError("No word was scored: the data set has no word that is true of an object.")
+    scores: dict[str, dict[str, list[Pointing]]] = defaultdict(lambda: defaultdict(list))
+    for one in sorted(found, key=lambda one: one.kind):
+        scores[one.level][one.kind].append(one.score)
+    for by_kind in scores.values():
+        by_kind["all"] = [score for of_kind in by_kind.values() for score in of_kind]
+    return {level: {kind: _means(x) for kind, x in by_kind.items()} for level, by_kind in sorted(scores.items())}
+
+
+def _means(scores: Sequence[Pointing]) -> dict[str, float]:
+    names = {"pointing": "hit", **{name: name for name in ("chance", "mass", "on_object", "object_chance")}}
+    means = {name: sum(getattr(score, field) for score in scores) / len(scores) for name, field in names.items()}
+    return {"N": len(scores), **means}
 
 
 # ---- word ablation -----------------------------------------------------------------------------------------------

@@ -154,24 +154,23 @@ class ReplacedExpressions(Wrapper):
     """A data set with other expressions; images and masks stay.
 
     Args:
-        dataset: with ``expressions``, ``image_ids`` and ``referent_ids``, or a ``Subset`` of such a one.
-        control: "blank", see :func:`blank_expressions`, or "other", see :func:`other_expressions`.
+        dataset: with ``expressions``, ``image_ids`` and ``referent_ids``, or a ``Subset`` of one.
+        replacement: :func:`blank_expressions`, :func:`other_expressions` or another function from the whole data set to
+            {number of the sample: its expression}; samples that are not in it are left out.
 
     Raises:
-        RefsegError: there is no such control, or it leaves no sample.
+        RefsegError: no sample is left.
     """
 
-    def __init__(self, dataset: Any, control: str):
-        if control not in CONTROLS:
-            raise RefsegError(f"There is no expression control {control!r}: choose one of {', '.join(CONTROLS)}.")
+    def __init__(self, dataset: Any, replacement: Callable[[Any], dict[int, str]]):
         whole, indices = dataset, range(len(dataset))
         if isinstance(dataset, Subset):
             whole, indices = dataset.dataset, dataset.indices
-        replaced = CONTROLS[control](whole)
+        replaced = replacement(whole)
         super().__init__(whole, [index for index in indices if index in replaced])
         self._expressions = [replaced[index] for index in self.indices]
         if not self.indices:
-            raise RefsegError(f"The control {control!r} leaves no sample: no image holds a second referent.")
+            raise RefsegError("No sample has another expression: no image holds a second referent.")
 
     @property
     def expressions(self) -> list[str]:
@@ -211,6 +210,3 @@ def other_expressions(dataset: Any) -> dict[int, str]:
         if different:
             chosen[index] = different[0]
     return chosen
-
-
-CONTROLS: dict[str, Callable[[Any], dict[int, str]]] = {"blank": blank_expressions, "other": other_expressions}

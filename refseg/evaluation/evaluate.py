@@ -16,12 +16,15 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from refseg.datasets import Collate, build_dataset, build_transform, dataset_info
-from refseg.datasets.wrappers import ReplacedExpressions, Samples
+from refseg.datasets.wrappers import ReplacedExpressions, Samples, blank_expressions, other_expressions
+from refseg.errors import RefsegError
 from refseg.evaluation.protocols import ORIGINAL, ORIGINAL_VIDEO, Meter, choose_protocols
 from refseg.hub import from_pretrained
 from refseg.inference import choose_device, device_of, forward, in_eval_mode
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import PROJECT
+
+CONTROLS = {"blank": blank_expressions, "other": other_expressions}  # as the command line and the scores call them
 
 
 def score(
@@ -158,6 +161,8 @@ def evaluate_checkpoint(
     Raises:
         RefsegError: no such checkpoint, data set, split, protocol or control; and see :func:`evaluate`.
     """
+    if expression_control not in (None, *CONTROLS):
+        raise RefsegError(f"There is no control {expression_control!r}: choose one of {', '.join(CONTROLS)}.")
     main = ORIGINAL_VIDEO if dataset_info(data).is_clips else ORIGINAL
     meters = [Meter(protocol) for protocol in (main, *choose_protocols(protocols))]
     loaded = from_pretrained(checkpoint)
@@ -169,7 +174,7 @@ def evaluate_checkpoint(
     window = {"num_frames": loaded.num_frames, "frame_stride": loaded.frame_stride}
     transform = build_transform(loaded.image_size)
     whole = build_dataset(data, split, transform, root=root, image_root=image_root, split_by=split_by, **window)
-    dataset = whole if expression_control is None else ReplacedExpressions(whole, expression_control)
+    dataset = whole if expression_control is None else ReplacedExpressions(whole, CONTROLS[expression_control])
     result = {
         "data": data,
         "split": split,

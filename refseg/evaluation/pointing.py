@@ -5,31 +5,22 @@ Some data sets (RefShapes) know for every content word which objects it is true 
 them. Two chance levels stand beside it: the share of the image that these objects cover, and their share of all
 objects. A map that finds objects and does not know the word beats the first and not the second.
 
-Two kinds of maps can be scored: the attention weights as they are (:func:`word_maps`), and what is the word's own in
-them (:func:`relative_word_maps`): where a place draws the attention of all words alike, the first show that place for
-every word.
+Two kinds of maps can be scored: the attention weights as they are, and what is the word's own in them
+(:func:`relative`): where a place draws the attention of all words alike, the first show that place for every word.
 
 Everything is counted at the size of the network's input, without padding.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
-from refseg.datasets import Collate
-from refseg.datasets.wrappers import Samples
 from refseg.errors import RefsegError
-from refseg.inference import device_of, in_eval_mode
-from refseg.models.base import ReferringModel
 from refseg.models.blocks.attention import masked_mean
 from refseg.types import RefBatch
 
@@ -84,24 +75,15 @@ def point(word_map: Tensor, true_pixels: Tensor, object_pixels: Tensor, pixel_va
     )
 
 
-MapsOf = Callable[[ReferringModel, RefBatch], dict[str, Tensor]]
-
-
-def word_maps(model: ReferringModel, batch: RefBatch) -> dict[str, Tensor]:
-    """The attention weights of each query word, averaged over the query regions: {level: [B,L,h,w]}."""
-    return model.explain(batch, model(batch)).word_maps
-
-
-def relative_word_maps(model: ReferringModel, batch: RefBatch) -> dict[str, Tensor]:
+def relative(maps: dict[str, Tensor], token_valid: Tensor) -> dict[str, Tensor]:
     """Each word's map divided by the mean map of the words of its expression: {level: [B,L,h,w]}.
 
     Above one where the word puts more weight than its neighbours do, however little that is.
+
+    Args:
+        maps: {level: [B,L,h,w]}, the ``word_maps`` of a model's ``explain``.
+        token_valid: [B,L] bool, of the batch.
     """
-    return relative(word_maps(model, batch), batch.token_valid)
-
-
-def relative(maps: dict[str, Tensor], token_valid: Tensor) -> dict[str, Tensor]:
-    """The maps of :func:`word_maps` as :func:`relative_word_maps` gives them; ``token_valid`` is the batch's."""
     valid = token_valid[:, :, None, None]
     shared = {level: masked_mean(x, valid, dim=1)[:, None] for level, x in maps.items()}
     return {level: x / shared[level].clamp(min=torch.finfo(x.dtype).tiny) for level, x in maps.items()}
@@ -112,7 +94,7 @@ def point_words(maps: dict[str, Tensor], batch: RefBatch, tokenizer: Any) -> lis
     """The pointing game for every content word of a batch, at every level.
 
     Args:
-        maps: of the batch, from ``word_maps``, ``relative_word_maps`` or the model's ``explain``.
+        maps: of the batch, the ``word_maps`` of the model's ``explain``, or :func:`relative` to each other.
         batch: of a data set that knows its objects and what each word is true of (RefShapes, ``objects=True``).
         tokenizer: that made the batch.
 
@@ -136,64 +118,3 @@ def point_words(maps: dict[str, Tensor], batch: RefBatch, tokenizer: Any) -> lis
                 score = point(x[b, position].cpu(), true_pixels, object_pixels, valid[b])
                 found.append(WordPointing(batch.sample_ids[b], position, word, kind or "", level, score))
     return found
-
-
-def pointing_scores(
-    model: ReferringModel,
-    dataset: Samples,
-    tokenizer: Any,
-    *,
-    maps_of: MapsOf = word_maps,
-    batch_size: int = 32,
-    device: str | torch.device | None = None,
-    progress: bool = True,
-) -> dict[str, dict[str, dict[str, float]]]:
-    """The pointing game over a data set.
-
-    Args:
-        model: that explains itself with word maps; moved to ``device``, in eval mode while this runs.
-        dataset: as for ``point_words``, with a transform; or a ``Subset`` of it.
-        tokenizer: as for ``Collate``.
-        maps_of: what to score, ``word_maps`` or ``relative_word_maps``.
-        device: default is where the model lies.
-        progress: a bar on stderr.
-
-    Returns:
-        {level: {kind of word: {"N", "pointing", "chance", "mass", "on_object", "object_chance"}}}, see
-        :class:`Pointing`; means over the N words, "all" last.
-
-    Raises:
-        RefsegError: see :func:`point_words`; no content word in the data set.
-    """
-    device = device_of(model) if device is None else torch.device(device)
-    loader = DataLoader(dataset, batch_size, shuffle=False, collate_fn=Collate(tokenizer))
-    found: list[WordPointing] = []
-    with in_eval_mode(model.to(device)), tqdm(total=len(dataset), unit="sample", disable=not progress) as bar:
-        for batch in loader:
-            batch = batch.to(device)
-            with torch.inference_mode():
-                found += point_words(maps_of(model, batch), batch, tokenizer)
-            bar.update(len(batch))
-    return summarise(found)
-
-
-def summarise(found: Sequence[WordPointing]) -> dict[str, dict[str, dict[str, float]]]:
-    """Means by level and kind of word, as ``pointing_scores`` returns them.
-
-    Raises:
-        RefsegError: there is nothing to average.
-    """
-    if not found:
-        raise RefsegError("No word was scored: the data set has no word that is true of an object.")
-    scores: dict[str, dict[str, list[Pointing]]] = defaultdict(lambda: defaultdict(list))
-    for one in sorted(found, key=lambda one: one.kind):
-        scores[one.level][one.kind].append(one.score)
-    for by_kind in scores.values():
-        by_kind["all"] = [score for of_kind in by_kind.values() for score in of_kind]
-    return {level: {kind: _means(x) for kind, x in by_kind.items()} for level, by_kind in sorted(scores.items())}
-
-
-def _means(scores: Sequence[Pointing]) -> dict[str, float]:
-    names = {"pointing": "hit", **{name: name for name in ("chance", "mass", "on_object", "object_chance")}}
-    means = {name: sum(getattr(score, field) for score in scores) / len(scores) for name, field in names.items()}
-    return {"N": len(scores), **means}

@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 from refseg import checkpoint
 from refseg.datasets import build_dataset
 from refseg.datasets.transforms import build_transform, swap_left_right
-from refseg.datasets.wrappers import ReplacedExpressions
+from refseg.datasets.wrappers import ReplacedExpressions, blank_expressions
 from refseg.models import build_model
 from refseg.models.backbones import Backbone
 from refseg.models.base import ReferringModel
@@ -54,7 +54,7 @@ def build_data(experiment: Experiment) -> tuple[Any, Any, WordVocabulary]:
         stride = len(val_set) / config.val_samples
         val_set = Subset(val_set, [int(i * stride) for i in range(config.val_samples)])
     if config.hide_expressions:
-        train_set, val_set = ReplacedExpressions(train_set, "blank"), ReplacedExpressions(val_set, "blank")
+        train_set, val_set = (ReplacedExpressions(part, blank_expressions) for part in (train_set, val_set))
     return train_set, val_set, tokenizer
 
 

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from refseg.datasets import Collate
-from refseg.datasets.wrappers import CachedFeatures, Mirrored, ReplacedExpressions, SafeDataset, Wrapper
+from refseg.datasets.wrappers import (
+    CachedFeatures,
+    Mirrored,
+    ReplacedExpressions,
+    SafeDataset,
+    Wrapper,
+    other_expressions,
+)
 from refseg.models import build_model
 from refseg.models.backbones import SmallBackboneConfig
 from refseg.models.blocks.cfsa import CFSAConfig
@@ -111,6 +118,6 @@ def test_a_wrapper_offers_what_the_data_set_offers_and_samples_in_its_own_order(
 
 
 def test_an_expression_of_another_object_in_the_same_image():
-    replaced = ReplacedExpressions(Named(SAMPLES), "other")
+    replaced = ReplacedExpressions(Named(SAMPLES), other_expressions)
     assert replaced.expressions == ["the left cup", "the star on the left"] and replaced.image_ids == ["a", "a"]
     assert [sample.expression for sample in replaced] == replaced.expressions

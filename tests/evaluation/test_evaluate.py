@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Subset
 
 from refseg.checkpoint import Checkpoint
 from refseg.datasets import DATASETS, Collate, build_dataset, build_transform
-from refseg.datasets.wrappers import CONTROLS, NEUTRAL, ReplacedExpressions, other_expressions
+from refseg.datasets.wrappers import NEUTRAL, ReplacedExpressions, blank_expressions, other_expressions
 from refseg.errors import RefsegError
 from refseg.evaluation import evaluate as module
 from refseg.evaluation.evaluate import (
@@ -176,7 +176,7 @@ def test_no_gradient_is_kept():
 
 
 def test_blank_hides_every_word():
-    dataset = ReplacedExpressions(two_pictures(), "blank")
+    dataset = ReplacedExpressions(two_pictures(), blank_expressions)
     batch = Collate(VOCABULARY)([dataset[index] for index in range(len(dataset))])
     assert len(dataset) == 6
     assert batch.token_ids.tolist() == [[VOCABULARY.ids[UNK]]] * 6
@@ -186,7 +186,7 @@ def test_blank_hides_every_word():
 
 
 def test_other_takes_the_next_referent_of_the_same_picture():
-    dataset = ReplacedExpressions(two_pictures(), "other")
+    dataset = ReplacedExpressions(two_pictures(), other_expressions)
     assert [dataset[index].expression for index in range(len(dataset))] == [
         "green", "green", "the red thing", "the green thing", "blue", "red thing",
     ]  # fmt: skip
@@ -197,20 +197,26 @@ def test_other_takes_the_next_referent_of_the_same_picture():
 def test_other_leaves_out_and_says_so():
     lonely = Blocks([[["red", "the red"]], [["red"], ["green"]], [["thing"], ["thing"]], [["red"], ["red"], ["blue"]]])
     assert other_expressions(lonely) == {2: "green", 3: "red", 6: "blue", 7: "blue", 8: "red"}
-    assert len(ReplacedExpressions(lonely, "other")) == 5
+    assert len(ReplacedExpressions(lonely, other_expressions)) == 5
 
 
 def test_a_control_of_a_subset_keeps_its_order():
-    part = ReplacedExpressions(Subset(two_pictures(), [5, 2]), "other")
+    part = ReplacedExpressions(Subset(two_pictures(), [5, 2]), other_expressions)
     assert [part[index].expression for index in range(len(part))] == ["red thing", "the red thing"]
     assert [part[index].sample_id for index in range(len(part))] == ["5", "2"]
 
 
+def test_any_function_can_replace_the_expressions():
+    """A control needs no name in a table: what the function leaves out is left out."""
+    dataset = ReplacedExpressions(two_pictures(), lambda whole: {3: "blue", 1: whole.expressions[0]})
+    assert [(sample.sample_id, sample.expression) for sample in dataset] == [("1", "the red thing"), ("3", "blue")]
+
+
 def test_controls_refuse_nonsense():
-    with pytest.raises(RefsegError, match="blank, other"):
-        ReplacedExpressions(two_pictures(), "shuffled")
-    with pytest.raises(RefsegError, match="no sample"):
-        ReplacedExpressions(Blocks([[["red"]]]), "other")
+    with pytest.raises(RefsegError, match="'shuffled': choose one of blank, other"):
+        evaluate_checkpoint("here", "refcoco", "val", expression_control="shuffled")
+    with pytest.raises(RefsegError, match="No sample has another expression"):
+        ReplacedExpressions(Blocks([[["red"]]]), other_expressions)
 
 
 def test_controls_on_genuine_annotations(shared_dir):
@@ -218,7 +224,7 @@ def test_controls_on_genuine_annotations(shared_dir):
     if not folder.is_dir():
         pytest.skip("no refcocog_real4")
     dataset = build_dataset("refcocog", "val", root=folder, split_by="google")
-    for chosen in (control(dataset) for control in CONTROLS.values()):
+    for chosen in (control(dataset) for control in (blank_expressions, other_expressions)):
         assert all(text != dataset.expressions[index] for index, text in chosen.items())
     pictures = {text: image for text, image in zip(dataset.expressions, dataset.image_ids)}
     others = other_expressions(dataset)

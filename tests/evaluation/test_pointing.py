@@ -11,16 +11,11 @@ from torch.utils.data import Subset
 
 from refseg.datasets import Collate, build_dataset, build_transform
 from refseg.errors import RefsegError
-from refseg.evaluation.pointing import (
-    point,
-    point_words,
-    pointing_scores,
-    relative_word_maps,
-    summarise,
-)
+from refseg.evaluation.pointing import point, point_words
 from refseg.models.base import Explanation, ReferringModel
 from refseg.tokenizer import WordVocabulary
 from refseg.types import Prediction
+from refseg_course.word_measures import pointing_scores, relative_word_maps, summarise
 from refshapes.wording import WORD_KINDS, word_kinds
 
 H, W = 6, 10  # a map of 3 x 5: every region is 2 x 2 pixels

@@ -5,11 +5,11 @@ import torch
 
 from refseg.datasets import Collate, build_dataset, build_transform
 from refseg.errors import RefsegError
-from refseg.evaluation.pointing import pointing_scores
 from refseg.models import build_model
 from refseg.objectives import ObjectiveConfig, SupervisedWordMapsConfig, build_objective
 from refseg.objectives.word_maps import true_regions
 from refseg.tokenizer import WordVocabulary
+from refseg_course.word_measures import pointing_scores
 
 
 @pytest.fixture
