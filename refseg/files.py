@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from refseg.errors import RefsegError
 from refseg.paths import data_dir
 
-LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}  # what systems add to folders; nobody misses it
+LITTER = {".DS_Store", "Thumbs.db", "desktop.ini", ".lock"}  # of systems, and of ``alone_in``: nobody misses it
 WEEK = 7 * 24 * 3600  # seconds; nothing is written for that long
 _inputs: list[Path] = []  # of the running command
 

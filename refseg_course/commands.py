@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from refseg.files import alone_in
 from refseg.paths import runs_dir
 from refseg_course.wheelhouse import CPU_INDEX
 
@@ -56,7 +57,8 @@ def wheelhouse(
     from refseg_course.wheelhouse import Target, make_wheelhouse
 
     target = Target(platform, python_version)
-    size = make_wheelhouse(folder, target, index_url, torch_index)
+    with alone_in(folder):
+        size = make_wheelhouse(folder, target, index_url, torch_index)
     print(f"{folder} is complete, {size / 1e9:.1f} GB, for {target}.")
     print("Hand on the whole folder; INSTALL.txt in it says how to install.")
 

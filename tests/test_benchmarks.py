@@ -20,7 +20,7 @@ import system_times
 import torch
 import video
 
-from refseg.checkpoint import load_training
+from refseg.checkpoint import load_checkpoint, load_training, save_checkpoint
 from refseg.evaluation.hidden_words import WordGuesser
 from refseg.objectives import MaskGroundingConfig, MaskLossConfig, ObjectiveConfig
 from refseg.training.experiment import variant
@@ -184,8 +184,7 @@ def test_a_study_goes_on_row_by_row(tiny_studies, monkeypatch, capsys):
 def test_a_training_is_shipped_with_its_heads(tiny_studies, capsys):
     last = study.Study("magnet", {}).train("magnet_refshapes", 2, 0)
     folder = tiny_studies / "checkpoints_dir" / magnet.SHIPPED
-    folder.mkdir(parents=True)
-    (folder / "README.md").write_text("card")
+    save_checkpoint(folder, load_checkpoint(last), card="card")
     magnet.main(ship=last)
     names = [path.name for path in folder.iterdir()]
     assert sorted(names) == ["README.md", "config.json", "heads.safetensors", "model.safetensors"]

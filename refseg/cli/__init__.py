@@ -18,7 +18,7 @@ import tyro
 
 from refseg.cli import data, models
 from refseg.errors import RefsegError
-from refseg.files import inputs, refuse_target
+from refseg.files import disk_refusals, inputs, refuse_target
 from refseg.paths import PROJECT, checkpoints_dir, data_dir, shipped
 
 OUTPUTS = ("out", "json", "folder")  # the options that name what a command writes; all others may name what it reads
@@ -58,16 +58,26 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def guarded(**options: Any) -> None:
-        given = [option for name, option in options.items() if name not in OUTPUTS and isinstance(option, str | Path)]
-        places = [place for option in given for place in (Path(option), data_dir() / option, shipped(str(option)))]
-        with inputs([checkpoints_dir(), *filter(_is_there, places)]):
-            for name in OUTPUTS:
-                target = Path(options.get(name) or "-")
-                if name == "json" or not target.is_dir():
-                    refuse_target(target)  # now, and not after hours of work
+        read = [checkpoints_dir(), *_read_by(options)]
+        targets = {name: Path(options[name]) for name in OUTPUTS if options.get(name) is not None}
+        with inputs(read):
+            for name, target in targets.items():
+                with disk_refusals(target):
+                    if name == "json" or not target.is_dir():
+                        refuse_target(target)  # now, and not after hours of work
+        # A folder of results in a folder that is read is checked by who fills it, and a second run goes on with it.
+        around = [place for target in targets.values() for place in (target.resolve(), *target.resolve().parents)]
+        with inputs(place for place in read if place.resolve() not in around):
             command(**options)
 
     return guarded
+
+
+def _read_by(options: dict[str, Any]) -> list[Path]:
+    """What is there under the names that a command is given: a path, a data set, or a shipped checkpoint."""
+    given = [option for name, option in options.items() if name not in OUTPUTS and isinstance(option, str | Path)]
+    named = [place for option in given for place in (Path(option), data_dir() / option, shipped(str(option)))]
+    return [place for place in named if _is_there(place)]
 
 
 def _is_there(place: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from refseg.errors import RefsegError
-from refseg.files import write_text
+from refseg.files import alone_in, write_text
 from refseg.paths import runs_dir, shipped
 
 SHIPPED, SHIPPED_VIDEO = "cmsa_refshapes", "cmsa_refshapes_video"
@@ -49,7 +49,7 @@ def predict(
     else:
         assert video is not None
         out = out or Path("prediction")
-        with open_clip(video) as clip:
+        with open_clip(video) as clip, alone_in(out):
             masks, sheet = save_clip(predictor, clip, expression, out)
         said = f"{sheet}\n{len(masks)} masks are in {masks[0].parent}; the sheet is {out / 'sheet.png'}."
     tokenizer = predictor.checkpoint.tokenizer

@@ -146,7 +146,9 @@ def _torch_without_cuda(fetch: list[str], folder: Path, target: Target, index: s
 def _finish(folder: Path, project: Path, made_for: list[str]) -> int:
     """Write INSTALL.txt, the check sums and, last, ``wheelhouse.json``; returns the size in bytes."""
     (folder / "INSTALL.txt").write_text(install_text(made_for), encoding="utf-8")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (UNFINISHED, "SHA256SUMS"))
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name not in (UNFINISHED, "SHA256SUMS", ".lock")
+    )
     (folder / "SHA256SUMS").write_text("".join(f"{_sha256(p)}  {p.relative_to(folder).as_posix()}\n" for p in files))
     size = sum(path.stat().st_size for path in files)
     record = {"refseg": __version__, "commit": _git(project, "rev-parse", "HEAD"), "made_for": made_for}
