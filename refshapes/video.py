@@ -20,7 +20,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
-import h5py
 import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
@@ -116,6 +115,8 @@ def _draw(root: Path, seed: int, item: tuple[str, int]) -> tuple[list[str], list
 
 def _annotation(clip: Clip) -> bytes:
     """The h5 file of the annotated frame, with every thing of it, as MATLAB writes them: masks transposed."""
+    import h5py  # takes a moment to load, and the table of data sets imports this module
+
     masks = np.stack(clip.masks)
     boxes = [(np.flatnonzero(m.any(0)), np.flatnonzero(m.any(1))) for m in masks]
     # In memory; the file format of HDF5 1.10, because that of 1.0 takes three times the room.

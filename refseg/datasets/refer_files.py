@@ -12,7 +12,6 @@ from refseg.datasets.obtain.safe_pickle import load_plain_pickle
 from refseg.errors import RefsegError
 from refseg.files import leads_out, read_json
 from refseg.types import Annotations
-from refshapes.wording import word_kinds
 
 
 def read_refs(root: Path, split_by: str) -> tuple[Path, list[dict[str, Any]]]:
@@ -144,5 +143,7 @@ def annotations_of(ref: dict, sentence: dict) -> Annotations:
     """Where the sample comes from, and what RefShapes says of its expressions."""
     known: dict[str, Any] = {key: sentence.get(key) for key in ("kind", "form", "word_objects")}
     if known["word_objects"] is not None:
-        known["word_kinds"] = word_kinds(sentence["tokens"])
+        from refshapes.wording import word_kinds  # only files that RefShapes drew have use for the generator
+
+        known["word_kinds"] = word_kinds(sentence["sent"].split())
     return Annotations(image_id=ref["image_id"], ref_id=ref["ref_id"], ann_id=ref["ann_id"], **known)

@@ -10,7 +10,8 @@ from typing import Any
 
 import refshapes
 import refshapes.video
-from refseg.files import filled
+from refseg.errors import RefsegError
+from refseg.files import filled, read_json
 from refseg.paths import data_dir
 
 IMAGES, CLIPS = refshapes.IMAGES, refshapes.video.CLIPS
@@ -66,8 +67,8 @@ def _drawn(
 
     def is_drawn() -> bool:
         try:
-            return json.loads((root / marker_name).read_text()) == marker
-        except (OSError, ValueError):
+            return read_json(root / marker_name) == marker
+        except RefsegError:
             return False
 
     if is_drawn():

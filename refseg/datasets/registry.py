@@ -11,6 +11,7 @@ from refseg.datasets.a2d import A2DDataset
 from refseg.datasets.base import DatasetInfo, Piece, ReferringDataset
 from refseg.datasets.jhmdb import JHMDBDataset
 from refseg.datasets.refer import ReferDataset
+from refseg.datasets.refshapes import ensure, ensure_video
 from refseg.errors import RefsegError
 from refseg.types import RefSample
 
@@ -25,18 +26,6 @@ def _published(name: str, reader: Callable[..., ReferringDataset], *, coco: bool
     return DatasetInfo(name, reader, **(_PUBLISHED[name] | more))
 
 
-def _draw_refshapes() -> Path:
-    from refseg.datasets.refshapes import ensure
-
-    return ensure()
-
-
-def _draw_refshapes_video() -> Path:
-    from refseg.datasets.refshapes import ensure_video
-
-    return ensure_video()
-
-
 _INFOS = (
     _published("refcoco", ReferDataset, coco=True),
     _published("refcoco+", ReferDataset, coco=True),
@@ -47,7 +36,7 @@ _INFOS = (
         ReferDataset,
         splits={"refseg": {split: {} for split in ("train", "val", "testA", "testB", "testC")}},
         tree=("refshapes/instances.json", "refshapes/refs(refseg).json", "refshapes/images/000001.png"),
-        draw=_draw_refshapes,
+        draw=ensure,
     ),
     _published("a2d", A2DDataset, is_clips=True),
     _published("jhmdb", JHMDBDataset, is_clips=True),
@@ -57,7 +46,7 @@ _INFOS = (
         splits={"refseg": {split: {} for split in ("train", "val", "test")}},
         is_clips=True,
         tree=("refshapes_video/Release/frames/VIDEO/00001.png, ...", "refshapes_video/text_annotations/..."),
-        draw=_draw_refshapes_video,
+        draw=ensure_video,
     ),
 )
 DATASETS: dict[str, DatasetInfo] = {info.name: info for info in _INFOS}

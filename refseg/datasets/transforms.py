@@ -50,11 +50,8 @@ class Letterbox:
 class Normalize:
     """Pixels 0..255 to floats of about zero mean and unit spread per channel; padding stays exactly zero."""
 
-    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD):
-        self.mean, self.std = list(mean), list(std)
-
     def __call__(self, sample: RefSample) -> RefSample:
-        return replace(sample, frames=normalize(sample.frames, sample.pixel_valid, self.mean, self.std))
+        return replace(sample, frames=normalize(sample.frames, sample.pixel_valid))
 
 
 class HorizontalFlip:
@@ -112,15 +109,12 @@ def letterbox(frames: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return frames, valid
 
 
-def normalize(
-    frames: Tensor,
-    pixel_valid: Tensor | None,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
-) -> Tensor:
+def normalize(frames: Tensor, pixel_valid: Tensor | None) -> Tensor:
     """Pixels 0..255 [...,3,H,W] as floats of about zero mean and unit spread per channel; padding is zero."""
     own = frames.to(torch.float32, copy=True) if frames.is_floating_point() else frames
-    frames = F.normalize(F.to_dtype(own, torch.float32, scale=True), list(mean), list(std), inplace=True)
+    frames = F.normalize(
+        F.to_dtype(own, torch.float32, scale=True), list(IMAGENET_MEAN), list(IMAGENET_STD), inplace=True
+    )
     return frames if pixel_valid is None else frames.masked_fill_(~pixel_valid, 0.0)
 
 

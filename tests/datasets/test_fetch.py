@@ -104,7 +104,7 @@ def test_killed_between_the_last_byte_and_the_name(server, target):
     assert target.read_bytes() == CONTENT and server.asked == []
 
 
-@pytest.mark.parametrize("note", ["", "[]", '{"url": "http://else"}'])
+@pytest.mark.parametrize("note", ["", "[]", '{"url": "http://else"}', "[" * 100_000], ids=range(4))
 def test_a_part_of_nobody_knows_what_is_thrown_away(server, target, note):
     target.parent.mkdir()
     target.with_name("a.bin.part").write_bytes(b"x" * 1000)

@@ -54,6 +54,16 @@ def load(folder, split="val", **options):
 # ------------------------------------------------------------------------------------------ sound files
 
 
+def test_word_objects_need_no_tokens(tmp_path):
+    def change(instances, refs):
+        sentence = refs[0]["sentences"][0]
+        del sentence["tokens"]
+        sentence["word_objects"] = [[11], None]
+
+    known = load(tiny(tmp_path, change=change))[0].annotations
+    assert known.word_objects == [[11], None] and known.word_kinds == ["colour", "shape"]
+
+
 def test_one_sample_per_sentence_in_order(tmp_path):
     data = load(tiny(tmp_path))
     assert len(data) == 3 and data.expressions == ["red box", "box", "left bar"]

@@ -229,10 +229,11 @@ def test_ensure_draws_once_and_guards_what_is_not_its_own(root, tmp_path):
 def test_a_killed_drawing_is_drawn_anew(root, tmp_path):
     folder = tmp_path / "refshapes"
     ensure(folder, {"train": 2})
-    (folder / "refshapes.json").write_text('{"version": 0}')  # an older version
-    (folder / "instances.json").unlink()
-    ensure(folder, {"train": 2})
-    assert (folder / "instances.json").exists()
+    for marker in ('{"version": 0}', "[" * 100_000):  # an older version; deeper than Python recurses
+        (folder / "refshapes.json").write_text(marker)
+        (folder / "instances.json").unlink()
+        ensure(folder, {"train": 2})
+        assert (folder / "instances.json").exists()
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
 
 

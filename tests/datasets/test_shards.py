@@ -150,6 +150,9 @@ def test_a_damaged_index_is_refused(sharded):
         (sharded / INDEX).write_text(json.dumps(index))
         with pytest.raises(RefsegError, match=r"shards\.json is .*(damaged|not the index)"):
             load(sharded)
+    (sharded / INDEX).write_text("[" * 100_000)  # deeper than Python recurses
+    with pytest.raises(RefsegError, match=r"shards\.json is not valid JSON"):
+        load(sharded)
 
 
 def test_a_missing_image_leaves_nothing_behind(source, tmp_path):

@@ -127,9 +127,10 @@ def test_an_empty_mask_stays_empty():
 def test_normalize_by_hand_and_padding_zero():
     sample = make_sample(1, 2)
     sample.frames[:] = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
-    boxed = Normalize((0.5, 0.2, 0.0), (0.5, 0.1, 2.0))(Letterbox(2)(sample))
+    boxed = Normalize()(Letterbox(2)(sample))
     assert boxed.frames.dtype == torch.float32
-    assert torch.allclose(boxed.frames[0, :, 0, 0], torch.tensor([-1.0, 0.0, 0.5]), atol=1e-6)
+    by_hand = torch.tensor([-0.485 / 0.229, (0.2 - 0.456) / 0.224, (1 - 0.406) / 0.225])
+    assert torch.allclose(boxed.frames[0, :, 0, 0], by_hand)
     assert (boxed.frames[:, :, 1] == 0).all() and not boxed.pixel_valid[1].any()
 
 

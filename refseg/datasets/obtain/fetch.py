@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from refseg import __version__
 from refseg.errors import RefsegError
-from refseg.files import disk_refusals, write_text
+from refseg.files import disk_refusals, read_json, write_text
 
 PAUSES = (1, 3, 9, 27)  # seconds before an address is asked again; whenever bytes have come the count starts over
 TIMEOUT = 60  # seconds without a byte
@@ -234,8 +234,8 @@ def _size(path: Path) -> int:
 def read_note(path: Path) -> dict[str, Any]:
     """The JSON object in ``path``; {} if there is none, or a broken one."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        content = read_json(path)
+    except RefsegError:
         return {}
     return content if isinstance(content, dict) else {}
 

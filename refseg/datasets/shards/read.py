@@ -11,7 +11,6 @@ that order, resuming and scores are those of single files, and an image is check
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tarfile
@@ -24,6 +23,7 @@ from tqdm.auto import tqdm
 
 from refseg.datasets.obtain.unpack import BadArchive, refuse_hostile
 from refseg.errors import RefsegError
+from refseg.files import read_json
 
 INDEX = "shards.json"
 FORMAT = 1
@@ -36,18 +36,18 @@ class ShardedImages:
         folder: as ``write_shards`` leaves it.
 
     Raises:
-        RefsegError: its ``shards.json`` is damaged or leads out of the folder.
+        RefsegError: its ``shards.json`` is missing, damaged or leads out of the folder.
     """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         try:
-            index = json.loads((self.folder / INDEX).read_text())
+            index = read_json(self.folder / INDEX)
             self.shards: list[str] = index["shards"]
             self._places: dict[str, list[Any]] = index["pictures"]  # id -> [shard, first byte, bytes, crc32, ending]
             sound = index["format"] == FORMAT and all(map(_is_place, self._places.values()))
             sound = sound and max((place[0] for place in self._places.values()), default=-1) < len(self.shards)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise RefsegError(f"{self.folder / INDEX} is damaged ({error!r}): write the shards again.") from error
         if not sound or not all(re.fullmatch(r"[\w-]+\.tar", str(name)) for name in self.shards):
             raise RefsegError(f"{self.folder / INDEX} is not the index of shards in this folder: write them again.")
