@@ -67,11 +67,11 @@ def load(checkpoint: str | Path, device: str | None = None) -> Predictor:
     ['the', 'red', 'star']
 
     Args:
-        checkpoint: the name of one that refseg brings, a folder, or "owner/repository" on the Hugging Face hub.
-        device: default is a GPU if there is one.
+        checkpoint: the name of one shipped with refseg, a folder, or "owner/repository" on the Hugging Face hub.
+        device: by default, as for "auto", a GPU if there is one; else "cpu", "cuda:1", ...
 
     Raises:
-        RefsegError: there is no such checkpoint; the sentence lists those that refseg brings.
+        RefsegError: there is no such checkpoint; the message lists those shipped with refseg.
     """
     from refseg.predict import Predictor
 

@@ -53,6 +53,12 @@ class Checkpoint:
         """Facts for the reader: experiment, results, step."""
         return self.config.get("record", {})
 
+    @property
+    def experiment(self) -> dict[str, Any]:
+        """What it was trained with, as the record says; {} if it does not."""
+        experiment = self.record.get("experiment")
+        return experiment if isinstance(experiment, dict) else {}
+
 
 def save_checkpoint(
     folder: Path,
@@ -117,7 +123,10 @@ def refuse_other_folder(folder: Path, ours: Sequence[str] = OURS) -> None:
 
 def exists(folder: Path) -> bool:
     """True if ``folder`` holds a complete checkpoint, or a kill in the middle of a replacement left one beside it."""
-    return (last_complete(Path(folder)) / CONFIG).is_file()
+    try:
+        return (last_complete(Path(folder)) / CONFIG).is_file()
+    except (OSError, ValueError):  # what cannot be the name of a folder
+        return False
 
 
 def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:

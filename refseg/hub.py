@@ -1,19 +1,20 @@
 """Checkpoints by name, and on the Hugging Face hub: the same folder there as here, config.json and model.safetensors.
 
-huggingface_hub is imported only when the hub is asked (``pip install "refseg[hub]"``). What comes from the hub is data:
-loading it runs nobody's code.
+huggingface_hub is imported only when the hub is asked (``pip install "refseg[hub]"``). What comes from the hub is data
+and is loaded without running code.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import torch
 
 from refseg.checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, exists, load_checkpoint, save_checkpoint
-from refseg.errors import RefsegError
+from refseg.errors import RefsegError, first_line, require
 from refseg.paths import shipped, shipped_names
 
 _FRONT = """---
@@ -39,6 +40,11 @@ def save_pretrained(loaded: Checkpoint, folder: Path, card: str = "") -> None:
     save_checkpoint(folder, loaded, card=f"{_FRONT}{card or '# ' + Path(folder).name}\n")
 
 
+def locate(name: str | Path) -> Path | None:
+    """The folder of a checkpoint on this machine: ``name`` itself, else the shipped one of that name, else None."""
+    return next((folder for folder in (Path(name), shipped(str(name))) if exists(folder)), None)
+
+
 def from_pretrained(name: str | Path, revision: str | None = None, device: str | torch.device = "cpu") -> Checkpoint:
     """A checkpoint by its folder, by the name of a shipped one, or from the hub, whose files are kept in its cache.
 
@@ -47,21 +53,20 @@ def from_pretrained(name: str | Path, revision: str | None = None, device: str |
         revision: branch, tag or commit on the hub; only a commit always stays the same.
 
     Raises:
-        RefsegError: there is no such thing, no network, huggingface_hub is missing, or see ``load_checkpoint``.
+        RefsegError: nothing has that name, there is no network, huggingface_hub is missing, or see ``load_checkpoint``.
     """
-    for folder in (Path(name), shipped(str(name))):
-        if exists(folder):
-            return load_checkpoint(folder, device)
+    if (folder := locate(name)) is not None:
+        return load_checkpoint(folder, device)
     missing = (
-        f"There is no checkpoint in {name}: name a folder with {CONFIG} and {WEIGHTS}, one that refseg brings "
+        f"There is no checkpoint in {name}: name a folder with {CONFIG} and {WEIGHTS}, one shipped with refseg "
         f"({', '.join(shipped_names())}), or owner/repository on the Hugging Face hub"
     )
-    if Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+    if os.path.exists(name) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         raise RefsegError(f"{missing}.")
     try:
         folder = _hub().snapshot_download(str(name), revision=revision, allow_patterns=[CONFIG, WEIGHTS])
     except Exception as error:  # whatever the hub or the network has to say
-        raise RefsegError(f"{missing} (which could not be loaded: {_first_line(error)}).") from error
+        raise RefsegError(f"{missing} (which could not be loaded: {first_line(error)}).") from error
     return load_checkpoint(Path(folder), device)
 
 
@@ -88,17 +93,9 @@ def push_to_hub(folder: Path, repository: str, private: bool = True, token: str 
             repo_id=repository, folder_path=str(folder), allow_patterns=[CONFIG, WEIGHTS, CARD], commit_message="refseg"
         )
     except Exception as error:  # as in from_pretrained
-        raise RefsegError(f"{folder} could not be uploaded to {repository} ({_first_line(error)}).") from error
+        raise RefsegError(f"{folder} could not be uploaded to {repository} ({first_line(error)}).") from error
     return str(address)
 
 
-def _hub() -> ModuleType:
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise RefsegError('The hub needs huggingface_hub: pip install "refseg[hub]".') from None
-    return huggingface_hub
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _hub() -> Any:
+    return require("huggingface_hub", 'The hub needs huggingface_hub: pip install "refseg[hub]".')

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from refseg.datasets.transforms import letterbox, normalize, undo_letterbox
-from refseg.errors import RefsegError
+from refseg.errors import RefsegError, first_line
 from refseg.types import MASK_THRESHOLD, Annotations, Prediction, RefBatch
 
 
@@ -38,7 +38,7 @@ def to_batch(
     tokenizer: Any,
     target_frame: int = 0,
 ) -> RefBatch:
-    """One prepared image or clip and one expression as a batch. Nobody knows the truth, so its masks are empty.
+    """One prepared image or clip and one expression as a batch. The true mask is unknown: it is empty.
 
     Args:
         frames, pixel_valid: from :func:`prepare`.
@@ -125,5 +125,17 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """``device``, or by default a GPU if there is one."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """``device``; for None and "auto" a GPU if there is one, else the CPU.
+
+    Raises:
+        RefsegError: this machine has no such device.
+    """
+    if device in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise RefsegError(
+            f'There is no device {str(device)!r} here ({first_line(error)}): take "cpu", or "auto" for a GPU if there '
+            "is one."
+        ) from error

@@ -1,6 +1,6 @@
 """One image or clip, one expression, one answer; and the answer as files.
 
-From the image to the mask it takes the same way as the scores do, ``refseg.inference``.
+From the image to the mask it takes the same path as the scores do, ``refseg.inference``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from refseg.types import MASK_THRESHOLD, RefBatch, size_of
 from refseg.viz import clip_sheet, overlay
 
 MAP_SIDE = 640  # longest side of a word map; the attention grid is far coarser than that
-OVERLAY_SIDE = 2048  # longest side of the saved picture; the bare mask keeps the size of the photo
+OVERLAY_SIDE = 2048  # longest side of the saved image; the bare mask keeps the size of the photo
 SHEET_FRAMES, SHEET_SIDE = 24, 320  # frames of a clip that its sheet shows, and their longest side
 SIGNATURE = PngImagePlugin.PngInfo()
 SIGNATURE.add_text("Software", "refseg")
@@ -149,7 +149,7 @@ def _at_image_size(maps: dict[str, Tensor], batch: RefBatch) -> dict[str, Tensor
     }
 
 
-def save_prediction(result: PredictionResult, out_path: str | Path, *, with_mask: bool = True) -> list[Path]:
+def save_prediction(result: PredictionResult, out_path: str | Path) -> list[Path]:
     """Write the image with the mask drawn on it and, beside it, the bare mask.
 
     Args:
@@ -173,9 +173,8 @@ def save_prediction(result: PredictionResult, out_path: str | Path, *, with_mask
     size = within(size_of(mask), OVERLAY_SIDE)
     if size != size_of(mask):
         image, mask = F.resize(image, list(size), antialias=True), resize_mask(mask, size)
-    files = {out_path: Image.fromarray(overlay(image, mask))}
-    if with_mask:
-        files[out_path.with_name(f"{out_path.stem}_mask.png")] = _as_picture(result.pred_mask)
+    mask_path = out_path.with_name(f"{out_path.stem}_mask.png")
+    files = {out_path: Image.fromarray(overlay(image, mask)), mask_path: _as_picture(result.pred_mask)}
     for path in files:  # the mask's name nobody has given
         if path.exists() and not (path.is_file() and _is_ours(path)):
             raise RefsegError(f"{path} is in the way: it is not from refseg predict. Name another file, or move it.")

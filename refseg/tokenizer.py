@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from refseg.errors import RefsegError
+from refseg.errors import RefsegError, first_line, require
 
 PAD, UNK = "<pad>", "<unk>"
 MAX_WORDS = 20  # the length used by the authors' release of CMSA; longer expressions lose their tail
@@ -157,17 +157,14 @@ class WordPieces(WordVocabulary):
     """
 
     def __init__(self, words: Sequence[str], max_words: int = MAX_WORDS):
-        try:
-            from transformers import BertTokenizer
-        except ImportError:
-            raise RefsegError('Word pieces need transformers: pip install "refseg[paper]" brings it.') from None
+        transformers = require("transformers", 'Word pieces need transformers: pip install "refseg[paper]".')
         self.words, self.max_words = list(words), max_words
         self.ids = {word: index for index, word in enumerate(self.words)}
         missing = [word for word in _PIECES_IN_BRACKETS if word not in self.ids]
         if missing or len(self.ids) != len(self.words):
             what = f"lacks {', '.join(missing)}" if missing else "lists a piece twice"
             raise RefsegError(f"The vocabulary of word pieces {what}: give the vocab.txt of a BERT.")
-        self._tokenizer = BertTokenizer(vocab=dict(self.ids), do_lower_case=True)
+        self._tokenizer = transformers.BertTokenizer(vocab=dict(self.ids), do_lower_case=True)
 
     @classmethod
     def from_pretrained(cls, name: str, max_words: int = MAX_WORDS) -> WordPieces:
@@ -185,10 +182,9 @@ class WordPieces(WordVocabulary):
             if ids.keys() <= set(_PIECES_IN_BRACKETS):  # what transformers makes of a folder without a vocabulary
                 raise FileNotFoundError("no vocabulary there")
         except Exception as error:  # whatever transformers, the hub or the network have to say
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RefsegError(
-                f"The tokenizer {name!r} could not be loaded ({reason}): name a model of the hub, a folder or a "
-                "vocab.txt."
+                f"The tokenizer {name!r} could not be loaded ({first_line(error)}): name a model of the hub, a folder "
+                "or a vocab.txt."
             ) from error
         return cls(sorted(ids, key=ids.get), max_words)
 

@@ -60,15 +60,15 @@ def test_help_appears_at_once():
 
 def test_random_weights_are_taken_only_when_asked_for():
     paper = PRESETS["magnet_refcoco"].model
-    begun = with_weights(paper, "none", "")
-    assert paper.backbone.weights and paper.text.weights and with_weights(paper, None, "") is paper
+    begun = with_weights(paper, "none")
+    assert paper.backbone.weights and paper.text.weights and with_weights(paper, None) is paper
     assert begun.backbone.weights is None and begun.text.weights is None
-    named = with_weights(paper, "other", "")
+    named = with_weights(paper, "other")
     assert named.backbone.weights == "other" and named.text == paper.text
 
 
 def test_weights_for_a_backbone_that_has_none_are_refused(refseg):
-    assert_refused(refseg("train", "--weights", "IMAGENET1K_V2"), "cmsa_refshapes has no pretrained weights")
+    assert_refused(refseg("train", "--weights", "IMAGENET1K_V2"), "SmallBackboneConfig has no pretrained weights")
 
 
 def test_an_unknown_command_or_option_offers_the_right_ones(refseg):

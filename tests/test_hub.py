@@ -74,7 +74,7 @@ def test_what_is_not_there_is_one_sentence(hub, tmp_path):
     ) as caught:
         from_pretrained("me/none")
     assert "\n" not in str(caught.value)
-    for wrong in ("cmsa_refshape", tmp_path, "a/b/c"):
+    for wrong in ("cmsa_refshape", tmp_path, "a/b/c", "a" * 5000, "a\0"):
         with pytest.raises(RefsegError, match="no checkpoint in .*: name a folder .*cmsa_refshapes, .*hub.$"):
             from_pretrained(wrong)
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from refseg.datasets import Collate, build_transform
 from refseg.errors import RefsegError
-from refseg.inference import in_eval_mode, infer, predict_masks, prepare, to_batch
+from refseg.inference import choose_device, in_eval_mode, infer, predict_masks, prepare, to_batch
 from refseg.tokenizer import WordVocabulary
 from refseg.types import MASK_THRESHOLD, Prediction, RefSample
 
@@ -54,3 +54,12 @@ def test_every_part_gets_its_mode_back():
         assert not any(module.training for module in model.modules())
         raise KeyError
     assert [module.training for module in model.modules()] == [True, True, True, False, True]
+
+
+def test_a_device_that_is_not_there_is_one_sentence():
+    for device in (None, "auto"):
+        assert choose_device(device).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device("cpu") == torch.device("cpu")
+    for wrong in ("gpu", "cuda:99"):
+        with pytest.raises(RefsegError, match=f"no device '{wrong}' here .*: take \"cpu\""):
+            choose_device(wrong)

@@ -45,7 +45,7 @@ def predict(
         out = out or Path("prediction.png")
         found = predictor.predict(image, expression, word_maps=False)
         save_prediction(found, out)
-        said = f"{int(found.pred_mask.sum())} of {found.pred_mask.numel()} pixels found; the picture is {out}."
+        said = f"{int(found.pred_mask.sum())} of {found.pred_mask.numel()} pixels found; the image is {out}."
     else:
         assert video is not None
         out = out or Path("prediction")
@@ -63,7 +63,7 @@ def explore(
     image: Path | None = None,
     expression: str | None = None,
     compare: str | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: str | None = None,
     out: Path | None = None,
     open: bool = False,
 ) -> None:
@@ -73,7 +73,8 @@ def explore(
         image: The photo: JPEG, PNG, ... Without one the page shows the shipped examples.
         expression: What to find in the photo, for instance "the red star left of the circle".
         compare: A second expression, beside the first.
-        checkpoint: Folder with model.safetensors and config.json. The shipped one knows the words of RefShapes only.
+        checkpoint: Folder with model.safetensors and config.json, or a name. The shipped one knows the words of
+            RefShapes only.
         out: The page. Default: runs/explorer.html.
         open: Open the page in a browser too.
     """
@@ -84,7 +85,7 @@ def explore(
     if image is None:
         explorer = Explorer()
     else:
-        explorer = Explorer(checkpoint or shipped(SHIPPED), image, expression, compare=compare)
+        explorer = Explorer(checkpoint or SHIPPED, image, expression, compare=compare)
         _warn_of_unknown(explorer.reading.unknown)
     page = explorer.export_html(out or runs_dir() / "explorer.html", "" if image else "The word-region explorer")
     print(f"{explorer.sentence()}\nThe page is {page}.")
@@ -145,7 +146,7 @@ def train(
     optim = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     experiment = variant(
         experiment,
-        model=with_weights(experiment.model, weights, preset),
+        model=with_weights(experiment.model, weights),
         optim=_given(optim | {"accumulate": accumulate}),
         data=_given({"root": root, "workers": workers, "skip_unreadable": skip_unreadable or broken == "skip"}),
     )
@@ -194,7 +195,7 @@ def evaluate(
         split_by=split_by,
         expression_control=control,
         protocols=protocol,
-        device=None if device == "auto" else device,
+        device=device,
     )
     if is_main_process():
         _give(results, format_results(results), json)
@@ -218,19 +219,16 @@ def score(truth: Path, predictions: Path, protocol: tuple[str, ...] = ("mttr",),
     _give(results, format_scores(results), json)
 
 
-def with_weights(config: Any, weights: str | None, preset: str) -> Any:
-    """The model of a preset, its backbone beginning with ``weights``, if they are given.
+def with_weights(config: Any, weights: str | None) -> Any:
+    """The model, its backbone beginning with ``weights``, if they are given.
 
     Raises:
         RefsegError: the backbone has no pretrained weights.
     """
     if weights is None:
         return config
-    if not hasattr(config.backbone, "weights"):
-        raise RefsegError(f"The backbone of {preset} has no pretrained weights: leave --weights out.")
-    if weights == "none":
-        return config.without_weights()
-    return replace(config, backbone=replace(config.backbone, weights=weights))
+    config = replace(config, backbone=config.backbone.with_weights(weights))
+    return config.without_weights() if weights == "none" else config
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

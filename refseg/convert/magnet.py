@@ -16,7 +16,7 @@ from torch import Tensor
 
 from refseg.checkpoint import Checkpoint, refuse_other_folder, save_checkpoint
 from refseg.convert.conversion import Conversion, unused_names
-from refseg.errors import RefsegError
+from refseg.errors import RefsegError, first_line
 from refseg.models import build_model
 from refseg.models.magnet import MagNet, MagNetConfig
 from refseg.models.text.base import STAGES
@@ -165,8 +165,7 @@ def _read_released(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise RefsegError(f"There is no file {path}: name the checkpoint of the MagNet release.") from None
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RefsegError(f"{path} cannot be read as weights alone ({reason}): fetch it again.") from error
+        raise RefsegError(f"{path} cannot be read as weights alone ({first_line(error)}): fetch it again.") from error
     tensors = stored.get("model", stored) if isinstance(stored, dict) else {}
     return {name.removeprefix("module."): value for name, value in tensors.items() if isinstance(value, Tensor)}
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from refseg.datasets.ends_early import ends_early
 from refseg.datasets.images import MAX_PIXELS, image_size, read_image
-from refseg.errors import RefsegError
+from refseg.errors import RefsegError, require
 from refseg.files import leads_out
 from refseg.types import size_of
 
@@ -162,7 +162,11 @@ class VideoClip(Clip):
     """
 
     def __init__(self, path: str | Path):
-        self._av = _import_av()
+        self._av = require(
+            "av",
+            "Video files are read by PyAV, which is not installed: run `pip install av`, or extract the frames into a "
+            "folder as 00001.png, 00002.png, ...",
+        )
         self.path = Path(path).resolve()  # an absolute path is never taken for the address of some protocol
         self._container: Any = None  # PyAV's objects
         self._decoder: Any = None
@@ -275,18 +279,6 @@ class VideoClip(Clip):
                 self._next = index + 1
                 return image if image.pts == self._times[index] else None
         return None
-
-
-def _import_av() -> Any:
-    try:
-        import av
-        import av.error
-    except ImportError as error:
-        raise RefsegError(
-            "Video files are read by PyAV, which is not installed: run `pip install av`, or extract the frames into a "
-            "folder as 00001.png, 00002.png, ..."
-        ) from error
-    return av
 
 
 def plain_name(name: str, where: str) -> str:

@@ -25,7 +25,7 @@ from refseg.datasets.base import MissingFile
 from refseg.datasets.clip_files import Clip, plain_name
 from refseg.datasets.clips import ClipDataset, ClipRow
 from refseg.datasets.images import MAX_PIXELS
-from refseg.errors import RefsegError
+from refseg.errors import RefsegError, require
 from refseg.files import read_json
 from refseg.types import RefSample
 
@@ -182,11 +182,7 @@ def _unreadable(path: Path, error: Exception) -> RefsegError:
 
 
 def _import_scipy_io() -> Any:
-    try:
-        import scipy.io
-    except ImportError as error:
-        raise RefsegError("The masks of jhmdb are read by SciPy, which is not installed: pip install scipy.") from error
-    return scipy.io
+    return require("scipy.io", "The masks of jhmdb are read by SciPy, which is not installed: pip install scipy.")
 
 
 def _frame_of(video: Any, frame: Any, masks: Any) -> tuple[str, int]:

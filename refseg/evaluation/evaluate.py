@@ -80,7 +80,7 @@ def score(
 
 
 def _merge_processes(meters: Sequence[Meter]) -> None:
-    """Every meter takes in what its twins in all processes have seen, in the order of the processes: the samples'."""
+    """Every meter merges what the same meter has seen in all processes, in the order of the processes: the samples'."""
     for meter, twins in zip(meters, zip(*gather_object([list(meters)])), strict=True):
         meter.samples, meter.ranked = [], []
         for twin in twins:
@@ -170,7 +170,7 @@ def evaluate_checkpoint(
     if launched is not None:
         device, share = launched.device, (launched.process_index, launched.num_processes)
         options = {"share": share} | options | {"progress": share[0] == 0 and options.get("progress", True)}
-    device = choose_device(device)
+    device, optim = choose_device(device), loaded.experiment.get("optim")
     window = {"num_frames": loaded.num_frames, "frame_stride": loaded.frame_stride}
     transform = build_transform(loaded.image_size)
     whole = build_dataset(data, split, transform, root=root, image_root=image_root, split_by=split_by, **window)
@@ -178,12 +178,12 @@ def evaluate_checkpoint(
     result = {
         "data": data,
         "split": split,
-        "split_by": getattr(whole, "split_by", split_by),
+        "split_by": dataset_info(data).choose_split(split, split_by),
         "checkpoint": _short(checkpoint),
         "image_size": loaded.image_size,
         **window,
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
-        "seed": loaded.config.get("record", {}).get("experiment", {}).get("optim", {}).get("seed"),
+        "seed": optim.get("seed") if isinstance(optim, dict) else None,
         "commit": git_commit(),
         "versions": versions(),
         "machine": describe_machine(device),

@@ -26,7 +26,9 @@ from refseg.objectives.mask_grounding import MaskGrounding
 from refseg.types import RefBatch
 
 HEADS = "heads.safetensors"
-WAYS = {  # what a guess is made from besides the other words: whether the predictor sees the mask; None: ``WordsAlone``
+# What a guess is made from besides the other words: whether the predictor sees the mask; None: ``WordsAlone``. Stored
+# readings and findings have these keys.
+WAYS = {
     "picture and mask": True,
     "picture": False,
     "words alone": None,
@@ -120,8 +122,7 @@ def grounding_of(loaded: Checkpoint) -> MaskGrounding:
     Raises:
         RefsegError: it was trained without.
     """
-    experiment = loaded.config["record"].get("experiment") or {}
-    stored = experiment.get("objective")
+    stored = loaded.experiment.get("objective")
     for config in objective_from_dict(stored).terms if stored else ():
         if isinstance(config, MaskGroundingConfig):
             model = loaded.model

@@ -99,7 +99,7 @@ class Protocol:
         of_mask: the same for a finished mask, bool at the original size: thresholds do not matter there.
         truth: the true mask [height,width] as it is compared.
         ranked: whether average precision belongs to it.
-        at_threshold: ">=" counts a sample whose IoU is exactly K for P@K, ">" does not.
+        tie_counts: whether a sample whose IoU is exactly K counts for P@K.
         empty_iou: IoU when both masks are empty; None refuses such a sample.
         eps_intersection, eps_union: added to intersection I and union U, as some releases do.
         float32: the IoU is rounded to float32 first, which moves exact ties (float32(0.6) is above 0.6).
@@ -112,15 +112,16 @@ class Protocol:
     of_mask: Callable[[Tensor], Tensor] = _same
     truth: Callable[[Tensor], Tensor] = _same
     ranked: bool = False
-    at_threshold: str = ">="
+    tie_counts: bool = True
     empty_iou: float | None = 0.0
     eps_intersection: float = 0.0
     eps_union: float = 0.0
     float32: bool = False
 
-    def __post_init__(self):
-        if self.at_threshold not in (">=", ">"):
-            raise RefsegError(f"Protocol {self.name!r} has at_threshold={self.at_threshold!r}: use '>=' or '>'.")
+    @property
+    def at_threshold(self) -> str:
+        """How P@K compares an IoU with K, as results say it."""
+        return ">=" if self.tie_counts else ">"
 
     def iou(self, intersection: int, union: int) -> float:
         """The IoU of one sample, or of a whole data set.
@@ -147,14 +148,14 @@ class Protocol:
         """
         exact = union > 0 and not (self.eps_intersection or self.eps_union or self.float32)
         reached, needed = (10 * intersection, tenths * union) if exact else (self.iou(intersection, union), tenths / 10)
-        return reached >= needed if self.at_threshold == ">=" else reached > needed
+        return reached >= needed if self.tie_counts else reached > needed
 
 
 ORIGINAL = Protocol("original", "original size, logit > 0, bilinear", "RES")
 # A2D Sentences and J-HMDB Sentences are reported this way since MTTR.
 ORIGINAL_VIDEO = replace(
     ORIGINAL, name="original-video", convention="MTTR", ranked=True,
-    at_threshold=">", empty_iou=1.0, eps_intersection=1e-6, eps_union=1e-6, float32=True,
+    tie_counts=False, empty_iou=1.0, eps_intersection=1e-6, eps_union=1e-6, float32=True,
 )  # fmt: skip
 PROTOCOLS = {
     protocol.name: protocol
@@ -164,7 +165,7 @@ PROTOCOLS = {
         # the release divides by zero if both masks are empty
         Protocol("cmsa-release", "320 px, enlarged, every value > 0", "CMSA", _cmsa, _cmsa_of_mask, empty_iou=None),
         Protocol("lavt480", "squashed to 480 x 480", "LAVT", _lavt, _squashed, _squashed),
-        Protocol("cris", "original size, probability > 0.35, bicubic", "CRIS", _cris, at_threshold=">", eps_union=1e-6),
+        Protocol("cris", "original size, probability > 0.35, bicubic", "CRIS", _cris, tie_counts=False, eps_union=1e-6),
         replace(ORIGINAL_VIDEO, name="mttr", says="original size, cut before a nearest resize", of_logits=_mttr),
     )
 }
@@ -174,7 +175,7 @@ def choose_protocols(names: Sequence[str]) -> list[Protocol]:
     """The protocols of these names, each once.
 
     Raises:
-        RefsegError: there is no such protocol; the sentence lists all.
+        RefsegError: there is no such protocol; the message lists all.
     """
     for name in names:
         if name not in PROTOCOLS:

@@ -12,18 +12,13 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from refseg.explorer.state import FORMAT, LAYERS, LONGEST_EXPRESSION, NORMALISATIONS
+from refseg.explorer.state import FORMAT, LAYERS, LONGEST_EXPRESSION, NORMALISATIONS, WAYS
 from refseg.viz import DARK, PREDICTION, TRUTH
 
 HERE = Path(__file__).parent
 # The modules of the script, in an order in which each needs only earlier ones.
 MODULES = ("numbers", "drawing", "elements", "view", "maps", "texts", "figures", "words", "controls", "keys", "kernel")
 MODULES += ("panel", "render")
-WAYS = {  # how a hidden word is guessed, see ``hidden_words.WAYS``
-    "picture and mask": "Words, image and mask",
-    "picture": "Words and image",
-    "words alone": "Words alone",
-}
 COLOURS = {"prediction": PREDICTION, "truth": TRUTH, "second": "#CC79A7", "dark": DARK}  # of masks and their edges
 CIVIDIS = [to_hex(colormaps["cividis"](n / 32)) for n in range(33)]
 DIVERGING = ["#0b3c6f", "#3f78b0", "#a5c6e0", "#f6f4ef", "#e9bd85", "#c27a2b", "#7d3c00"]  # the middle is zero

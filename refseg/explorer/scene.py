@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from refseg.datasets import read_image
+from refseg.datasets.images import ImageLike, to_image
 from refseg.errors import RefsegError
 from refseg.explorer.reading import Reading, shown_size
 from refseg.explorer.wire import from_wire, image_from_uri, image_uri, to_wire
@@ -71,11 +71,11 @@ class Scene:
         return cls(samples, wire["known"], readings)
 
 
-def scene_of(sample: RefSample | str | Path | Tensor, expression: str | None = None) -> Scene:
+def scene_of(sample: RefSample | ImageLike, expression: str | None = None) -> Scene:
     """A scene of one sample, or of an image and an expression.
 
     Args:
-        sample: of a data set without a transform; or an image file, or [3,H,W] uint8.
+        sample: of a data set without a transform; or an image as for ``to_image``.
         expression: for an image; a sample has its own.
 
     Raises:
@@ -85,12 +85,8 @@ def scene_of(sample: RefSample | str | Path | Tensor, expression: str | None = N
         return Scene([sample], known=True)
     if not expression:
         raise RefsegError("An image needs an expression: say what to find in it, for example 'the red car'.")
-    frames = (read_image(sample, upright=True) if not isinstance(sample, Tensor) else sample)[None]
-    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3:
-        shape = tuple(frames.shape[1:])
-        raise RefsegError(f"The image is {frames.dtype} of shape {shape}: give [3,H,W] uint8, 0..255.")
-    name = "picture" if isinstance(sample, Tensor) else Path(sample).name
-    return Scene([_sample(frames, expression, None, name, "picture")], known=False)  # its source, as findings have it
+    name = Path(sample).name if isinstance(sample, str | Path) else "picture"  # saved findings have "picture", too
+    return Scene([_sample(to_image(sample)[None], expression, None, name, "picture")], known=False)
 
 
 def _sample(

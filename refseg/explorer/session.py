@@ -1,8 +1,7 @@
-"""What an explorer computes, without its widget: networks, images, and the readings of the ones by the others."""
+"""What an explorer computes, without its widget: networks, images, and what each network reads in each image."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,8 @@ from refseg.evaluation.hidden_words import WordGuesser
 from refseg.explorer.reading import Reader, Reading, Strike
 from refseg.explorer.scene import Scene
 from refseg.explorer.state import LONGEST_EXPRESSION, ExplorerState
-from refseg.paths import shipped, shipped_names
+from refseg.files import read_json
+from refseg.hub import locate
 from refseg.predict import Predictor
 
 POINTING = "pointing.json"  # in a checkpoint's folder: what its maps are worth, by benchmarks/pointing.py
@@ -156,9 +156,7 @@ def _middle(reading: Reading, frame: int, level: str) -> tuple[int, int] | None:
 
 
 def _located(model: Model) -> Model:
-    if isinstance(model, str) and not Path(model).exists() and model in shipped_names():
-        return shipped(model)
-    return model
+    return isinstance(model, str | Path) and locate(model) or model
 
 
 def _name(model: Model) -> str:
@@ -166,7 +164,5 @@ def _name(model: Model) -> str:
 
 
 def _pointing(model: Model) -> dict[str, Any] | None:
-    try:
-        return json.loads((Path(model) / POINTING).read_text("utf-8")) if isinstance(model, str | Path) else None
-    except (OSError, ValueError):
-        return None
+    path = Path(model) / POINTING if isinstance(model, str | Path) else None
+    return read_json(path) if path and path.is_file() else None

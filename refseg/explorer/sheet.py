@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
 
 from refseg.explorer.reading import Centre, Reading
-from refseg.explorer.state import NORMALISATIONS, ExplorerState
+from refseg.explorer.state import NORMALISATIONS, WAYS, ExplorerState
 from refseg.viz import INK, QUIET, overlay, where
 
 SIDE = 150  # pixels, of a panel
@@ -40,7 +40,7 @@ def describe(reading: Reading, now: ExplorerState) -> str:
         parts.append(_describe_centre(frame.centre, now.step))
     if now.guessing and now.word in reading.guesses:
         first = {way: best[0] for way, best in reading.guesses[now.word].items()}
-        guessed = ", ".join(f"“{guess}” {share:.0%} ({way})" for way, (guess, share) in first.items())
+        guessed = ", ".join(f"“{guess}” {share:.0%} ({WAYS[way].lower()})" for way, (guess, share) in first.items())
         parts.append(f"“{word}” is hidden; guessed in its place: {guessed}.")
     if strike := reading.strikes.get(now.struck):
         gone = " ".join(reading.words[n] for n in now.struck)
@@ -176,5 +176,5 @@ def _marked(image: Tensor, mask: Tensor, size: tuple[int, int]) -> Image.Image:
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The font that matplotlib brings: it knows more letters than Pillow's own."""
+    """The font shipped with matplotlib: it has more letters than Pillow's own."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)

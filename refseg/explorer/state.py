@@ -1,6 +1,6 @@
 """What the explorer's user has chosen, as data: Python and the browser exchange it as a dict.
 
-How a click or a key changes it is the business of the JavaScript modules alone. A file of it, with a few words and
+How a click or a key changes it is known to the JavaScript modules alone. A file of it, with a few words and
 numbers beside it, is what a student hands in.
 """
 
@@ -24,6 +24,11 @@ LAYERS = {  # what the map shows
     "memory": "Memory gate",
     "reset": "Reset gate",
     "frames": "Frames",  # where in time the target frame looks
+}
+WAYS = {  # how a hidden word is guessed, see ``hidden_words.WAYS``
+    "picture and mask": "Words, image and mask",
+    "picture": "Words and image",
+    "words alone": "Words alone",
 }
 NORMALISATIONS = {"positions": "per word over positions", "words": "per position over words"}
 LONGEST_EXPRESSION = 1000  # characters
@@ -112,7 +117,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "cell": _cell,
     "struck": _positions,
 }
-_LATER = {"guessing": False, "step": 0}  # what findings mean that are older than these fields
+_LATER = {"guessing": False, "step": 0}  # defaults for findings saved before these fields
 
 
 # ---- a file of it ----------------------------------------------------------------------------------------------

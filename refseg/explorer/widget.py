@@ -16,8 +16,8 @@ from typing import Any
 import anywidget
 import ipywidgets
 import traitlets
-from torch import Tensor
 
+from refseg.datasets.images import ImageLike
 from refseg.errors import RefsegError
 from refseg.explorer import page, sheet
 from refseg.explorer.plain import PlainExplorer
@@ -43,8 +43,8 @@ class Explorer(anywidget.AnyWidget):
     Args:
         model: a checkpoint as for ``Predictor``, or a predictor; default is a shipped one. If the folder has heads for
             hidden words (Mask Grounding), words can be hidden and guessed.
-        sample: a sample of a data set, as read (for pointing scores RefShapes with ``objects=True``); or an image file
-            or [3,H,W] uint8 with an ``expression``. A sample with several frames is a clip.
+        sample: a sample of a data set, as read (for pointing scores RefShapes with ``objects=True``); or an image
+            as for ``Predictor.predict``, with an ``expression``. A sample with several frames is a clip.
         expression: what to find in an image that is not a sample.
         compare: a second expression beside the first, in the same image.
         other_model: a second network; it reads ``compare``, or else the same expression.
@@ -63,7 +63,7 @@ class Explorer(anywidget.AnyWidget):
     def __init__(
         self,
         model: Model | None = None,
-        sample: RefSample | str | Path | Tensor | None = None,
+        sample: RefSample | ImageLike | None = None,
         expression: str | None = None,
         *,
         compare: str | None = None,
@@ -119,11 +119,6 @@ class Explorer(anywidget.AnyWidget):
     def reading(self) -> Reading:
         """What the network read in the expression on show."""
         return self.scene.readings[self.state.model, self.state.expression]
-
-    @property
-    def second_reading(self) -> Reading | None:
-        """What it is compared with."""
-        return self.scene.readings.get((self.state.second_model, self.state.second_expression))
 
     # ---- what is computed -----------------------------------------------------------------------------------------
 
@@ -205,7 +200,7 @@ class Explorer(anywidget.AnyWidget):
                 self._send_typed()
         except RefsegError as error:
             answer["error"] = str(error)
-        except Exception as error:  # whatever the network raises belongs on the screen, not into a log nobody sees
+        except Exception as error:  # whatever the network raises belongs on the screen, not in a log that nobody reads
             answer["error"] = f"The network failed with {type(error).__name__}: {error}"
         if self._newest[place] == message.get("number"):
             self.send(answer)

@@ -1,4 +1,4 @@
-"""Configs as plain JSON and back, so that a checkpoint can say what it is without running anybody's code.
+"""Configs as plain JSON and back, so that a checkpoint can say what it is without running code.
 
 A config is a frozen dataclass that derives from ``Config``; in JSON it is its fields plus "type", the name of its
 class. Only classes that derive from ``Config`` are ever restored, and only where a field's type allows them.

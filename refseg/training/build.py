@@ -14,11 +14,11 @@ from refseg import checkpoint
 from refseg.datasets import build_dataset
 from refseg.datasets.transforms import build_transform, swap_left_right
 from refseg.datasets.wrappers import ReplacedExpressions, blank_expressions
+from refseg.hub import locate
 from refseg.models import build_model
 from refseg.models.backbones import Backbone
 from refseg.models.base import ReferringModel
 from refseg.objectives import Objective, build_objective
-from refseg.paths import checkpoints_dir
 from refseg.tokenizer import WordPieces, WordVocabulary
 from refseg.training.experiment import DataConfig, Experiment, OptimConfig
 from refseg.types import Prediction, RefBatch
@@ -76,8 +76,7 @@ def build_learner(
     """Model and objective with the sizes that only the training set knows, and the optimiser of both."""
     model = build_model(experiment.model, len(tokenizer))
     if experiment.init_from:
-        shipped = checkpoints_dir() / experiment.init_from
-        folder = shipped if checkpoint.exists(shipped) else Path(experiment.init_from)
+        folder = locate(experiment.init_from) or Path(experiment.init_from)
         checkpoint.init_from(model, tokenizer, folder, experiment.init_parts)
     classes = [len(names) for names in train_set.class_names.values()]
     learner = Learner(model, build_objective(experiment.objective, model, classes, tokenizer))

@@ -266,6 +266,15 @@ def test_a_checkpoints_scores_say_how_they_came_about(monkeypatch, tmp_path):
     assert (controlled["mIoU"], controlled["expression_control"], controlled["left_out"]) == (0.0, "other", 0)
 
 
+def test_a_record_that_says_nothing_costs_only_the_seed(monkeypatch):
+    monkeypatch.setattr(module, "build_dataset", lambda *_, **options: two_pictures(size=23))
+    for config in ({}, *({"record": {"experiment": wrong}} for wrong in (None, [1], {"optim": None}))):
+        loaded = Checkpoint(ColourFinder(), VOCABULARY, 23, config)
+        monkeypatch.setattr(module, "from_pretrained", lambda name, loaded=loaded: loaded)
+        result = evaluate_checkpoint("here", "refshapes", "val", progress=False, device="cpu")
+        assert result["seed"] is None and result["N"] == 6, config
+
+
 def test_clips_are_scored_as_papers_on_video_do(monkeypatch):
     for data in [name for name, info in DATASETS.items() if info.is_clips]:
         loaded = Checkpoint(ColourFinder(), VOCABULARY, 23, {"record": {}}, num_frames=3)
@@ -275,7 +284,7 @@ def test_clips_are_scored_as_papers_on_video_do(monkeypatch):
         )
         result = evaluate_checkpoint("here", data, "test", progress=False, device="cpu")
         assert (result["convention"], result["at_threshold"], result["n_predictions"]) == ("MTTR", ">", 6)
-        assert 0 < result["mAP"] <= 1
+        assert 0 < result["mAP"] <= 1 and result["split_by"] == next(iter(DATASETS[data].splits))
         more = evaluate_checkpoint(
             "here", data, "test", progress=False, device="cpu", protocols=["original", "lavt480"]
         )

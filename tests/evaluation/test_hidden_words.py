@@ -98,3 +98,10 @@ def test_a_network_of_another_objective(tiny_grounded):
         path.write_text(json.dumps(config))
         with pytest.raises(RefsegError, match=said):
             WordGuesser.of(tiny_grounded)
+    for experiment in (None, ["a list"]):
+        config["record"]["experiment"] = experiment
+        path.write_text(json.dumps(config))
+        with pytest.raises(RefsegError, match="trained with Mask"):
+            WordGuesser.of(tiny_grounded)
+    with pytest.raises(RefsegError, match="trained with Mask"):
+        WordGuesser(replace(load_checkpoint(tiny_grounded), config={}), {})

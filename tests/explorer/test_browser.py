@@ -370,12 +370,13 @@ def test_two_networks(tiny_checkpoint, sample, shown):
         for parameter in loaded.model.parameters():
             parameter.mul_(-1)
     both = Explorer(tiny_checkpoint, sample, other_model=loaded)
+    other = both.read(sample.expression, model=1)
     opened = shown(both)
     network = opened.get_by_label("Network B")
     assert network.evaluate("e => [...e.options].map(one => one.text)") == ["tiny", "loaded network"]
-    assert verdict(opened) == f"A: IoU {both.reading.iou:.2f}. B: IoU {both.second_reading.iou:.2f}"
+    assert verdict(opened) == f"A: IoU {both.reading.iou:.2f}. B: IoU {other.iou:.2f}"
     choose(opened, "Mask")
-    first, second = (reading.frames[0].prob for reading in (both.reading, both.second_reading))
+    first, second = (reading.frames[0].prob for reading in (both.reading, other))
     place = row_column((first - second).abs())
     y, x = ((at + 0.5) / side for at, side in zip(place, first.shape))
     red, _, blue = pixel(stages(opened).nth(3), x, y)

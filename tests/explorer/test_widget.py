@@ -5,6 +5,7 @@ import json
 import re
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -101,24 +102,37 @@ def test_striking_out(explorer):
     assert explorer.state.struck == (1,)
 
 
-def test_a_shipped_network_is_known_by_its_name(sample):
-    explorer = Explorer("magnet_refshapes", sample)
-    assert explorer.content["models"][0]["name"] == "magnet_refshapes" and explorer.reading.guesses, "with its heads"
+def test_a_shipped_network_is_known_by_its_name(sample, tmp_path, monkeypatch):
+    (tmp_path / "magnet_refshapes").mkdir()
+    monkeypatch.chdir(tmp_path)  # an empty folder of that name hides nothing
+    for name in ("magnet_refshapes", Path("magnet_refshapes")):
+        explorer = Explorer(name, sample)
+        about = explorer.content["models"][0]
+        assert about["name"] == "magnet_refshapes" and explorer.reading.guesses, "with its heads"
+
+
+def test_a_damaged_score_of_the_maps_is_one_sentence(tiny_checkpoint, sample):
+    assert Explorer(tiny_checkpoint, sample).content["models"][0]["pointing"] is None
+    (tiny_checkpoint / "pointing.json").write_text("[" * 100_000)
+    with pytest.raises(RefsegError, match="pointing.json is not valid JSON"):
+        Explorer(tiny_checkpoint, sample)
 
 
 def test_two_expressions_and_two_networks(tiny_checkpoint, sample):
     both = Explorer(tiny_checkpoint, sample, compare="the star")
-    assert both.second_reading.words == ["the", "star"] and both.state.comparing
+    assert both.state.second_expression == "the star" and both.state.comparing
+    assert (0, "the star") in both.scene.readings
     networks = Explorer(tiny_checkpoint, sample, other_model=tiny_checkpoint)
-    assert networks.state.second_model == 1 and networks.second_reading.expression == sample.expression
+    assert networks.state.second_model == 1 and (1, sample.expression) in networks.scene.readings
     assert [model["name"] for model in networks.content["models"]] == ["tiny", "tiny"]
 
 
 def test_an_image_and_an_expression(tiny_checkpoint, sample, tmp_path):
     from PIL import Image
 
-    Image.fromarray(sample.frames[0].permute(1, 2, 0).numpy()).save(tmp_path / "photo.png")
-    for image in (tmp_path / "photo.png", sample.frames[0]):
+    array = sample.frames[0].permute(1, 2, 0).numpy()
+    Image.fromarray(array).save(tmp_path / "photo.png")
+    for image in (tmp_path / "photo.png", sample.frames[0], array, Image.fromarray(array)):
         explorer = Explorer(tiny_checkpoint, image, "the red star")
         assert explorer.reading.iou is None and explorer.reading.words == ["the", "red", "star"]
     with pytest.raises(RefsegError, match="needs an expression"):
@@ -341,7 +355,7 @@ def test_the_hidden_word_in_words(tiny_grounded, sample):
     place = next(iter(explorer.reading.guesses))
     (first, share), *_ = explorer.reading.guesses[place]["picture and mask"]
     said = explorer.show(word=place, guessing=True).sentence()
-    assert f"is hidden; guessed in its place: “{first}” {share:.0%} (picture and mask)" in said
+    assert f"is hidden; guessed in its place: “{first}” {share:.0%} (words, image and mask)" in said
     assert "is hidden" not in explorer.show(guessing=False).sentence()
 
 

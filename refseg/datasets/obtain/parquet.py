@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from refseg.datasets.base import DatasetInfo
 from refseg.datasets.registry import DATASETS, dataset_info
-from refseg.errors import RefsegError
+from refseg.errors import RefsegError, require
 
 _OF_REF = ("sent_ids", "file_name", "ann_id", "ref_id", "image_id", "sentences", "category_id")
 _FILE = re.compile(r"(\w+)-(\d{5})-of-(\d{5})(?:-\w+)?\.parquet")
@@ -80,13 +80,12 @@ def _files_of(info: DatasetInfo, source: Path) -> dict[str, list[Path]]:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows as dicts of plain Python values."""
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise RefsegError("Parquet files are read by pyarrow, which is not installed: pip install pyarrow.") from error
+    parquet = require(
+        "pyarrow.parquet", "Parquet files are read by pyarrow, which is not installed: pip install pyarrow."
+    )
     columns = [*_OF_REF, "split", "raw_anns", "raw_image_info"]
     try:
-        file = ParquetFile(path)
+        file = parquet.ParquetFile(path)
         if lacking := set(columns) - set(file.schema_arrow.names):
             raise ValueError(f"no column {', '.join(sorted(lacking))}")
         with tqdm(total=file.metadata.num_rows, desc=path.name, unit="ref") as bar:

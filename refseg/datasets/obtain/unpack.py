@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from tqdm.auto import tqdm
 
 from refseg.datasets.obtain.fetch import CHUNK, free_bytes, no_room
-from refseg.errors import RefsegError
+from refseg.errors import RefsegError, first_line
 from refseg.files import filled, leads_out
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.bz", ".tbz2", ".tar.xz")
@@ -58,8 +58,7 @@ def unpack(archive: Path, place: Path, keys: Sequence[str]) -> None:
         except _DAMAGED as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # a disk that refuses
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BadArchive(f"{archive} is not a sound archive ({why}): get it again.") from error
+            raise BadArchive(f"{archive} is not a sound archive ({first_line(error)}): get it again.") from error
         folder = find_folder(around, keys)
         if folder is None:
             raise BadArchive(f"{archive} holds no folder with {' or '.join(keys)} in it: it is another archive.")

@@ -24,6 +24,14 @@ class BackboneConfig(Config):
         """The backbone, with the weights that the config names, or fresh ones."""
         raise NotImplementedError
 
+    def with_weights(self, weights: str | None) -> BackboneConfig:
+        """This config with other pretrained weights, or with None.
+
+        Raises:
+            RefsegError: there are no pretrained weights for this kind of backbone.
+        """
+        raise RefsegError(f"{type(self).__name__} has no pretrained weights: leave them out (--weights).")
+
 
 class Backbone(nn.Module):
     """What all backbones share: ``channels`` and ``strides`` by level, and whether they are ``frozen``.

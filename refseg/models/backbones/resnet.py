@@ -6,7 +6,7 @@ much as the meaning.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torchvision.models import ResNet101_Weights, WeightsEnum
 from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights
 
-from refseg.errors import RefsegError
+from refseg.errors import RefsegError, first_line
 from refseg.models.backbones.base import Backbone, BackboneConfig, fill, read_safetensors
 from refseg.types import IMAGENET_MEAN, IMAGENET_STD
 
@@ -34,6 +34,9 @@ class ResNet101BackboneConfig(BackboneConfig):
 
     def build(self) -> ResNet101Backbone:
         return ResNet101Backbone(self)
+
+    def with_weights(self, weights: str | None) -> ResNet101BackboneConfig:
+        return replace(self, weights=weights)
 
 
 class ResNet101Backbone(Backbone):
@@ -158,7 +161,7 @@ def _downloaded(weights: WeightsEnum) -> dict[str, Tensor]:
         return weights.get_state_dict(progress=True)
     except (OSError, RuntimeError) as error:  # no network; a file that came with another sum
         raise RefsegError(
-            f"The weights {weights.name} could not be downloaded ({str(error).splitlines()[0]}): connect once, or put "
+            f"The weights {weights.name} could not be downloaded ({first_line(error)}): connect once, or put "
             f"{weights.url} into {Path(get_dir()) / 'checkpoints'}. Random weights are taken only when asked for: "
             "weights=None, or refseg train --weights none."
         ) from error

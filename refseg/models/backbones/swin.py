@@ -5,7 +5,7 @@ timm is imported when such a network is built (``pip install "refseg[paper]"``),
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -13,13 +13,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg.errors import RefsegError
+from refseg.errors import RefsegError, first_line, require
 from refseg.models.backbones.base import LEVELS, Backbone, BackboneConfig, fill, read_safetensors
 
 
 @dataclass(frozen=True)
 class SwinConfig(BackboneConfig):
-    """Swin-B with windows of 12; the pictures may have any size."""
+    """Swin-B with windows of 12; the images may have any size."""
 
     dim: int = 128  # of the first stage; every further one has twice as many channels
     depths: tuple[int, int, int, int] = (2, 2, 18, 2)
@@ -31,6 +31,9 @@ class SwinConfig(BackboneConfig):
 
     def build(self) -> SwinBackbone:
         return SwinBackbone(self)
+
+    def with_weights(self, weights: str | None) -> SwinConfig:
+        return replace(self, weights=weights)
 
 
 class SwinBackbone(Backbone):
@@ -94,10 +97,7 @@ def window_attention(block: Any, x: Tensor) -> Tensor:
 
 
 def _swin(config: SwinConfig) -> Any:
-    try:
-        import timm
-    except ImportError:
-        raise RefsegError('Swin needs timm: pip install "refseg[paper]" brings it.') from None
+    timm = require("timm", 'Swin needs timm: pip install "refseg[paper]".')
     widths = {"embed_dim": config.dim, "depths": config.depths, "num_heads": config.heads, "window_size": config.window}
     options = {"num_classes": 0, "drop_path_rate": config.drop_path, "strict_img_size": False, "always_partition": True}
     if config.weights is None or Path(config.weights).is_file():
@@ -109,7 +109,7 @@ def _swin(config: SwinConfig) -> Any:
     try:
         return timm.create_model(config.weights, pretrained=True, **widths, **options)
     except Exception as error:  # timm, the hub and the network raise many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RefsegError(
-            f"The Swin weights {config.weights!r} could not be loaded ({reason}): name a file or a model of timm."
+            f"The Swin weights {config.weights!r} could not be loaded ({first_line(error)}): name a file or a model of "
+            "timm."
         ) from error

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from refseg.errors import RefsegError
+from refseg.errors import RefsegError, first_line, require
 from refseg.models.blocks.attention import first_positions
 from refseg.models.text.base import STAGES, StagedText, StagedTextConfig
 
@@ -73,21 +73,18 @@ class BertStage(nn.Module):
 
 
 def _bert(config: BertWordsConfig, vocabulary_size: int) -> Any:
-    try:
-        from transformers import BertConfig, BertModel
-    except ImportError:
-        raise RefsegError('BERT needs transformers: pip install "refseg[paper]" brings it.') from None
+    transformers = require("transformers", 'BERT needs transformers: pip install "refseg[paper]".')
     if config.weights is None:
         size: dict[str, Any] = {"vocab_size": vocabulary_size, "max_position_embeddings": config.max_words}
         size |= {"hidden_size": config.dim, "intermediate_size": 4 * config.dim}
         size |= {"num_hidden_layers": config.layers, "num_attention_heads": config.heads}
-        return BertModel(BertConfig(**size), add_pooling_layer=False)
+        return transformers.BertModel(transformers.BertConfig(**size), add_pooling_layer=False)
     try:
-        bert = BertModel.from_pretrained(config.weights, add_pooling_layer=False)
+        bert = transformers.BertModel.from_pretrained(config.weights, add_pooling_layer=False)
     except Exception as error:  # transformers, the hub and the network raise many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RefsegError(
-            f"The BERT weights {config.weights!r} could not be loaded ({reason}): name a model of the hub or a folder."
+            f"The BERT weights {config.weights!r} could not be loaded ({first_line(error)}): name a model of the hub "
+            "or a folder."
         ) from error
     found = (bert.config.vocab_size, bert.config.hidden_size, bert.config.num_hidden_layers)
     if found != (wanted := (vocabulary_size, config.dim, config.layers)):
