@@ -35,6 +35,8 @@ OLD_TRAINING = "training.safetensors"  # of runs that began before there was tra
 CARD = "README.md"
 # What a checkpoint's folder may hold: these, and beside shipped ones ``hidden_words.HEADS`` and a score of their maps.
 OURS = (CONFIG, WEIGHTS, TRAINING, OLD_TRAINING, "heads.safetensors", "pointing.json")
+# How torch.load reports a damaged file.
+UNREADABLE = OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError
 
 
 @dataclass
@@ -50,7 +52,7 @@ class Checkpoint:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Facts for the reader: experiment, results, step."""
+        """Facts for the reader: experiment, progress, results."""
         return self.config.get("record", {})
 
     @property
@@ -74,9 +76,9 @@ def save_checkpoint(
         folder: made if it is missing; it may hold a checkpoint and nothing else.
         checkpoint: what to write.
         record: JSON-able facts for the reader; default is the record that the checkpoint was loaded with.
-        training: what ``load_training`` is to return, of tensors, numbers, lists and dicts; else the checkpoint cannot
-            be resumed.
-        card: a text for README.md; an older one is replaced, too.
+        training: what ``load_training`` is to return, of tensors, numbers, lists and dicts; without it the checkpoint
+            cannot be resumed.
+        card: a text for README.md; an older one is replaced too.
 
     Raises:
         RefsegError: ``folder`` holds something else, or the disk is full or not writable; the old checkpoint is still
@@ -168,14 +170,17 @@ def load_training(folder: Path) -> dict[str, Any] | None:
     if not (folder / TRAINING).is_file():
         return _nested(_read_tensors(folder / OLD_TRAINING)) if (folder / OLD_TRAINING).is_file() else None
     try:
-        return torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        training = torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
         raise _damaged(folder / TRAINING, str(error).partition("\n")[0]) from error
+    if not isinstance(training, dict):
+        raise _damaged(folder / TRAINING, f"it holds a {type(training).__name__}")
+    return training
 
 
 def _nested(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The training state of older runs, whose tensors were named "optimizer.3.exp_avg", "objective.NAME", ..."""
-    training: dict[str, Any] = {}
+    """The training state of older runs: tensors named "optimizer.3.exp_avg", "objective.NAME", ..., no empty parts."""
+    training: dict[str, Any] = {"objective": {}, "average": {}}
     for name, tensor in tensors.items():
         part, _, inner = name.partition(".")
         if part == "optimizer":
@@ -243,7 +248,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{folder} has checkpoint format {config['format']}, this refseg {__version__} reads format {FORMAT}: "
             "install the version that wrote it."
         )
-    config = _OF_THE_FIRST | config
+    config = _OLDER | config
     for name, is_valid in _FIELDS.items():
         if not is_valid(config.get(name)):
             raise _damaged(folder / CONFIG, f"its field {name!r}")
@@ -254,8 +259,8 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value > 0
 
 
-# What checkpoints that are older than the field mean: they knew no other.
-_OF_THE_FIRST = {"tokenizer": WordVocabulary.__name__, "num_frames": 1, "frame_stride": 1}
+# Defaults for checkpoints older than the field.
+_OLDER = {"tokenizer": WordVocabulary.__name__, "num_frames": 1, "frame_stride": 1}
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "model": lambda value: isinstance(value, dict),
     "tokenizer": lambda value: isinstance(value, str) and value in TOKENIZERS,

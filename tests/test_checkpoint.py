@@ -141,6 +141,7 @@ def test_the_training_state_of_older_runs_is_read(saved):
         "objective": ["a.weight"],
         "optimizer": [3],
         "random": ["cpu"],
+        "average": [],
     }
     assert torch.equal(training["optimizer"][3]["exp_avg"], torch.ones(2))
 
@@ -309,6 +310,11 @@ def test_damaged_training_state(tmp_path, model, tokenizer):
     for keep in (0, 5, 100, len(data) // 2, -7):
         (tmp_path / "a" / TRAINING).write_bytes(data[:keep])
         assert "training.pt is damaged" in refusal(tmp_path / "a", load_training)
+    torch.save([torch.zeros(3)], tmp_path / "a" / TRAINING)
+    assert "training.pt is damaged (it holds a list)" in refusal(tmp_path / "a", load_training)
+    protocol, empty_stack = b"\x80\x02", b"R."  # REDUCE with nothing on the stack is an IndexError
+    (tmp_path / "a" / TRAINING).write_bytes(protocol + empty_stack)
+    assert "training.pt is damaged" in refusal(tmp_path / "a", load_training)
 
 
 def test_nothing_there(tmp_path):

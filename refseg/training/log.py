@@ -29,7 +29,7 @@ class Log:
     def __init__(self, path: Path, first_step: int, active: bool = True):
         self.path, self.active = path, active
         if active:
-            _refuse_others_log(path)
+            _refuse_other_file(path)
             write_text(path, "".join(json.dumps(row) + "\n" for row in read_log(path) if row["step"] <= first_step))
 
     def write(self, **line: Any) -> None:
@@ -43,7 +43,7 @@ class Log:
                 file.write(json.dumps(line) + "\n")
 
 
-def _refuse_others_log(path: Path) -> None:
+def _refuse_other_file(path: Path) -> None:
     """Every line of a run's log begins with its step; the last one may be cut short.
 
     Raises:
@@ -55,14 +55,21 @@ def _refuse_others_log(path: Path) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``log.jsonl``; a last line that a kill cut short is omitted."""
-    lines = []
-    if Path(path).is_file():
-        for text in Path(path).read_text().splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                break
+    """The lines of a ``log.jsonl``; a last line that a kill cut short is omitted, and a missing file has none.
+
+    Raises:
+        RefsegError: a line is not one of a run's log.
+    """
+    lines: list[dict[str, Any]] = []
+    for text in Path(path).read_bytes().splitlines() if Path(path).is_file() else []:
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            number = len(lines) + 1
+            raise RefsegError(f"{path} is not the log of a training (line {number} has no step): move it away.")
+        lines.append(line)
     return lines
 
 

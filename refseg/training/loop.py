@@ -34,7 +34,7 @@ from refseg.files import alone_in
 from refseg.training import sharding
 from refseg.training.batches import build_loader
 from refseg.training.build import build_data, build_learner
-from refseg.training.experiment import Experiment, OptimConfig, variant
+from refseg.training.experiment import Experiment, OptimConfig
 from refseg.training.log import Log, UnreadableLog
 from refseg.training.state import RunState
 from refseg.training.tuning import fit_to_machine
@@ -66,8 +66,9 @@ def train_step(
         loss = sum((weights[name] * value for name, value in losses.items()), torch.tensor(0.0))
         (loss / len(parts)).backward()
         found.append(torch.stack([value.detach() for value in losses.values()]))
-    norm = nn.utils.clip_grad_norm_(learner.parameters(), clip_norm)
-    optimizer.step()
+    norm = sharding.full(nn.utils.clip_grad_norm_(learner.parameters(), clip_norm))
+    if norm.isfinite():  # else the weights stay as they are, and ``Run.update`` ends the run
+        optimizer.step()
     return dict(zip(losses, torch.stack(found).mean(0))), norm
 
 
@@ -207,7 +208,7 @@ class Run:
         means: Any = self.accelerator.reduce(torch.stack(list(losses.values())), "mean")
         named = dict(zip(losses, means.tolist()))
         total = sum(weights[name] * value for name, value in named.items())
-        if not (math.isfinite(total) and torch.isfinite(sharding.full(norm))):
+        if not (math.isfinite(total) and norm.isfinite()):
             what = "gradient" if math.isfinite(total) else "loss"
             terms = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
             raise RefsegError(
@@ -277,16 +278,3 @@ def explain_lost_process() -> Iterator[None]:
             "Another process of this run has stopped, and its own message says why: start all of them again, with any "
             "number of processes, and the run resumes from its last checkpoint."
         ) from error
-
-
-def seconds_per_step(experiment: Experiment, steps: int = 12, device: str | None = None) -> float:
-    """How long an update takes on this machine, reading the data included: the median of ``steps``, after a warm-up."""
-    # Short expressions take less time.
-    run = Run(variant(experiment, optim={"steps": steps + 3, "curriculum_steps": 0}), None, device)
-    unreadable = UnreadableLog(experiment.data.skip_unreadable)
-    ends = [time.perf_counter()]
-    for batch in run.loader:
-        run.update(unreadable.readable(batch))
-        ends.append(time.perf_counter())
-    durations = sorted(end - start for start, end in zip(ends[3:], ends[4:]))
-    return durations[len(durations) // 2]

@@ -93,7 +93,9 @@ class RunState:
         loaded, training = checkpoint.load_checkpoint(folder), checkpoint.load_training(folder)
         if training is None:
             raise RefsegError(f"{folder} is a checkpoint that cannot be trained on: name another folder with --out.")
-        self._check_experiment(folder, loaded)
+        if missing := {"objective", "optimizer", "average", "random"} - training.keys():
+            raise RefsegError(f"{folder} is damaged: its training state lacks {min(missing)}. Copy the run again.")
+        progress = self._check_experiment(folder, loaded)
         self.learner.model.load_state_dict(loaded.model.state_dict())
         self.learner.objective.load_state_dict(training["objective"])
         if self.average is not None:
@@ -102,8 +104,7 @@ class RunState:
         torch.set_rng_state(training["random"]["cpu"])
         if "cuda" in training["random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(training["random"]["cuda"])
-        stored = loaded.record["progress"]
-        self.progress = Progress(**{"unreadable" if name == "broken" else name: x for name, x in stored.items()})
+        self.progress = progress
 
     def _load_optimizer(self, states: dict[Any, Any]) -> None:
         """States by the names of their parameters; older runs have them by number."""
@@ -116,18 +117,31 @@ class RunState:
 
     def _check_unsaved(self, best: Path, loaded: Checkpoint) -> None:
         """Without last/ a run may begin again only if the one that left ``best`` was killed before it wrote last/."""
-        self._check_experiment(best, loaded)
-        if loaded.record["progress"]["step"] > self.experiment.optim.save_every:
+        if self._check_experiment(best, loaded).step > self.experiment.optim.save_every:
             raise RefsegError(
                 f"{best} is of a run whose last/ is gone, and a new one would replace it: name another folder with "
                 f"--out, or remove it."
             )
 
-    def _check_experiment(self, folder: Path, loaded: Checkpoint) -> None:
+    def _check_experiment(self, folder: Path, loaded: Checkpoint) -> Progress:
+        """Where the run that left ``folder`` stands.
+
+        Raises:
+            RefsegError: it is not of this experiment, or its record is damaged.
+        """
         if not loaded.record.keys() >= {"experiment", "progress"}:
             raise RefsegError(f"{folder} is a checkpoint that cannot be trained on: name another folder with --out.")
-        record = {TYPE: Experiment.__name__, **loaded.record["experiment"]}
-        stored = config_from_dict(record, f"The experiment in {folder}")
+        try:
+            record = {TYPE: Experiment.__name__, **loaded.record["experiment"]}
+            stored = config_from_dict(record, f"The experiment in {folder}")
+            progress = Progress(
+                **{"unreadable" if n == "broken" else n: x for n, x in loaded.record["progress"].items()}
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RefsegError(
+                f"{folder} holds another experiment, or its record is damaged ({error}): name another folder with "
+                f"--out, or remove it."
+            ) from error
         free = {name: getattr(self.experiment.data, name) for name in MAY_CHANGE}
         stored = replace(stored, data=replace(stored.data, **free))
         changed = None
@@ -139,6 +153,7 @@ class RunState:
             raise RefsegError(
                 f"{folder.parent} holds another experiment ({changed}): name another folder with --out, or remove it."
             )
+        return progress
 
 
 def parameter_names(learner: Learner, optimizer: torch.optim.Optimizer, older: bool = False) -> list[str]:

@@ -145,3 +145,11 @@ def test_a_line_cut_by_a_kill_is_left_out(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert read_log(tmp_path / "log.jsonl") == [{"step": 1}, {"step": 2}]
     assert read_log(tmp_path / "nowhere.jsonl") == []
+
+
+def test_lines_of_another_file_are_refused(tmp_path):
+    for line in ("{}", "[1]", "7", '{"step": null}', '{"step": "3"}', '{"epoch": 3}'):
+        (tmp_path / "log.jsonl").write_text('{"step": 1}\n' + line + "\n")
+        for read in (read_log, lambda path: Log(path, 9)):
+            with pytest.raises(RefsegError, match="log.jsonl is not the log of a training"):
+                read(tmp_path / "log.jsonl")

@@ -11,7 +11,7 @@ from math import cos, pi
 
 import pytest
 import torch
-from runs import ROOT, assert_same_end, change, fit, interrupted, logged, up_to, weights
+from runs import ROOT, assert_same_end, change, fit, flat, interrupted, logged, up_to, weights
 
 import refseg.training.loop as loop
 from refseg.checkpoint import load_checkpoint, load_training
@@ -31,7 +31,7 @@ from refseg.training.batches import ShuffledBatches
 from refseg.training.build import build_data, build_learner
 from refseg.training.experiment import OptimConfig
 from refseg.training.log import read_log
-from refseg.training.loop import learning_rate, seconds_per_step, train_step
+from refseg.training.loop import learning_rate, train_step
 
 pytestmark = pytest.mark.usefixtures("no_accelerate_state")
 
@@ -93,10 +93,6 @@ def test_the_blank_control_hides_every_expression_and_keeps_the_vocabulary(tiny_
     assert len(val_set) == 5 and tokenizer.words == words.words
     fit(change(blank, steps=2), tmp_path / "blank")
     assert load_checkpoint(tmp_path / "blank" / "best").config["record"]["results"]["N"] == 5
-
-
-def test_seconds_per_step_times_whole_steps(tiny_experiment):
-    assert 0 < seconds_per_step(change(tiny_experiment, curriculum_steps=800, log_every=1), steps=3) < 5
 
 
 def test_half_precision_learns_about_the_same_and_keeps_full_weights(tiny_experiment, whole, tmp_path):
@@ -303,6 +299,17 @@ def test_a_diverged_run_stops_and_keeps_its_checkpoint(tiny_experiment, tmp_path
     last = load_checkpoint(tmp_path / "run" / "last")
     assert last.config["record"]["progress"]["step"] == 4
     assert all(parameter.isfinite().all() for parameter in last.model.parameters())
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    learner = torch.nn.Linear(2, 1)
+    learner.forward = lambda x: (None, {"loss": torch.nn.Linear.forward(learner, x).sum()})
+    optimizer = torch.optim.AdamW(learner.parameters(), 0.1)
+    train_step(learner, optimizer, [torch.ones(3, 2)], {"loss": 1.0}, 1.0)
+    before = [x.clone() for x in (*learner.parameters(), *flat(optimizer.state_dict()["state"]).values())]
+    _, norm = train_step(learner, optimizer, [torch.full((3, 2), float("nan"))], {"loss": 1.0}, 1.0)
+    after = [*learner.parameters(), *flat(optimizer.state_dict()["state"]).values()]
+    assert not norm.isfinite() and all(map(torch.equal, before, after))
 
 
 def test_a_refusal_in_a_real_process_is_one_line_and_status_2(tmp_path):

@@ -114,6 +114,30 @@ def test_a_checkpoint_without_its_training_state_cannot_go_on(tiny_experiment, w
         fit(tiny_experiment, whole)
 
 
+def test_a_damaged_record_is_one_sentence(tiny_experiment, whole):
+    path = whole / "last" / "config.json"
+    good = path.read_text()
+    experiment = json.loads(good)["record"]["experiment"]
+    without_optim = {name: value for name, value in experiment.items() if name != "optim"}
+    for damaged in (
+        *(None, {}, experiment | {"data": None}, experiment | {"objective": None}, without_optim),
+        experiment | {"objective": {"type": "SegmentationConfig"}},
+    ):
+        config = json.loads(good)
+        config["record"]["experiment"] = damaged
+        path.write_text(json.dumps(config))
+        with pytest.raises(RefsegError, match="holds another experiment, or its record is damaged .*--out"):
+            fit(tiny_experiment, whole)
+    config["record"] |= {"experiment": experiment, "progress": {"steps": 3}}
+    path.write_text(json.dumps(config))
+    with pytest.raises(RefsegError, match="its record is damaged"):
+        fit(tiny_experiment, whole)
+    path.write_text(good)
+    torch.save({"objective": {}, "optimizer": {}, "random": {}}, whole / "last" / TRAINING)
+    with pytest.raises(RefsegError, match="its training state lacks average"):
+        fit(tiny_experiment, whole)
+
+
 def test_what_others_keep_where_a_run_writes_stays(tiny_experiment, whole):
     """Refused at the start, and not after hours, when best/ is replaced."""
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
