@@ -22,10 +22,11 @@ from tqdm.auto import tqdm
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import Collate, build_dataset, build_transform
-from refseg.models.blocks.attention import masked_mean, mutual_information
+from refseg.models.blocks.attention import masked_mean
 from refseg.models.cmsa_net import LEVELS, CMSANet
 from refseg.paths import checkpoints_dir, results_dir, runs_dir
 from refseg.types import RefBatch
+from refseg_course.word_measures import mutual_information
 
 
 @dataclass

@@ -84,7 +84,7 @@ def parts(model: CMSANet, batch: RefBatch) -> dict[str, Callable[[], None]]:
     with torch.no_grad():
         features = model.features(batch)
         words, valid = model.text(batch.token_ids, batch.token_valid)
-        fused = model.fuse_words(features, words, valid, batch.pixel_valid)
+        fused = model.fuse_words(features, words, valid, batch.pixel_valid, {})
     regions = regions_with_pixels(batch.pixel_valid, features["c5"].shape[-2:])
 
     def passes(module: nn.Module, *inputs: Tensor) -> Callable[[], None]:

@@ -25,8 +25,8 @@ from tqdm.auto import tqdm
 from refseg.datasets import Collate
 from refseg.paths import results_dir
 from refseg.training.build import build_data, build_learner
-from refseg.training.loop import seconds_per_step
 from refseg.types import RefBatch
+from refseg_course.tour import seconds_per_step
 
 ROWS = magnet.ROWS | alignformer.ROWS
 

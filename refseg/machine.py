@@ -12,8 +12,8 @@ import psutil
 import torch
 
 from refseg import __version__
+from refseg.paths import PROJECT
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "torchvision", "numpy")
 
 
@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
     return {"refseg": __version__, "python": platform.python_version()} | packages
 
 
-def git_commit(folder: Path = CHECKOUT) -> str | None:
+def git_commit(folder: Path = PROJECT) -> str | None:
     """The commit of the checkout in ``folder``, followed by "+changes" if tracked files differ from it.
 
     None if refseg was not installed from a checkout, or git is missing.

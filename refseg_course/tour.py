@@ -26,9 +26,9 @@ from refseg.files import refuse_others, write_text
 from refseg.machine import describe_machine, git_commit, versions
 from refseg.paths import checkpoints_dir
 from refseg.predict import Predictor
-from refseg.training.experiment import Experiment
-from refseg.training.log import read_log
-from refseg.training.loop import seconds_per_step, train
+from refseg.training.experiment import Experiment, variant
+from refseg.training.log import UnreadableLog, read_log
+from refseg.training.loop import Run, train
 from refseg.training.presets import PRESETS
 from refseg.types import RefSample
 from refseg_course.figures import learning_curve, prediction_figure, to_html, word_map_figure
@@ -90,6 +90,19 @@ def plan(folder: Path, minutes: float) -> Experiment:
         stored = {"minutes": minutes, "steps": max(40, round(60 * minutes / seconds_per_step(experiment)))}
         write_text(path, json.dumps(stored))
     return _shortened(experiment, stored["steps"])
+
+
+def seconds_per_step(experiment: Experiment, steps: int = 12, device: str | None = None) -> float:
+    """How long an update takes on this machine, reading the data included: the median of ``steps``, after a warm-up."""
+    # Short expressions take less time.
+    run = Run(variant(experiment, optim={"steps": steps + 3, "curriculum_steps": 0}), None, device)
+    unreadable = UnreadableLog(experiment.data.skip_unreadable)
+    ends = [time.perf_counter()]
+    for batch in run.loader:
+        run.update(unreadable.readable(batch))
+        ends.append(time.perf_counter())
+    durations = sorted(end - start for start, end in zip(ends[3:], ends[4:]))
+    return durations[len(durations) // 2]
 
 
 def _shortened(experiment: Experiment, steps: int) -> Experiment:

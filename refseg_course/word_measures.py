@@ -26,6 +26,28 @@ OTHER = "other"  # the kind of words that are true of nothing by themselves
 Meanings = dict[str, dict[str, str]]  # by kind of word, what each word of it means: "disc" means "circle"
 
 
+# ---- words and regions -----------------------------------------------------------------------------------------------
+
+
+def mutual_information(weights: Tensor) -> Tensor:
+    """How far ``weights`` are from a product of word weights and region weights, in nats.
+
+    It is 0 for a product: then knowing the word says nothing about the region. It is at most the log of the smaller
+    of the two counts, reached when each word has a region of its own.
+
+    Args:
+        weights: [...,L,R], none negative; each [L,R] is divided by its sum. All zeros give 0.
+
+    Returns:
+        [...], computed in float64, returned in the type of ``weights``
+    """
+    joint = weights.double() / weights.double().sum((-2, -1), keepdim=True).clamp(min=1e-300)
+    words, regions = joint.sum(-1), joint.sum(-2)
+    information = torch.xlogy(joint, joint).sum((-2, -1))
+    information = information - torch.xlogy(words, words).sum(-1) - torch.xlogy(regions, regions).sum(-1)
+    return information.clamp(min=0).to(weights.dtype)
+
+
 # ---- the pointing game over a data set --------------------------------------------------------------------------
 
 

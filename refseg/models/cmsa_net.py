@@ -191,7 +191,7 @@ class CMSANet(ReferringModel):
         words: Tensor,
         words_valid: Tensor,
         pixel_valid: Tensor,
-        trace: dict[str, Any] | None = None,
+        trace: dict[str, Any],
     ) -> dict[str, Tensor]:
         """Cross-modal attention and the 1x1 convolution to the common width: {level: X [B,C,h,w]}.
 
@@ -203,8 +203,7 @@ class CMSANet(ReferringModel):
             regions, kept = regions_with_pixels(pixel_valid, pixels.shape[-2:]), {}
             joined = self.cross_modal[level](pixels, words, words_valid, regions, kept)
             fused[level] = torch.relu(self.common_width[level](joined))
-            if trace is not None:
-                trace |= {f"{name}/{level}": value for name, value in kept.items()}
+            trace |= {f"{name}/{level}": value for name, value in kept.items()}
         return fused
 
     def _clips(

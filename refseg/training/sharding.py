@@ -119,20 +119,19 @@ def _mean_over_processes(parameter: nn.Parameter) -> None:
     gradient /= dist.get_world_size()
 
 
-def blocks_of(part: nn.Module, least: int | None = None) -> list[nn.Module]:
+def blocks_of(part: nn.Module) -> list[nn.Module]:
     """What is gathered by itself: members of lists of modules, such as the layers of an encoder, the inner ones first.
 
-    They have at least ``least`` (``BLOCK``) weights that are not in a smaller block. Single layers are not blocks: an
+    They have at least ``BLOCK`` weights that are not in a smaller block. Single layers are not blocks: an
     activation that works in place on the output of a Linear would remove torch's hook there.
     """
-    least = BLOCK if least is None else least
     containers = [module for module in part.modules() if isinstance(module, (*LISTS, nn.Sequential))]
     members = {member for container in containers for member in container.children()}
     blocks, taken = [], set()
     for module in reversed(list(part.modules())):  # what is inside comes before what it is in
         own = set(module.parameters()) - taken
         is_block = module in members and any(module.children()) and not isinstance(module, LISTS)
-        if is_block and sum(parameter.numel() for parameter in own) >= max(1, least):
+        if is_block and sum(parameter.numel() for parameter in own) >= BLOCK:
             blocks.append(module)
             taken |= own
     return blocks

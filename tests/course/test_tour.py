@@ -9,6 +9,7 @@ import pytest
 
 import refseg_course.tour as module
 from refseg.errors import RefsegError
+from refseg.training.experiment import variant
 from refseg.training.log import read_log
 from refseg.training.presets import PRESETS
 from refseg_course.tour import COLUMNS, plan, run_tour
@@ -119,6 +120,11 @@ def test_a_missing_shipped_checkpoint_is_named(tour, tmp_path):
 def at_speed(monkeypatch, seconds):
     """A machine that takes this long for a step."""
     monkeypatch.setattr(module, "seconds_per_step", lambda experiment: seconds)
+
+
+def test_seconds_per_step_times_whole_steps(tiny_experiment):
+    experiment = variant(tiny_experiment, optim={"curriculum_steps": 800, "log_every": 1})
+    assert 0 < module.seconds_per_step(experiment, steps=3) < 5
 
 
 def test_the_plan_fits_the_time(tmp_path, monkeypatch):

@@ -8,9 +8,9 @@ from refseg.models.blocks.attention import (
     l2_normalize,
     masked_mean,
     masked_softmax,
-    mutual_information,
     spatial_coordinates,
 )
+from refseg_course.word_measures import mutual_information
 
 
 def test_l2_normalize_makes_length_one_and_keeps_zero():

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from refseg.models import build_model
-from refseg.models.blocks.attention import mutual_information, regions_with_pixels
+from refseg.models.blocks.attention import regions_with_pixels
 from refseg.models.cmsa_net import LEVELS, CMSANetConfig
+from refseg_course.word_measures import mutual_information
 
 LESSON = CMSANetConfig.lesson()
 

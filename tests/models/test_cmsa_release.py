@@ -8,7 +8,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from refseg.errors import RefsegError
-from refseg.models.blocks.attention import mutual_information
 from refseg.models.blocks.cmsa import CMSAConfig, CrossModalSelfAttention
 from refseg.models.blocks.cmsa_release import (
     CMSAReleaseConfig,
@@ -20,6 +19,7 @@ from refseg.models.blocks.cmsa_release import (
     spread,
 )
 from refseg.models.blocks.cross_modal import multimodal_features
+from refseg_course.word_measures import mutual_information
 
 B, CV, CL, DIM, H, W = 4, 5, 7, 11, 3, 4
 R = H * W

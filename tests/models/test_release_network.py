@@ -8,11 +8,11 @@ import torch
 
 from refseg.models import build_model
 from refseg.models.backbones import SmallBackboneConfig
-from refseg.models.blocks.attention import mutual_information
 from refseg.models.blocks.cmsa_release import CMSAReleaseConfig, CMSAReleaseLevelsConfig, key_weights
 from refseg.models.cmsa_net import LEVELS, CMSANetConfig
 from refseg.models.fusion import ReleaseGMLFConfig
 from refseg.models.text import WordEmbeddingConfig
+from refseg_course.word_measures import mutual_information
 
 MGATE = {"c5": "x1", "c4": "x2", "c3": "x3"}
 

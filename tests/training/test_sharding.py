@@ -204,14 +204,15 @@ def task_gradients(out):
 # ---- what is divided, and what is refused --------------------------------------------------------------------------
 
 
-def test_blocks_are_members_of_lists_that_are_large_enough():
+def test_blocks_are_members_of_lists_that_are_large_enough(monkeypatch):
     small, large = (nn.Sequential(nn.Linear(3, width), nn.ReLU()) for width in (2, 5))  # 8 and 20 weights
     outer = nn.Sequential(nn.Linear(3, 3), nn.ModuleDict({"a": small, "b": large}))  # 12 of its own
     part = nn.Module()
     part.alone = nn.Sequential(nn.Linear(3, 100))
     part.layers = nn.ModuleList([outer, nn.Linear(9, 9)])
     for least, blocks in ((1, [large, small, outer]), (9, [large, outer]), (21, [outer]), (41, [])):
-        assert [id(block) for block in sharding.blocks_of(part, least)] == [id(block) for block in blocks]
+        monkeypatch.setattr(sharding, "BLOCK", least)
+        assert [id(block) for block in sharding.blocks_of(part)] == [id(block) for block in blocks]
 
 
 @pytest.mark.parametrize(

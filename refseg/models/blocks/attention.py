@@ -57,25 +57,6 @@ def masked_mean(values: Tensor, valid: Tensor, dim: int) -> Tensor:
     return values.masked_fill(~valid, 0.0).sum(dim) / count
 
 
-def mutual_information(weights: Tensor) -> Tensor:
-    """How far ``weights`` are from a product of word weights and region weights, in nats.
-
-    It is 0 for a product: then knowing the word says nothing about the region. It is at most the log of the smaller
-    of the two counts, reached when each word has a region of its own.
-
-    Args:
-        weights: [...,L,R], none negative; each [L,R] is divided by its sum. All zeros give 0.
-
-    Returns:
-        [...], computed in float64, returned in the type of ``weights``
-    """
-    joint = weights.double() / weights.double().sum((-2, -1), keepdim=True).clamp(min=1e-300)
-    words, regions = joint.sum(-1), joint.sum(-2)
-    information = torch.xlogy(joint, joint).sum((-2, -1))
-    information = information - torch.xlogy(words, words).sum(-1) - torch.xlogy(regions, regions).sum(-1)
-    return information.clamp(min=0).to(weights.dtype)
-
-
 def spatial_coordinates(
     h: int, w: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:

@@ -39,11 +39,6 @@ class SumFusion(Fusion):
         config: the common width.
     """
 
-    def __init__(self, levels: Sequence[str], config: SumFusionConfig):
-        super().__init__()
-        self.levels = levels
-        self.channels = config.dim
-
     def forward(self, x: dict[str, Tensor], kept: Kept = None) -> Tensor:
         """{level: X [B,dim,h,w]} -> [B,dim,h,w]."""
         return reduce(torch.add, (x[level] for level in self.levels))
@@ -72,9 +67,7 @@ class PPMFusion(Fusion):
     """
 
     def __init__(self, levels: Sequence[str], config: PPMFusionConfig):
-        super().__init__()
-        self.levels = levels
-        self.channels = config.dim
+        super().__init__(levels, config)
         self.bins = config.bins
         narrow = max(1, config.dim // len(config.bins))
         self.narrow = nn.ModuleList(nn.Conv2d(config.dim, narrow, 1) for _ in config.bins)
@@ -110,16 +103,14 @@ class DeconvFusion(Fusion):
     """
 
     def __init__(self, levels: Sequence[str], config: DeconvFusionConfig):
-        super().__init__()
-        self.deepest = levels[-1]
-        self.channels = config.dim
+        super().__init__(levels, config)
         self.deconv = nn.ModuleDict(
             {level: nn.ConvTranspose2d(config.dim, config.dim, 3, padding=1) for level in reversed(levels[:-1])}
         )
 
     def forward(self, x: dict[str, Tensor], kept: Kept = None) -> Tensor:
         """{level: X [B,dim,h,w]} -> [B,dim,h,w]."""
-        fused = x[self.deepest]
+        fused = x[self.levels[-1]]
         for level, deconv in self.deconv.items():
             fused = deconv(fused).relu() + x[level]
         return fused
@@ -145,9 +136,7 @@ class ConvLSTMFusion(Fusion):
     """
 
     def __init__(self, levels: Sequence[str], config: ConvLSTMFusionConfig):
-        super().__init__()
-        self.levels = levels
-        self.channels = config.dim
+        super().__init__(levels, config)
         self.cell = nn.Conv2d(2 * config.dim, 4 * config.dim, 3, padding=1)
 
     def forward(self, x: dict[str, Tensor], kept: Kept = None) -> Tensor:

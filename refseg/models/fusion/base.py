@@ -31,7 +31,9 @@ class Fusion(nn.Module):
     A fusion with gates puts them into ``kept``, as "gates".
     """
 
-    channels: int
+    def __init__(self, levels: Sequence[str], config: FusionConfig):
+        super().__init__()
+        self.levels, self.channels = levels, config.dim
 
     def forward(self, x: dict[str, Tensor], kept: Kept = None) -> Tensor:
         """{level: X [B,dim,h,w]} -> [B,channels,h,w]; ``kept`` receives what ``explain`` needs, by name."""

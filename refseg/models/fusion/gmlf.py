@@ -36,8 +36,7 @@ class GatedMultiLevelFusion(Fusion):
     """
 
     def __init__(self, levels: Sequence[str], config: GMLFConfig):
-        super().__init__()
-        self.channels = config.dim
+        super().__init__(levels, config)
         self.gate = nn.ModuleDict({level: nn.Conv2d(config.dim, 2, 3, padding=1) for level in levels})
         self.gamma = nn.ParameterDict({level: nn.Parameter(torch.tensor(0.5)) for level in levels})
 

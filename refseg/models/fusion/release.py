@@ -34,8 +34,7 @@ class ReleaseGatedMultiLevelFusion(Fusion):
     """
 
     def __init__(self, levels: Sequence[str], config: ReleaseGMLFConfig):
-        super().__init__()
-        self.channels = config.dim
+        super().__init__(levels, config)
         self.others = {level: [other for other in reversed(levels) if other != level] for level in levels}
         cells = {level: nn.Conv2d(config.dim, 3 * config.dim, 3, padding=1) for level in levels}
         self.cell = nn.ModuleDict(cells)
