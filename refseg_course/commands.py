@@ -60,7 +60,7 @@ def wheelhouse(
     with alone_in(folder):
         size = make_wheelhouse(folder, target, index_url, torch_index)
     print(f"{folder} is complete, {size / 1e9:.1f} GB, for {target}.")
-    print("Hand on the whole folder; INSTALL.txt in it says how to install.")
+    print("Pass on the whole folder; INSTALL.txt in it says how to install.")
 
 
 def catchup(lesson: Annotated[int, tyro.conf.Positional, tyro.conf.arg(metavar="LESSON")]) -> None:

@@ -193,7 +193,7 @@ def forward() -> Iterator[Finding]:
 
 
 def refshapes() -> Iterator[Finding]:
-    """Whether the embedded benchmark is drawn; if not, that is no fault."""
+    """Whether the embedded benchmark is drawn; if not, that is not an error."""
     drawn = (data_dir() / "refshapes" / "refshapes.json").is_file()
     yield Finding(True, "RefShapes is " + ("drawn" if drawn else "not drawn yet: its first use draws it in a minute"))
 

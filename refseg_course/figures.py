@@ -45,7 +45,7 @@ WORD_MAP_RECIPE = "attention from this word at every region, summed over the wor
 
 
 def show_sample(sample: RefSample) -> Picture:
-    """A sample as read from its data set: the picture, and the referent marked in it.
+    """A sample as read from its data set: the image, and the referent marked in it.
 
     Raises:
         RefsegError: see :func:`as_picture`.
@@ -60,11 +60,11 @@ def show_sample(sample: RefSample) -> Picture:
 
 
 def prediction_figure(image: Tensor, expression: str, pred_mask: Tensor, mask: Tensor | None, iou: float) -> Picture:
-    """The picture, and on it the predicted mask (solid outline) and the true one (dashed outline).
+    """The image, and on it the predicted mask (solid outline) and the true one (dashed outline).
 
     Args:
         image: see :func:`as_picture`.
-        pred_mask, mask: [H,W] bool, at the size of the picture; ``mask`` is None where the truth is not known, and
+        pred_mask, mask: [H,W] bool, at the size of the image; ``mask`` is None where the truth is not known, and
             ``iou`` is not looked at then.
 
     Raises:
@@ -96,14 +96,14 @@ def word_map_figure(
     level: str = "c5",
     recipe: str = WORD_MAP_RECIPE,
 ) -> Picture:
-    """One small panel per word: where in the picture that word looks.
+    """One small panel per word: where in the image that word looks.
 
     All panels share one scale, so a faint panel is a word that spreads its attention evenly. The caption states
     what a map needs to be read: level, query set, aggregation and normalisation.
 
     Args:
         image: see :func:`as_picture`.
-        words: L words; ``maps`` [L,h,w] their maps over the picture (padding already cut away), not negative.
+        words: L words; ``maps`` [L,h,w] their maps over the image (padding already cut away), not negative.
         pred_mask: [H,W] bool, drawn as a thin outline for orientation.
         level, recipe: what the maps are made of, for the caption.
 
@@ -154,11 +154,11 @@ def learning_curve(log_rows: Sequence[Mapping[str, Any]], over: str = "step") ->
     axes = np.atleast_1d(figure.subplots(1, len(curves), sharex=True))
     for axis, (title, points) in zip(axes, curves.items(), strict=True):
         _plot(axis, points, title, over)
-    told = [f"{title} goes from {points[0, 1]:.3g} to {points[-1, 1]:.3g}" for title, points in curves.items()]
+    ranges = [f"{title} goes from {points[0, 1]:.3g} to {points[-1, 1]:.3g}" for title, points in curves.items()]
     if "validation mIoU" in curves:
-        told[-1] += f", best {curves['validation mIoU'][:, 1].max():.3g}"
+        ranges[-1] += f", best {curves['validation mIoU'][:, 1].max():.3g}"
     last = max(points[-1, 0] for points in curves.values())
-    return Picture(figure, f"Learning curve over {last:g} {_unit(over)}: {'; '.join(told)}.")
+    return Picture(figure, f"Learning curve over {last:g} {_unit(over)}: {'; '.join(ranges)}.")
 
 
 # ---- how it is drawn -------------------------------------------------------------------------------------------
@@ -202,10 +202,10 @@ def as_mask(mask: Tensor | np.ndarray, like: np.ndarray | None = None) -> np.nda
 
 
 def _panels(image: np.ndarray, count: int, expression: str, columns: int | None = None):
-    """A figure with ``count`` panels of the picture's proportions, and the expression as its title."""
+    """A figure with ``count`` panels of the image's proportions, and the expression as its title."""
     rows = -(-count // (columns or count))
     columns = -(-count // rows)  # full rows rather than one long and one short
-    ratio = min(max(image.shape[0] / image.shape[1], 0.4), 2.0)  # a sliver of a picture still gets a usable figure
+    ratio = min(max(image.shape[0] / image.shape[1], 0.4), 2.0)  # a sliver of an image still gets a usable figure
     wide = 3.6 if count == 2 else 2.1  # inches
     title = textwrap.fill(f"“{expression}”", round(9 * wide * columns)) if expression else ""
     height = rows * (wide * ratio + 0.3) + 0.32 * len(title.splitlines()) + 0.35
@@ -259,11 +259,11 @@ def _checked_maps(words: Sequence[str], maps: Tensor) -> Tensor:
 
 
 def _word_map_alt(words: Sequence[str], shares: Tensor, level: str) -> str:
-    told = [
+    peaks = [
         f"“{word}” is strongest at the {_place(share)} ({share.max():.1f})"
         for word, share in zip(words, shares, strict=True)
     ]
-    return f"One attention map per word at level {level}; 1 is the mean weight. {'; '.join(told)}."
+    return f"One attention map per word at level {level}; 1 is the mean weight. {'; '.join(peaks)}."
 
 
 def _place(weights: Tensor) -> str:

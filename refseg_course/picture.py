@@ -63,7 +63,7 @@ def to_png_bytes(picture: Picture, dpi: int = 110) -> bytes:
 
 
 def to_html(picture: Picture, caption: str = "") -> str:
-    """A self-contained <figure> with the picture inside, its alternative text and a caption."""
+    """A self-contained <figure> with the image inside, its alternative text and a caption."""
     data = base64.b64encode(to_png_bytes(picture)).decode("ascii")
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return (

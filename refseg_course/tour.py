@@ -256,7 +256,7 @@ To strike out words and look at regions, open <a href="explorer.html">the explor
 
 <h2>Where to go next</h2>
 <p><code>make lab</code> opens the lessons in JupyterLab; begin with <code>00_start_here</code>.
-<code>.venv/bin/refseg predict --help</code> tries a picture of your own,
+<code>.venv/bin/refseg predict --help</code> tries a photo of your own,
 <code>.venv/bin/refseg train --help</code> trains longer.</p>
 <footer>Written {date}. {about}.</footer>
 </body>

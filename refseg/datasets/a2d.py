@@ -1,4 +1,4 @@
-"""A2D-Sentences, and whatever else lies on disk in its layout (RefShapes-Video does).
+"""A2D-Sentences, and whatever else is stored in its layout (as RefShapes-Video is).
 
     ROOT/Release/videoset.csv                     one row per video without a header; the ninth column is the subset
     ROOT/Release/clips320H/VIDEO.mp4              or a folder of frames, Release/frames/VIDEO/00001.png

@@ -113,7 +113,7 @@ def open_masks(path: Path) -> Iterator[tuple[list[int], tuple[int, int], Callabl
 
 
 def _stored(file: Any, name: str) -> Any:
-    """A dataset whose numbers lie in this very file; HDF5 could also send us to any other file of the machine."""
+    """A dataset whose numbers are in this file itself; HDF5 could also lead to any other file of the machine."""
     import h5py
 
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):

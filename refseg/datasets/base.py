@@ -24,10 +24,10 @@ class MissingFile(RefsegError):
 
 @dataclass
 class Findings:
-    """What is wrong with the files of a data set, one sentence per fault."""
+    """What is wrong with the files of a data set, one message per fault."""
 
     looked_at: int = 0  # images or clips
-    missing: list[str] = field(default_factory=list)  # a sentence per image or clip
+    missing: list[str] = field(default_factory=list)  # a message per image or clip
     broken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # not faults, but worth knowing
     sound: str = "are there"  # what is known of the images or clips if nothing is wrong
@@ -133,7 +133,7 @@ class DatasetInfo:
 
     @property
     def root(self) -> Path:
-        """Where it lies unless somebody says otherwise."""
+        """Its default folder."""
         return data_dir() / (self.folder or self.name)
 
     def find_root(self, root: str | Path | None, file: str) -> Path:
@@ -154,7 +154,7 @@ class DatasetInfo:
         """Who made the splits: ``split_by``, by default the one that papers mean.
 
         Raises:
-            RefsegError: nobody of that name has split it.
+            RefsegError: no such owner.
         """
         owner = split_by or next(iter(self.splits))
         if owner not in self.splits:
@@ -165,7 +165,7 @@ class DatasetInfo:
         """The owner of ``split``.
 
         Raises:
-            RefsegError: there is no such owner or split; the sentence lists those there are.
+            RefsegError: there is no such owner or split; the message lists those there are.
         """
         owner = self.owner(split_by)
         if split not in self.splits[owner]:

@@ -62,7 +62,7 @@ class Clip(ABC):
         """Look at every frame as far as that is possible without decoding it.
 
         Raises:
-            RefsegError: the sentence that ``frame`` would raise for the first broken one.
+            RefsegError: the error that ``frame`` would raise for the first broken one.
         """
 
     def close(self) -> None:  # noqa: B027, a folder has nothing to close

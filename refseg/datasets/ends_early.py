@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def ends_early(path: Path) -> bool:
-    """Whether the file is shorter than its own parts say: mp4, mov, avi, mkv, webm; False for what is none of these.
+    """Whether an mp4, mov, avi, mkv or webm file is shorter than its headers declare; False for other formats.
 
     Asked of the bytes, because FFmpeg reads such files as far as they go, and because the number of frames that the
     header of an avi declares is wrong in J-HMDB's own.

@@ -1,4 +1,4 @@
-"""Reading an image from disk: whatever mode it is stored in, out come three 8-bit channels or one clear sentence."""
+"""Reading an image from disk: whatever mode it is stored in, three 8-bit channels or one clear error message."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def to_image(image: ImageLike) -> Tensor:
 
 
 def decode_image(data: bytes, name: str) -> Tensor:
-    """As ``read_image``, of an image whose bytes are in memory already; ``name`` begins the sentence of an error."""
+    """As ``read_image``, of an image whose bytes are in memory already; ``name`` begins the message of an error."""
     with _opened(BytesIO(data), name) as image:
         return _pixels(image, name)
 
@@ -89,7 +89,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 @contextmanager
 def _opened(source: Path | BytesIO, path: str | Path) -> Iterator[Image.Image]:
-    """The image, opened by Pillow; whatever goes wrong with it inside becomes one sentence about ``path``."""
+    """The image, opened by Pillow; whatever goes wrong with it inside becomes one message about ``path``."""
     if isinstance(source, Path) and not source.is_file():
         raise RefsegError(f"There is no image at {path}: check the path or put the file there.")
     try:

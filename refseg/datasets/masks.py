@@ -1,4 +1,4 @@
-"""Masks as COCO writes them: polygons and run lengths to pixels, whatever somebody put into the file."""
+"""Masks as COCO writes them: polygons and run lengths to pixels, whatever the file holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+, RefCOCOg, ReferIt and RefShapes: everything that lies on disk in the REFER layout.
+"""RefCOCO, RefCOCO+, RefCOCOg, ReferIt and RefShapes: everything stored on disk in the REFER layout.
 
     ROOT/refcoco/instances.json          COCO annotations of all instances of the images used
     ROOT/refcoco/refs(unc).p or .json    which instance is referred to by which sentences, in which split
@@ -233,7 +233,7 @@ class ReferDataset(ReferringDataset):
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Python looks for circles again and again while a million objects are made; here are none, and it takes long."""
+    """Garbage collection is slow while a million objects are made, and there are no cycles."""
     enabled = gc.isenabled()
     gc.disable()
     try:

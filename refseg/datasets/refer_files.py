@@ -1,4 +1,4 @@
-"""The two annotation files of the REFER layout: read, and checked for whether they fit together."""
+"""The two annotation files of the REFER layout: read, and checked for whether they match."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def dataset_info(name: str) -> DatasetInfo:
     """The entry of that name.
 
     Raises:
-        RefsegError: there is none; the sentence lists those there are.
+        RefsegError: there is none; the message lists those there are.
     """
     if name not in DATASETS:
         raise RefsegError(f"There is no data set {name!r}: choose one of {', '.join(DATASETS)}.")

@@ -64,10 +64,10 @@ Samples = ReferringDataset | Wrapper | Subset[RefSample]  # RefSamples by number
 
 @dataclass
 class Unreadable:
-    """In place of a sample that could not be read, or of a batch with no readable sample: why, a sentence each.
+    """In place of a sample that could not be read, or of a batch with no readable sample: why, one message each.
 
     An error that a DataLoader's worker raises would end the epoch with a page of traceback. So a worker passes the
-    sentence on, and the training decides: stop, or go on without the sample.
+    message on, and the training decides: stop, or continue without the sample.
     """
 
     reasons: list[str]

@@ -53,7 +53,7 @@ def make_wheelhouse(
     Raises:
         RefsegError: refseg does not run from a checkout, the folder holds other files, a package has no wheel for the
             target, or there is no network or no room. The folder then has no ``wheelhouse.json``, and the same call
-            goes on from there.
+            continues from there.
     """
     if not (project / "pyproject.toml").is_file():
         raise RefsegError(

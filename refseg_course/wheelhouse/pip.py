@@ -1,4 +1,4 @@
-"""pip, run for the laptops of a wheelhouse, with one sentence where it fails."""
+"""pip, run for the laptops of a wheelhouse, with one clear message where it fails."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run_pip(words: list[str], folder: Path, target: Target) -> None:
         folder: the wheelhouse; pip's temporary files go there too.
 
     Raises:
-        RefsegError: it fails; the sentence says why and, where that is known, how to fix it.
+        RefsegError: it fails; the message says why and, where that is known, how to fix it.
     """
     environment = dict(os.environ, TMPDIR=str(folder / SCRATCH), TEMP=str(folder / SCRATCH), PIP_NO_INPUT="1")
     if "--no-index" in words:  # only the folder: no index or folder from this machine's settings
@@ -60,13 +60,13 @@ def run_pip(words: list[str], folder: Path, target: Target) -> None:
 
 
 def why(complaints: str, folder: Path, target: Target) -> str:
-    """pip's complaints as one sentence."""
+    """pip's complaints as one message."""
     if NO_ROOM.search(complaints):
         return no_room(folder)
     if "No module named pip" in complaints:
         return f"This Python has no pip: {sys.executable} -m ensurepip installs it."
     if NO_NETWORK.search(complaints):
-        return "The package index cannot be reached: connect to the network, then run the same command to go on."
+        return "The package index cannot be reached: connect to the network, then run the same command to continue."
     missing = re.search(r"No matching distribution found for (.*)", complaints)
     if missing:
         return (
@@ -77,7 +77,7 @@ def why(complaints: str, folder: Path, target: Target) -> str:
 
 
 def no_room(folder: Path) -> str:
-    """The sentence for a full disk."""
+    """The message for a full disk."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free / 2**30
-    return f"No room: {free:.1f} GiB are left on the disk of {folder}. Free some, then run the same command to go on."
+    return f"No room: {free:.1f} GiB are left on the disk of {folder}. Free some, then run the command again."

@@ -48,7 +48,7 @@ def test_a_dropped_connection_is_taken_up_where_it_broke(server, target):
 def test_cut_off_for_good_is_one_sentence_and_the_next_call_goes_on(server, target):
     server.faults = [("drop after", 100_000), 500, 500, 500]
     with pytest.raises(
-        RefsegError, match=r"cut off \(the server answers 500\) after 0.1 of 0.3 MB.*it goes on"
+        RefsegError, match=r"cut off \(the server answers 500\) after 0.1 of 0.3 MB.*it continues"
     ) as told:
         fetch(server.url + "/a.bin", target)
     assert not isinstance(told.value, Unavailable) and "\n" not in str(told.value)
@@ -166,7 +166,7 @@ def test_no_server(server, target):
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(server, target, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage(200_000))
-    with pytest.raises(RefsegError, match=r"No room: 0.0 GB .* and 0.0 GB are needed.*goes on"):
+    with pytest.raises(RefsegError, match=r"No room: 0.0 GB .* and 0.0 GB are needed.*continues"):
         fetch(server.url + "/a.bin", target)
     assert not target.exists() and not target.with_name("a.bin.part").exists()
 

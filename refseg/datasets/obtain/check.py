@@ -15,7 +15,7 @@ from refseg.paths import data_dir
 class DataReport:
     """What ``check_data`` found; ``print(report)`` is meant for people, ``report.ok`` for programs.
 
-    ``found`` is None and ``problem`` a sentence if the annotations could not be read at all.
+    ``found`` is None and ``problem`` the message if the annotations could not be read at all.
     """
 
     info: DatasetInfo

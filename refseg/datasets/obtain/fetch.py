@@ -1,7 +1,7 @@
-"""Downloading one large file so that nothing is lost and nothing half-written is taken for whole.
+"""Downloading one large file so that nothing is lost and nothing half-written is mistaken for complete.
 
 ``FILE.part`` holds what has come so far, ``FILE.part.json`` of which file on the server it is a part. A connection that
-breaks is taken up again where it broke, by the next run too; FILE itself appears when every byte is there.
+breaks is continued where it broke, by the next run too; FILE itself appears when every byte is there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Unavailable(RefsegError):
 
 
 class _Lost(Exception):
-    """The connection failed, the same address may be asked again. ``answered``: there is a server, it only faltered."""
+    """The connection failed, the same address may be asked again. ``answered``: the server exists but failed."""
 
     def __init__(self, why: str, answered: bool = True):
         super().__init__(why)
@@ -42,7 +42,7 @@ class _Lost(Exception):
 
 
 def fetch(url: str, target: Path, size: int | None = None, sha256: str | None = None) -> dict[str, Any]:
-    """Download ``url`` to ``target``, going on with what an earlier call left.
+    """Download ``url`` to ``target``, continuing what an earlier call left.
 
     Args:
         url: http or https; redirections to these are followed.
@@ -55,7 +55,7 @@ def fetch(url: str, target: Path, size: int | None = None, sha256: str | None = 
 
     Raises:
         Unavailable: the address does not give the file: no such server, 404, another size or other bytes than known.
-        RefsegError: cut off half-way, or no room; what has come stays, and the same call goes on.
+        RefsegError: cut off half-way, or no room; what has come stays, and the same call continues.
     """
     part, about = (target.with_name(target.name + ending) for ending in (".part", ".part.json"))
     with disk_refusals(target):
@@ -84,10 +84,10 @@ def sha256_of(path: Path) -> str:
 
 
 def no_room(folder: Path, needed: int) -> str:
-    """The sentence for a disk that has less than ``needed`` bytes."""
+    """The message for a disk that has less than ``needed`` bytes."""
     return (
         f"No room: {free_bytes(folder) / 1e9:.1f} GB are left on the disk of {folder} and {needed / 1e9:.1f} GB are "
-        "needed. Make room, or set REFSEG_DATA to another folder; then run the same command, it goes on."
+        "needed. Make room, or set REFSEG_DATA to another folder; then run the same command, it continues."
     )
 
 
@@ -124,7 +124,7 @@ def _until_whole(url: str, part: Path, about: Path, size: int | None) -> None:
             of = f" of {total / 1e6:,.1f}" if total else ""
             raise RefsegError(
                 f"The download of {url} was cut off ({lost}) after {have / 1e6:,.1f}{of} MB: check the network, then "
-                "run the same command, it goes on."
+                "run the same command, it continues."
             ) from lost
 
 
@@ -144,7 +144,7 @@ def _transfer(url: str, part: Path, about: Path, size: int | None) -> None:
             if total == have:
                 return
             _remove(part, about)
-            raise _Lost("the server has another file by now")
+            raise _Lost("the file on the server has changed")
         if start not in (0, have):
             _remove(part, about)
             raise _Lost("the server sent another part than it was asked for")

@@ -44,7 +44,7 @@ def prepare(name: str, *, images: bool = True, parquet: Path | None = None, say:
 
     Raises:
         RefsegError: no such data set, or nothing is known of where to get it; a network that broke, no room, a hostile
-            or damaged archive. Nothing is lost, the same call goes on.
+            or damaged archive. Nothing is lost, the same call continues.
     """
     info = dataset_info(name)
     if info.draw is not None:
@@ -73,7 +73,7 @@ def found(piece: Piece) -> Path | None:
 
 
 def downloads_dir() -> Path:
-    """Where archives come to lie, those obtained by hand too."""
+    """Where archives are kept, those obtained by hand too."""
     return data_dir() / "downloads"
 
 
@@ -99,7 +99,7 @@ def _obtain(piece: Piece, name: str, parquet: Path | None, say: Say) -> None:
         return
     with _alone(piece, say):
         if found(piece) is not None:  # another process was faster
-            say(f"{piece.what}: {found(piece)} is there by now.")
+            say(f"{piece.what}: {found(piece)} is already there.")
             return
         place = data_dir() / piece.place
         if parquet is not None:
@@ -158,7 +158,7 @@ def _download(piece: Piece, say: Say) -> Path:
     noted = read_note(_note_file(piece))
     endings = {url: max((e for e in ENDINGS if url.endswith(e)), key=len, default=".zip") for url in piece.urls}
     targets = {url: downloads_dir() / f"{piece.source}{endings[url] if piece.keys else ''}" for url in piece.urls}
-    for url, target in sorted(targets.items(), key=lambda pair: begun(pair[1]) != pair[0]):  # what has begun goes on
+    for url, target in sorted(targets.items(), key=lambda pair: begun(pair[1]) != pair[0]):  # a part first
         say(f"{piece.what}: downloading {url}\n  licence: {piece.licence}")
         try:
             same = noted.get("sha256") if noted.get("url") == url else None  # as the last time

@@ -1,4 +1,4 @@
-"""Unpacking an archive that a stranger made: whole or not at all, and nowhere but into its folder."""
+"""Unpacking an archive from a stranger: completely or not at all, and only into its folder."""
 
 from __future__ import annotations
 

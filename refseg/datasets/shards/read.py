@@ -1,6 +1,6 @@
 """A benchmark's images in a few large files, for storage that is slow at many small ones: ``refseg shard NAME``.
 
-    FOLDER/instances.json, refs(unc).json   as ever, see ``refer``
+    FOLDER/instances.json, refs(unc).json   as always, see ``refer``
     FOLDER/pictures-00000.tar, ...          98304.jpg, 98304.json, 98307.jpg, ...
     FOLDER/shards.json                      where in them each image lies, with its checksum; written last
 
@@ -93,7 +93,7 @@ class ShardedImages:
         return data
 
     def check(self) -> Iterator[str]:
-        """Read every shard from end to end; a sentence for each one that is not as it was written."""
+        """Read every shard from end to end; a message for each one that is not as it was written."""
         for number, name in enumerate(tqdm(self.shards, desc="checking shards", unit="shard")):
             wanted = {f"{key}.{place[4]}": place[3] for key, place in self._places.items() if place[0] == number}
             try:

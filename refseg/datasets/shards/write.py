@@ -27,7 +27,7 @@ BLOCK = 512  # bytes: tar pads every member to a multiple
 def splits_there(
     name: str, root: str | Path | None = None, image_root: str | Path | None = None, split_by: str | None = None
 ) -> list[ReferDataset]:
-    """A data set for every split of which the refs file holds any; arguments as for ``build_dataset``.
+    """One data set per split in the refs file; arguments as for ``build_dataset``.
 
     Raises:
         RefsegError: it is not a data set in the REFER layout; and see ``ReferDataset``.
