@@ -132,7 +132,7 @@ def convert_magnet_release(
 
 
 def magnet_release_names(model: MagNet) -> dict[str, Source]:
-    """{name in our state dict: where it stands in the release}, for every weight of ``model``."""
+    """{name in our state dict: its name in the release}, for every weight of ``model``."""
     return {ours: _source(ours, model) for ours in model.state_dict()}
 
 
@@ -147,7 +147,7 @@ def _source(name: str, model: MagNet) -> Source:
     name = re.sub(r"\.c(\d)\b", lambda m: f".{5 - int(m[1]) if coarsest_first else int(m[1]) - 2}", name)
     name = re.sub(r"^text\.stages\.(\d)\.layers\.(\d+)", lambda m: f"text.layer.{int(m[1]) * depth + int(m[2])}", name)
     pwam = re.fullmatch(r"(align_(?:pixels|words)\.\d\.attend.*?)\.([a-z]+)(\.\d)?\.(weight|bias)", name)
-    if pwam:  # what is no sequence in ours stands first in theirs
+    if pwam:  # a single layer of ours is the first of a sequence in theirs
         name = f"{pwam[1]}.{PWAM[pwam[2]]}{pwam[3] or '.0'}.{pwam[4]}"
     for begin, theirs in BEGINNINGS.items():
         if match := re.match(rf"{begin}(?=\.|$)", name):

@@ -33,7 +33,7 @@ from refseg.types import Prediction, RefBatch
 
 @dataclass(frozen=True)
 class AlignFormerConfig(ModelConfig):
-    """Which part stands in which place; the defaults are those of the paper."""
+    """The parts of the network; the defaults are those of the paper."""
 
     backbone: BackboneConfig = SwinConfig()
     text: StagedTextConfig = BertWordsConfig()

@@ -33,7 +33,7 @@ LEVELS = ("c3", "c4", "c5")
 
 @dataclass(frozen=True)
 class CMSANetConfig(ModelConfig):
-    """Which part stands in which place; the class of each part's config chooses the part."""
+    """The parts of the network; the class of each part's config chooses the part."""
 
     backbone: BackboneConfig
     text: TextConfig

@@ -31,7 +31,7 @@ RELEASED_WORDS = 20  # token positions in the release, the padding among them
 
 @dataclass(frozen=True)
 class MagNetConfig(ModelConfig):
-    """Which part stands in which place; the defaults are those of the paper."""
+    """The parts of the network; the defaults are those of the paper."""
 
     backbone: BackboneConfig = SwinConfig()
     text: StagedTextConfig = BertWordsConfig()

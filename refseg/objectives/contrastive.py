@@ -208,9 +208,8 @@ class Contrast(Term):
 
     With instances a centre should be nearer to its referent than to the other objects and the background of the same
     image, and to the referents of other samples, those of all processes; and a referent nearer to its own centre than
-    to those of others. Samples of the same object, or with the same expression, are no negatives of each other. Which
-    objects there are the data set must know (``objects=True``); where it does not, the background is one instance with
-    everything in it.
+    to those of others. Samples of the same object, or with the same expression, are not negatives. The data set must
+    know its objects (``objects=True``); where it does not, the background is one instance with everything in it.
 
     A model without such a centre has its sentence vector mapped to the width of its pixels by a layer of this term.
 

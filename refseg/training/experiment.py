@@ -1,4 +1,4 @@
-"""What decides a training run: frozen dataclasses, so that an experiment is a value and a variant of it another one."""
+"""What decides a training run, in frozen dataclasses: an experiment is a value, and so is a variant."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from refseg.objectives import MaskLossConfig, ObjectiveConfig
 from refseg.objectives.older import upgraded
 from refseg.tokenizer import MAX_WORDS
 
-# Fields that older runs know by another name, and those that were words then; these words meant False.
+# Old field names; switches that were once strings, and the values that meant off.
 RENAMED = {
     "begin_with": "init_from",
     "begin_parts": "init_parts",
@@ -36,7 +36,7 @@ class RunConfig(Config):
 
     @classmethod
     def migrate(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """Of older runs; ``objects`` is now what the objective says."""
+        """From older runs; whether ``objects`` are needed now depends on the objective."""
         stored = {RENAMED.get(name, name): value for name, value in stored.items() if name != "objects"}
         return {name: value not in OFF if name in SWITCHES else value for name, value in stored.items()}
 
@@ -64,12 +64,8 @@ class DataConfig(RunConfig):
     workers: int = 0  # processes that read images; 0 reads in the training process
     num_frames: int = 1  # of a clip: the window around the annotated frame, odd; images are clips of one frame
     frame_stride: int = 1  # distance of the frames in the window
-    mirror: bool = (
-        False  # half of the training samples of every epoch are mirrored, left and right swapped in words too
-    )
-    skip_unreadable: bool = (
-        False  # leave out training samples that cannot be read, and log them; else stop at the first
-    )
+    mirror: bool = False  # half of the training samples of every epoch are mirrored, left and right in words too
+    skip_unreadable: bool = False  # omit training samples that cannot be read, and log them; else stop at the first
     cache_features: bool = False  # keep what a frozen backbone computes in memory: every image passes through it once
 
     def __post_init__(self):
@@ -136,7 +132,7 @@ class Experiment(RunConfig):
 
     @classmethod
     def migrate(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """Of older runs the parts had no types, and the objective was no list of terms."""
+        """In older runs the parts had no types, and the objective was not a list of terms."""
         stored = super().migrate(stored)
         typed = {
             name: {TYPE: kind, **stored[name]} for name, kind in (("data", "DataConfig"), ("optim", "OptimConfig"))

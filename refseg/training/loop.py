@@ -157,7 +157,7 @@ class Run:
         self.state = RunState(experiment, tokenizer, learner, optimizer)
         if folder is not None:
             self.state.resume(folder / "last")
-        self.whole = copy.deepcopy(learner.model) if divided else None  # to put together what is divided
+        self.whole = copy.deepcopy(learner.model) if divided else None  # takes the divided weights, put together
         self.learner = self._distribute()
         self._own_random_numbers()
         self.loader = build_loader(
@@ -234,7 +234,7 @@ class Run:
             if self.is_main:
                 state.save(best, network, results)
         if self.whole is not None:
-            network.cpu()  # there is room for a share of the weights, not for all of them beside it
+            network.cpu()  # the device has room for a share of the weights, not for all of them too
         return results
 
     def save(self, last: Path) -> None:
@@ -268,7 +268,7 @@ class Parts(Sequence[RefBatch]):
 
 @contextmanager
 def explain_lost_process() -> Iterator[None]:
-    """Whatever the connections between processes report when one of them is gone becomes one sentence."""
+    """When another process is gone, connections report it in many ways: raise one clear error instead."""
     try:
         yield
     except RuntimeError as error:

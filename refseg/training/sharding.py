@@ -41,7 +41,7 @@ def check(experiment: Experiment) -> None:
     Raises:
         RefsegError: names it.
     """
-    for excluded, sentence in (
+    for excluded, message in (
         (experiment.optim.compile, "Compiled stages are not tried with --use_fsdp: set compile to False."),
         (experiment.optim.channels_last, "torch divides kernels in the usual layout only: set channels_last to False."),
         (
@@ -58,7 +58,7 @@ def check(experiment: Experiment) -> None:
         ),
     ):
         if excluded:
-            raise RefsegError(f"{sentence} Or launch without --use_fsdp.")
+            raise RefsegError(f"{message} Or launch without --use_fsdp.")
 
 
 def load_everywhere() -> None:
@@ -122,13 +122,13 @@ def _mean_over_processes(parameter: nn.Parameter) -> None:
 def blocks_of(part: nn.Module) -> list[nn.Module]:
     """What is gathered by itself: members of lists of modules, such as the layers of an encoder, the inner ones first.
 
-    They have at least ``BLOCK`` weights that are not in a smaller block. Single layers are not blocks: an
-    activation that works in place on the output of a Linear would remove torch's hook there.
+    They have at least ``BLOCK`` weights that are not in a smaller block. Single layers are not blocks: an activation
+    that works in place on the output of a Linear would remove torch's hook there.
     """
     containers = [module for module in part.modules() if isinstance(module, (*LISTS, nn.Sequential))]
     members = {member for container in containers for member in container.children()}
     blocks, taken = [], set()
-    for module in reversed(list(part.modules())):  # what is inside comes before what it is in
+    for module in reversed(list(part.modules())):  # children before parents
         own = set(module.parameters()) - taken
         is_block = module in members and any(module.children()) and not isinstance(module, LISTS)
         if is_block and sum(parameter.numel() for parameter in own) >= BLOCK:

@@ -50,7 +50,7 @@ class RunState:
     def save(
         self, folder: Path, network: ReferringModel, results: dict[str, Any], training: dict[str, Any] | None = None
     ) -> None:
-        """Write ``network``, whole and not the learner's own where that is divided, with the record of this run."""
+        """Write ``network`` with the record of this run. It must be undivided, so it may not be the learner's own."""
         record = {
             "experiment": config_to_dict(self.experiment),
             "progress": asdict(self.progress),
@@ -157,7 +157,7 @@ class RunState:
 
 
 def parameter_names(learner: Learner, optimizer: torch.optim.Optimizer, older: bool = False) -> list[str]:
-    """The names of the optimiser's parameters, in its order, or in that of runs whose objective was no list of terms.
+    """The names of the optimiser's parameters, in its order, or in that of runs older than the list of terms.
 
     There an objective's own parameters, now for instance "objective.terms.2.log_temperature", came before its layers'.
     """

@@ -129,7 +129,7 @@ def deeplab_colours(images: Tensor) -> Tensor:
     """Images as ``datasets.Normalize`` leaves them -> blue, green, red from 0 to 255, less DeepLab's mean.
 
     The release pads with black before it takes the mean away, ours is exactly 0 in all channels there. No 8-bit colour
-    gives three zeros, so the padding can be told from the image.
+    gives three zeros, so the padding can be distinguished from the image.
     """
     mean, std, deeplab_mean = (
         torch.tensor(values, device=images.device, dtype=images.dtype)[:, None, None]

@@ -51,7 +51,7 @@ def masked_mean(values: Tensor, valid: Tensor, dim: int) -> Tensor:
     Args:
         values: any shape.
         valid: bool, broadcasts to ``values``.
-        dim: the dimension that the mean takes away.
+        dim: the dimension that is averaged.
     """
     count = valid.expand_as(values).sum(dim).clamp(min=1)
     return values.masked_fill(~valid, 0.0).sum(dim) / count
@@ -86,7 +86,7 @@ def sine_positions(grid: Sequence[int], channels: int, like: Tensor) -> Tensor:
 
     Args:
         channels: C, a multiple of 4.
-        like: a tensor of the device and type that the result shall have.
+        like: a tensor; the result gets its device and type.
     """
     (h, w), device = grid, like.device
     rows, columns = (
@@ -94,6 +94,16 @@ def sine_positions(grid: Sequence[int], channels: int, like: Tensor) -> Tensor:
         for side in (h, w)
     )
     return torch.cat([rows[:, None].expand(h, w, -1), columns.expand(h, w, -1)], dim=-1).flatten(0, 1)
+
+
+def keys_and_values(level: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+    """The regions of a level [B,D,h,w] as keys, which know their places, and as values; ``embedding`` [D] is in both.
+
+    Returns:
+        two tensors [B,R,D]
+    """
+    values = level.flatten(2).mT + embedding
+    return values + sine_positions(level.shape[-2:], level.shape[1], level), values
 
 
 def first_positions(table: Tensor, L: int, owner: str) -> Tensor:

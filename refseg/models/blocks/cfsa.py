@@ -8,14 +8,14 @@ what we would build from that sentence: every region p of the target frame atten
     x^_p = x_p + MLP(sum_{t,p'} a_tp' g_tp'),   a = softmax_{t,p'}(q_p . k_tp' / sqrt(d)),
 
 several heads side by side, on features normalised per region (LayerNorm). Unlike in CMSA, x_tp' is not a sum of a part
-of t and a part of p', so this softmax does not factorise; with one target frame it is linear in T all the same.
+of t and a part of p', so this softmax does not factorise; with one target frame it is still linear in T.
 
 So far it cannot tell before from after, nor left from right: shuffle the frames and nothing changes. With ``offsets``
 each head also prefers some times and the neighbourhood of p, both learned,
 
     score += u_h . waves(t - target) - |p' - p|^2 / (2 width_h^2),
 
-and hands on the mean offset of what it looked at, sum a_tp' (p' - p, t - target): a thing that lay to the right one
+and passes on the mean offset of what it looked at, sum a_tp' (p' - p, t - target): an object that was to the right one
 frame earlier is moving left. Half of the heads begin by looking back, half by looking ahead, and queries and keys
 begin alike, so that a region first finds what looks like itself.
 """
@@ -81,11 +81,11 @@ class TemporalBlock(nn.Module):
 
 @dataclass(frozen=True)
 class CFSAConfig(TemporalConfig):
-    """Width and heads; where the block stands; whether it knows places and times."""
+    """Width and heads; where the block is; whether it knows places and times."""
 
     dim: int = 96  # of queries, keys and values, all heads together
     heads: int = 12  # with offsets six kinds of them, see BEGINNINGS
-    offsets: bool = True  # heads prefer times and places, and tell where they looked
+    offsets: bool = True  # heads prefer times and places, and report where they looked
 
     def __post_init__(self):
         if self.dim % self.heads:
@@ -129,8 +129,8 @@ class FrameAttention(NamedTuple):
 class CrossFrameSelfAttention(TemporalBlock):
     """The features of T frames in, those of the target frame out, with what the clip adds to them.
 
-    The last layer starts at zero: at first the block hands the target frame through, so it can be put into a trained
-    network.
+    The last layer starts at zero: at first the target frame passes through unchanged, so the block can be
+    put into a trained network.
 
     Args:
         channels: C of the features.

@@ -95,7 +95,7 @@ class PixelsToWords(nn.Module):
         self.released = released
         self.own = nn.Linear(dim, dim)
         self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(visual_channels, dim, bias=False)  # the normalisation takes a bias away
+        self.key = nn.Linear(visual_channels, dim, bias=False)  # the normalisation removes a bias
         self.value = nn.Linear(visual_channels, dim, bias=False)
         self.out = nn.Linear(dim, dim)
         self.norm = None if released else nn.LayerNorm(dim)

@@ -1,9 +1,9 @@
 """The pixel decoder of MagNet: deformable attention over all levels (Zhu et al., Deformable DETR, ICLR 2021).
 
-Every place of every level looks at a few places around itself on every level; where, and how much each counts, is read
-off the place's own feature. In plain PyTorch (``grid_sample``), nothing to compile. Mask2Former (Cheng et al., CVPR
-2022) lets attention go among the three coarsest levels and adds the finest by a step of a feature pyramid; in MagNet's
-release it goes among all four.
+Every place of every level looks at a few places around itself on every level; where, and how much each counts, is
+predicted from the place's own feature. In plain PyTorch (``grid_sample``), nothing to compile. Mask2Former (Cheng et
+al., CVPR 2022) lets attention go among the three coarsest levels and adds the finest by a step of a feature pyramid; in
+MagNet's release it goes among all four.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class DeformableConfig(Config):
     """The values are those of the release."""
 
     dim: int = 256  # a multiple of 4, of ``heads`` and of ``groups``
-    levels: int = 4  # the coarsest so many attend to each other; finer ones are added after them, by an FPN
+    levels: int = 4  # this many of the coarsest levels attend to each other; finer ones are added after them, by an FPN
     layers: int = 4
     heads: int = 8
     points: int = 4  # per head and level
@@ -121,7 +121,7 @@ class DeformableLayer(nn.Module):
 
 
 class DeformableAttention(nn.Module):
-    """Each query reads ``points`` places per head and level, at offsets from where it stands itself.
+    """Each query reads ``points`` places per head and level, at offsets from its own.
 
     Args:
         levels: how many.

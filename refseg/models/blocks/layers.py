@@ -56,7 +56,7 @@ class ResidualGate(nn.Module):
 
     The constructors of the releases of MagNet (for words) and of LGFormer set W1 = W2 = 0, so that a pretrained network
     begins undisturbed. Alone that would be a dead gate: the gradient of W2 is a multiple of act(W1 r) = 0, that of W1
-    goes through W2 = 0, and two zeros stay zero for ever. LGFormer's comes to life by accident, because the backbone's
+    goes through W2 = 0, and two zeros stay zero forever. LGFormer's comes to life by accident, because the backbone's
     ``init_weights`` runs later and fills every linear layer. Ours begin as that leaves them: nearly closed, and able to
     learn.
     """

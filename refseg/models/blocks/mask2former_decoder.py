@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg.models.blocks.attention import sine_positions
+from refseg.models.blocks.attention import keys_and_values
 from refseg.models.blocks.layers import CrossAttentionLayer
 from refseg.models.serialise import Config
 
@@ -65,10 +65,8 @@ class Mask2FormerDecoder(nn.Module):
         for number, layer in enumerate(self.layers):
             level = self.levels[number % len(self.levels)]
             hidden = outside(masks[-1], features[level].shape[-2:])
-            feature = features[level]
-            regions = feature.flatten(2).mT + self.level_embedding[level]  # [B,R,D]
-            keys = regions + sine_positions(feature.shape[-2:], feature.shape[1], feature)
-            query = layer(query, self.query_position, keys, regions, hidden)
+            keys, values = keys_and_values(features[level], self.level_embedding[level])
+            query = layer(query, self.query_position, keys, values, hidden)
             masks.append(self.mask_logits(query, pixels))
         return masks
 

@@ -2,7 +2,7 @@
 
 In AlignFormer "the linguistic feature is a centre embedding" that groups pixels; the later version, LGFormer, whose
 released code this follows, calls it a query that becomes a prototype. The state looks at one level after the other.
-Before the first look and after every one, a head reads a kernel off it: a vector of the pixels' width and a bias.
+Before the first look and after every one, a head computes a kernel from it: a vector of the pixels' width and a bias.
 Pixels near the vector are the mask.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from refseg.models.blocks.attention import sine_positions
+from refseg.models.blocks.attention import keys_and_values
 from refseg.models.blocks.layers import CrossAttentionLayer
 from refseg.models.serialise import Config
 
@@ -66,10 +66,8 @@ class PrototypeGenerator(nn.Module):
         states = [state]
         for number, layer in enumerate(self.layers):
             level = self.levels[number % len(self.levels)]
-            feature, hidden = features[level], ~region_valid[level].flatten(1)
-            regions = feature.flatten(2).mT + self.level_embedding[level]  # [B,R,D]
-            keys = regions + sine_positions(feature.shape[-2:], feature.shape[1], feature)
-            state = layer(state, self.query_position, keys, regions, hidden)
+            keys, values = keys_and_values(features[level], self.level_embedding[level])
+            state = layer(state, self.query_position, keys, values, ~region_valid[level].flatten(1))
             states.append(state)
         kernels = self.head(torch.cat(states, dim=1))
         return kernels[..., :-1], kernels[..., -1]

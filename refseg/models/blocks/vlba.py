@@ -1,10 +1,10 @@
-"""Vision-language bidirectional attention, VLBA: words and pixels read each other off one score map.
+"""Vision-language bidirectional attention, VLBA: words and pixels attend to each other through one score map.
 
 The authors of AlignFormer (Wei et al., 2023, arXiv 2301.06429 v1) released the code of its later version, LGFormer,
 whose VLBA this is, number for number (``tests/models/test_vlba.py``). Every region scores every word once, [R,L].
 Softmaxed along the words, a row says what the region reads; along the regions, a column says where the word looks.
 
-Where ours differs: biases that the normalisation after them takes away are omitted; padded regions, of which the
+Where ours differs: biases that the normalisation after them removes are omitted; padded regions, of which the
 release has none, take no part; and the gates begin random (``ResidualGate``).
 """
 
@@ -63,8 +63,8 @@ def read(weights: Tensor, values: Tensor) -> Tensor:
 class VLBAOutput(NamedTuple):
     """What pixels and words became; the residuals are what each learned from the other, before the gate."""
 
-    pixels: Tensor  # [B,C,h,w], go on into the backbone
-    words: Tensor  # [B,L,Cl], zero where padded, go on to the next level
+    pixels: Tensor  # [B,C,h,w], continue into the backbone
+    words: Tensor  # [B,L,Cl], zero where padded, continue to the next level
     pixel_residual: Tensor  # [B,C,h,w]; the pixels themselves where they do not read
     word_residual: Tensor  # [B,L,Cl]; the words themselves where they do not look
     scores: Tensor | None  # [B,K,R,L], the score map that both directions share; None without a direction
@@ -77,7 +77,7 @@ class VisionLanguageBidirectionalAttention(nn.Module):
         dim: C, of the pixels and of queries and keys.
         word_channels: Cl.
         config: directions and heads.
-        gated: False for the last level, after which nothing goes on: ``pixels`` and ``words`` of the output are
+        gated: False for the last level, after which nothing follows: ``pixels`` and ``words`` of the output are
             then those that came in.
     """
 
@@ -86,8 +86,8 @@ class VisionLanguageBidirectionalAttention(nn.Module):
         self.heads = config.heads
         self.query = self.key = None
         if config.words_to_pixels or config.pixels_to_words:
-            self.query = nn.Linear(dim, dim, bias=False)  # the normalisation takes a bias away
-            # A bias tells one region from another, but not one word from another: without the words' side it is idle.
+            self.query = nn.Linear(dim, dim, bias=False)  # the normalisation removes a bias
+            # A bias distinguishes regions, but not words: without the words' side it has no effect.
             self.key = nn.Linear(word_channels, dim, bias=config.pixels_to_words)
         self.to_pixels = PixelSide(dim, word_channels) if config.words_to_pixels else None
         self.to_words = WordSide(word_channels, dim) if config.pixels_to_words else None
@@ -139,7 +139,7 @@ class PixelSide(nn.Module):
 
     def __init__(self, dim: int, word_channels: int):
         super().__init__()
-        self.value = nn.Linear(word_channels, dim, bias=False)  # the normalisation takes both biases away,
+        self.value = nn.Linear(word_channels, dim, bias=False)  # the normalisation removes both biases,
         self.out = nn.Linear(dim, dim, bias=False)  # because the weights of a region sum to one
         self.own = nn.Linear(dim, dim)
         self.mix = _mixer(dim)
@@ -160,7 +160,7 @@ class WordSide(nn.Module):
 
     def __init__(self, word_channels: int, dim: int):
         super().__init__()
-        self.value = nn.Linear(dim, word_channels, bias=False)  # the normalisation takes a bias away
+        self.value = nn.Linear(dim, word_channels, bias=False)  # the normalisation removes a bias
         self.out = nn.Linear(word_channels, word_channels)
         self.own = nn.Linear(word_channels, word_channels)
         self.mix = _mixer(word_channels)

@@ -1,7 +1,7 @@
 """Four other ways to fuse the levels, to compare the gates with: sum, pyramid pooling, deconvolution, ConvLSTM.
 
 The last three are rows of the ablation in Ye et al. (CVPR 2019), which names them and leaves open how they were built:
-where the levels join, in which order they enter, kernel sizes, widths and normalisation. What stands here is our
+where the levels join, in which order they enter, kernel sizes, widths and normalisation. What follows is our
 choice of the smallest block that deserves the name; nothing is normalised, as in the gated fusion. The sum is the
 floor below all of them: no parameter, and nothing is chosen.
 

@@ -65,7 +65,7 @@ class BertStage(nn.Module):
         self.layers = layers
 
     def forward(self, words: Tensor, token_valid: Tensor) -> Tensor:
-        """words [B,L,C], valid [B,L] -> [B,L,C]; what stands under the padding means nothing."""
+        """words [B,L,C], valid [B,L] -> [B,L,C]; rows of padding mean nothing."""
         bias = torch.zeros_like(token_valid, dtype=words.dtype).masked_fill(~token_valid, torch.finfo(words.dtype).min)
         for layer in self.layers:
             words = layer(words, bias[:, None, None])
