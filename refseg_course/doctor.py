@@ -77,7 +77,7 @@ def python() -> Iterator[Finding]:
     found = platform.python_version()
     new_enough = _numbers(found) >= _numbers(wanted)  # by hand: packaging may be among what is missing
     yield Finding(new_enough, f"Python {found} (needed {wanted}), {sys.executable}", "make")
-    yield Finding(True, f"refseg {__version__} in {Path(__file__).parent}")
+    yield Finding(True, f"refseg {__version__} in {Path(__file__).parents[1]}")
     yield Finding(True, f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refseg import cli
+from refseg import __version__, cli
 from refseg.checkpoint import load_checkpoint
 from refseg.cli.models import with_weights
 from refseg.training.presets import PRESETS
@@ -35,6 +35,19 @@ def photo(tmp_path):
 
 
 # ---- help ------------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly():
+    """``refseg --help | head``, and a command of many lines as ``python -m refseg``."""
+    version = subprocess.run([sys.executable, "-m", "refseg", "--version"], cwd=ROOT, capture_output=True, text=True)
+    assert version.stdout == f"refseg {__version__}\n"
+    closed = "import sys; from refseg import cli; sys.argv = ['refseg', 'doctor']; sys.stdin.read(1); cli.main()"
+    command = [sys.executable, "-c", closed]
+    with subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1, stderr=-1, text=True) as process:
+        process.stdout.close()
+        process.stdin.write("x")
+        process.stdin.flush()
+        assert "Traceback" not in process.stderr.read()
 
 
 def test_help_names_every_command_and_every_option(refseg):

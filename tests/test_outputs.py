@@ -137,5 +137,6 @@ def test_a_result_may_be_written_again_and_beside_its_checkpoint(refseg, given, 
             assert answer[0] == 0, answer
         inside = tmp_path / "clip" / "prediction"  # of the folder that is read
         assert refseg("predict", *given["predict --video"], "--out", inside)[0] == 0
-    assert refseg("evaluate", *given["evaluate"], "--json", tiny_checkpoint / "val.json")[0] == 0
+    for _ in range(2):  # scores in a checkpoint's folder may be written again
+        assert refseg("evaluate", *given["evaluate"], "--json", tiny_checkpoint / "val.json")[0] == 0
     assert_one_sentence(refseg("score", *given["score"], "--json", tmp_path / ("x" * 300)), "could not be written")

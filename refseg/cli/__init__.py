@@ -6,6 +6,7 @@ so that the help appears at once.
 
 from __future__ import annotations
 
+import os
 import sys
 import tomllib
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any
 
 import tyro
 
+from refseg import __version__
 from refseg.cli import data, models
 from refseg.errors import RefsegError
 from refseg.files import disk_refusals, inputs, refuse_target
@@ -75,9 +77,14 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 def _read_by(options: dict[str, Any]) -> list[Path]:
     """What is there under the names that a command is given: a path, a data set, or a shipped checkpoint."""
+    from refseg.checkpoint import CONFIG, WEIGHTS
+
     given = [option for name, option in options.items() if name not in OUTPUTS and isinstance(option, str | Path)]
     named = [place for option in given for place in (Path(option), data_dir() / option, shipped(str(option)))]
-    return [place for place in named if _is_there(place)]
+    there = [place for place in named if _is_there(place)]
+    # Scores may lie in a checkpoint's folder and be written again; what makes it a checkpoint may not.
+    own = {place: [place / name for name in (CONFIG, WEIGHTS) if (place / name).is_file()] for place in there}
+    return [file for place in there for file in (own[place] if len(own[place]) == 2 else [place])]
 
 
 def _is_there(place: Path) -> bool:
@@ -89,10 +96,16 @@ def _is_there(place: Path) -> bool:
 
 def main() -> None:
     """Parse, run, and turn a RefsegError into one line on stderr and exit status 2."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"refseg {__version__}")
+        return
     try:
         tyro.extras.subcommand_cli_from_dict(
             commands(), prog="refseg", description="Learn, explore and reproduce referring segmentation."
         )
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output, `head` for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except RefsegError as error:
         print(f"refseg: {error}", file=sys.stderr)
         raise SystemExit(2) from None
