@@ -1,4 +1,4 @@
-"""``refseg catchup 6``: everything that lesson 06 needs, for anyone who joins late or whose kernel has died.
+"""``refseg catchup 6``: everything that lesson 06 needs, for those who join late or whose kernel has died.
 
 The only things that a lesson needs from earlier ones are a few functions that the student wrote there. ``functions_of``
 reads them from the student's notebooks beside the running one, and takes the course's where there is still a stub.

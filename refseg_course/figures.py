@@ -1,4 +1,4 @@
-"""Figures for the lessons, each with the words that stand for it where it cannot be seen.
+"""Figures for the lessons, each with the alternative text for those who cannot see it.
 
 Every function takes plain tensors and returns a :class:`Picture`. Nothing touches pyplot's global state. Nothing is
 said by hue alone: a prediction has a solid outline and the true mask a dashed one, maps use cividis, and every outline

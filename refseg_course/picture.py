@@ -1,4 +1,4 @@
-"""A figure and the words that stand for it where it cannot be seen; how it is shown in a notebook or on a page."""
+"""A figure with its alternative text; how it is shown in a notebook or on a page."""
 
 from __future__ import annotations
 

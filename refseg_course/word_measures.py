@@ -81,7 +81,7 @@ def pointing_scores(
         dataset: as for ``point_words``, with a transform; or a ``Subset`` of it.
         tokenizer: as for ``Collate``.
         maps_of: what to score, ``word_maps`` or ``relative_word_maps``.
-        device: default is where the model lies.
+        device: default is that of the model.
         progress: a bar on stderr.
 
     Returns:

@@ -66,7 +66,7 @@ class Clip(ABC):
         """
 
     def close(self) -> None:  # noqa: B027, a folder has nothing to close
-        """Give the file back; the clip cannot be read afterwards."""
+        """Close the file; the clip cannot be read afterwards."""
 
     def __enter__(self) -> Clip:
         return self
@@ -253,7 +253,7 @@ class VideoClip(Clip):
         return times, sorted(bisect_right(times, key) - 1 for key in keys), len(times)
 
     def _reach(self, index: int) -> Any:
-        """The decoded frame, or None if the decoder passes it over."""
+        """The decoded frame, or None if the decoder skips it."""
         if self._times is None:
             if self._decoder is None or index < self._next:
                 self._open()

@@ -21,7 +21,7 @@ from refseg.types import Annotations, RefSample, size_of
 
 @dataclass(frozen=True)
 class ClipRow:
-    """One sample: an expression, and the annotated frame in which one instance is what it means."""
+    """One sample: an expression, and the annotated frame that shows the instance it refers to."""
 
     video: str
     frame: int  # from 1, as in the names of the files
@@ -36,7 +36,7 @@ class ClipRow:
 
     @property
     def referent_id(self) -> str:
-        """What the expression means, in that frame."""
+        """What the expression refers to, in that frame."""
         return f"{self.image_id}/{self.instance}"
 
 

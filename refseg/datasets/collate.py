@@ -1,4 +1,4 @@
-"""Samples to a batch: the only place where anything is padded to the size of its neighbours."""
+"""Samples to a batch: the only place where samples are padded to a common size."""
 
 from __future__ import annotations
 

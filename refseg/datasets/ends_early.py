@@ -36,7 +36,7 @@ def ends_early(path: Path) -> bool:
 
 
 def _matroska_size(data: bytes, place: int) -> tuple[int | None, int]:
-    """The size that stands at ``place``, None if it is left open, and where the content begins."""
+    """The size stored at ``place``, None if it is left open, and where the content begins."""
     octets = 9 - data[place].bit_length() if place < len(data) and data[place] else 8
     value = int.from_bytes(data[place : place + octets]) & (1 << 7 * octets) - 1
     return (None if value == (1 << 7 * octets) - 1 or place + octets > len(data) else value), place + octets

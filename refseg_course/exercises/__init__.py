@@ -7,7 +7,7 @@ The module of a lesson holds one :class:`Exercise` per exercise, and the noteboo
     check.masked_softmax(masked_softmax)
 
 An exercise is a table: a right answer, arguments to try it on, and the wrong answers that people give, each with a
-sentence. The student's answer is compared with the right one and, where it differs, with every wrong one.
+message. The student's answer is compared with the right one and, where it differs, with every wrong one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ExerciseError(AssertionError):
     """The answer is not right yet; the message says which mistake it looks like, never the solution."""
 
     def _render_traceback_(self) -> list[str]:
-        """What Jupyter shows in place of a traceback through the checks: the sentence, and what the answer raised."""
+        """What Jupyter shows in place of a traceback through the checks: the message, and what the answer raised."""
         raised = _own_traceback(self.__cause__) if self.__cause__ else []
         return [*raised, f"ExerciseError: {self}"]
 
@@ -66,7 +66,7 @@ class Exercise:
         minutes: how long it takes to solve.
         right: a right answer. It is kept where a student's autocompletion does not show it.
         cases: makes the arguments to try answers on, a list of tuples; the same ones every time.
-        mistakes: (wrong answer, sentence) pairs, at least three. The sentence says what the mistake is and where to
+        mistakes: (wrong answer, message) pairs, at least three. The message says what the mistake is and where to
             look, without the solution.
         verified: what the check has shown when it passes, printed after "OK".
         probe: (answer, *case) -> what is compared; an exercise on a module builds it here and copies weights into it.
@@ -117,9 +117,9 @@ class Exercise:
             print(f"OK  {self.title}: {self.verified}")
             return
         index, difference = problem
-        sentence = self._likely_mistake(got, cases) or f"with {_described(cases[index])} {difference}."
+        message = self._likely_mistake(got, cases) or f"with {_described(cases[index])} {difference}."
         raised = got[index] if isinstance(got[index], Exception) else None
-        raise ExerciseError(f"{self.title}: {sentence}") from raised
+        raise ExerciseError(f"{self.title}: {message}") from raised
 
     def _outcome(self, answer: Any, case: tuple, strict: bool = False) -> Any:
         """What the probe returns or raises on a copy of the arguments; ``strict`` refuses changes of that copy."""
@@ -144,12 +144,12 @@ class Exercise:
         return None
 
     def _likely_mistake(self, got: list, cases: list[tuple]) -> str | None:
-        """The sentence of the first wrong answer that does the same as this one in every case."""
-        for number, (wrong, sentence) in enumerate(self.mistakes):
+        """The message of the first wrong answer that does the same as this one in every case."""
+        for number, (wrong, message) in enumerate(self.mistakes):
             if number not in self._tried:
                 self._tried[number] = [self._outcome(wrong, case) for case in cases]
             if self._first_difference(got, self._tried[number]) is None:
-                return sentence
+                return message
         return None
 
 

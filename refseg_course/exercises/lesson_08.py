@@ -1,4 +1,4 @@
-"""Lesson 08, training: the learning rate of every step, and a control that tells whether a network reads at all."""
+"""Lesson 08, training: the learning rate of every step, and a control that shows whether a network reads at all."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def _right_directions(scores: Tensor, token_valid: Tensor, region_valid: Tensor)
 
 
 def _of_what_is_real(answer: Callable, scores: Tensor, token_valid: Tensor, region_valid: Tensor) -> list:
-    """Rows of padded regions and words are nobody's; only the others are compared."""
+    """Rows of padded regions and words have no meaning; only the others are compared."""
     found = answer(scores, token_valid, region_valid)
     if not isinstance(found, (tuple, list)) or len(found) != 2:
         return found

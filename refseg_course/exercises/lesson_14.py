@@ -1,4 +1,4 @@
-"""Lesson 14, the real benchmarks: somebody's recipe as ours, a decaying rate, and scores from several processes."""
+"""Lesson 14, the real benchmarks: another's recipe as ours, a decaying rate, and scores from several processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from refseg_course.exercises import Exercise
 
-# ------------------------------------------------------------------------------------------- somebody else's recipe
+# ------------------------------------------------------------------------------------------- another's recipe
 
 
 def recipe_cases() -> list[tuple]:

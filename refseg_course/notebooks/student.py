@@ -92,7 +92,7 @@ def build_student(folder: Path = STUDENT) -> list[Path]:
 
 
 def write_student(path: Path, folder: Path = STUDENT) -> bool:
-    """Write the student's version of one lesson into ``folder``; False if one lies there in which code was written."""
+    """Write the student's version of one lesson into ``folder``; False if there is one in which code was written."""
     version, target = student_version(nbformat.read(path, as_version=4)), folder / path.name
     if target.exists() and has_work(target, version):
         return False

@@ -46,7 +46,7 @@ def fetch(url: str, target: Path, size: int | None = None, sha256: str | None = 
 
     Args:
         url: http or https; redirections to these are followed.
-        target: its folder is made; beside it lie ``.part`` and ``.part.json`` until all is there.
+        target: its folder is made; beside it are ``.part`` and ``.part.json`` until it is complete.
         size: bytes, if known.
         sha256: as hexadecimal digits, if known.
 
@@ -73,7 +73,7 @@ def fetch(url: str, target: Path, size: int | None = None, sha256: str | None = 
 
 
 def begun(target: Path) -> str | None:
-    """The address of which a part of ``target`` has come already, or None."""
+    """The address from which a part of ``target`` was downloaded already, or None."""
     return read_note(target.with_name(target.name + ".part.json")).get("url")
 
 
@@ -166,7 +166,7 @@ def _ask(url: str, have: int, version: str | None) -> HTTPResponse:
     headers = {"User-Agent": f"refseg/{__version__}", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-        if version:  # has the file changed since, the server sends all of it
+        if version:  # if the file has changed since, the server sends all of it
             headers["If-Range"] = version
     try:
         return _opener().open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
@@ -174,7 +174,7 @@ def _ask(url: str, have: int, version: str | None) -> HTTPResponse:
         if error.code == 416 and have:
             return cast(HTTPResponse, error)  # it has all that is asked of an answer
         error.close()
-        if error.code >= 500 or error.code in (408, 425, 429):  # overloaded, or for the moment
+        if error.code >= 500 or error.code in (408, 425, 429):  # overloaded, or a temporary failure
             raise _Lost(f"the server answers {error.code}") from error
         raise Unavailable(f"{url} answers {error.code} {error.reason}.".replace("\n", " ")) from error
     except (OSError, HTTPException, ValueError) as error:

@@ -67,7 +67,7 @@ def prepare(name: str, *, images: bool = True, parquet: Path | None = None, say:
 
 
 def found(piece: Piece) -> Path | None:
-    """Where a piece lies, or None."""
+    """Where a piece is, or None."""
     places = [data_dir() / place for place in (piece.place, *piece.elsewhere)]
     return next((p for p in places if (holds(p, piece.keys) if piece.keys else p.is_file())), None)
 
@@ -112,7 +112,7 @@ def _obtain(piece: Piece, name: str, parquet: Path | None, say: Say) -> None:
 
 @contextmanager
 def _alone(piece: Piece, say: Say) -> Iterator[None]:
-    """Only one process at a time works at a piece; the others wait. The system frees the lock of one that dies."""
+    """Only one process at a time obtains a piece; the others wait. The system frees the lock of one that dies."""
     folder = downloads_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)

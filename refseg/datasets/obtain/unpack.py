@@ -19,7 +19,7 @@ from refseg.errors import RefsegError, first_line
 from refseg.files import filled, leads_out
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.bz", ".tbz2", ".tar.xz")
-_DEPTH = 4  # up to this many folders may lie around what is looked for
+_DEPTH = 4  # up to this many folders may enclose what is looked for
 # What damaged archives raise. OSError is bz2's word for it, RuntimeError stands for passwords and unknown compressions.
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, RuntimeError, ValueError)
 
@@ -29,7 +29,7 @@ class BadArchive(RefsegError):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the file is a zip or tar archive at all; an error page that came in its place is not."""
+    """Whether the file is a zip or tar archive at all; an error page sent in its place is not."""
     with suppress(*_DAMAGED):
         return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
     return False
@@ -39,7 +39,7 @@ def unpack(archive: Path, place: Path, keys: Sequence[str]) -> None:
     """Make the folder ``place`` of what ``archive`` holds.
 
     The folder appears when everything is unpacked, as the one inside the archive in which a file matches one of
-    ``keys``; whatever folders lie around it are dropped.
+    ``keys``; folders that enclose it are dropped.
 
     Args:
         archive: zip, or tar of any compression.
