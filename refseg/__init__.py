@@ -1,6 +1,6 @@
 """refseg: learn, explore and reproduce referring segmentation.
 
-Given an image or a clip and an expression ("the woman left of the red car"), find the pixels of what it means.
+Given an image or a clip and an expression ("the woman left of the red car"), find the pixels that it refers to.
 
 >>> import refseg
 >>> found = refseg.load("cmsa_refshapes").predict(photo, "the red star")
@@ -87,7 +87,7 @@ def evaluate(checkpoint: str | Path, data: str = "refshapes", split: str = "val"
 
     Args:
         checkpoint: as for :func:`load`.
-        data, split: a wrong one lists the right ones.
+        data, split: the message for a wrong name lists the right ones.
         options: see ``refseg.evaluation.evaluate.evaluate_checkpoint``, for instance ``protocols=["lavt480"]``.
 
     Raises:

@@ -65,7 +65,7 @@ def from_pretrained(name: str | Path, revision: str | None = None, device: str |
         raise RefsegError(f"{missing}.")
     try:
         folder = _hub().snapshot_download(str(name), revision=revision, allow_patterns=[CONFIG, WEIGHTS])
-    except Exception as error:  # whatever the hub or the network has to say
+    except Exception as error:  # the hub and the network raise many kinds
         raise RefsegError(f"{missing} (which could not be loaded: {first_line(error)}).") from error
     return load_checkpoint(Path(folder), device)
 

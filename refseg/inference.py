@@ -1,6 +1,6 @@
-"""From an image and an expression to mask logits at the image's own size: one forward pass, the same for everybody.
+"""From an image and an expression to mask logits at the image's own size: one forward pass, the same for all callers.
 
-Scores, single predictions and the explorer all take this way: what a person sees is what was scored.
+Scores, single predictions and the explorer all use it: what a person sees is what was scored.
 """
 
 from __future__ import annotations

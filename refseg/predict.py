@@ -43,7 +43,7 @@ MASKS, SHEET, ABOUT = "masks", "sheet.png", "prediction.json"  # what save_clip 
 
 @dataclass
 class PredictionResult:
-    """What a model says about one image and one expression."""
+    """What a model finds in one image for one expression."""
 
     image: Tensor  # [3,height,width] uint8, upright
     expression: str
@@ -175,7 +175,7 @@ def save_prediction(result: PredictionResult, out_path: str | Path) -> list[Path
         image, mask = F.resize(image, list(size), antialias=True), resize_mask(mask, size)
     mask_path = out_path.with_name(f"{out_path.stem}_mask.png")
     files = {out_path: Image.fromarray(overlay(image, mask)), mask_path: _as_picture(result.pred_mask)}
-    for path in files:  # the mask's name nobody has given
+    for path in files:  # nobody has chosen the mask's name
         if path.exists() and not (path.is_file() and _is_ours(path)):
             raise RefsegError(f"{path} is in the way: it is not from refseg predict. Name another file, or move it.")
     with ExitStack() as all_or_none:

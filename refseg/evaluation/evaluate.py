@@ -39,10 +39,10 @@ def score(
     num_workers: int = 0,
     share: tuple[int, int] = (0, 1),
 ) -> Meter:
-    """Show every sample of ``dataset``, in order, to a model and its answers to every meter.
+    """Run a model on every sample of ``dataset``, in order, and give its answers to every meter.
 
     Several processes that all call this with their ``share`` each do a part of the work, and afterwards the meters of
-    every process have seen all samples: the very numbers that one process finds.
+    every process have seen all samples: the numbers are exactly those of one process.
 
     Args:
         model: moved to ``device``; in eval mode while this runs, afterwards every part is as it was.
@@ -88,7 +88,7 @@ def _merge_processes(meters: Sequence[Meter]) -> None:
 
 
 def batches_of(count: int, batch_size: int, process: int, processes: int) -> list[list[int]]:
-    """The indices of ``count`` samples in batches, in order: those that fall to ``process`` of ``processes``."""
+    """The indices of ``count`` samples in batches, in order: the share of ``process`` among ``processes``."""
     batches = [list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]
     return batches[process * len(batches) // processes : (process + 1) * len(batches) // processes]
 
@@ -140,7 +140,7 @@ def evaluate_checkpoint(
     device: str | torch.device | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Scores of a checkpoint on a split, with everything needed to say how they came about.
+    """Scores of a checkpoint on a split, with everything needed to report and repeat them.
 
     Clips are scored as papers on video do, by the protocol "original-video", and read in windows of the checkpoint's
     ``num_frames``. Under ``accelerate launch`` the processes share the samples.

@@ -1,4 +1,4 @@
-"""Hidden words and what is guessed in their place: Mask Grounding, asked after training.
+"""Mask Grounding after training: what a network guesses in place of hidden words.
 
 Training hides words and has them named again (``objectives.mask_grounding``, our reconstruction). The layers that name
 them belong to the objective: no mask needs them, and ``model.safetensors`` holds none of them. A checkpoint may have

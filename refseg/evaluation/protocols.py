@@ -1,4 +1,4 @@
-"""How released test loops come from a network's logits to a score, by name: size, threshold, resizing and counting.
+"""How released test loops get from a network's logits to a score, by name: size, threshold, resizing and counting.
 
 A paper's "IoU" depends on all four. Each protocol here does to our networks' logits what the release of that name does
 to its own, so that one network can be reported by all of them:
@@ -227,7 +227,7 @@ class Meter:
         return self.protocol.iou(intersection, union)
 
     def merge(self, other: Meter) -> Meter:
-        """Add the samples of ``other`` (another process' share) after ours; returns this meter.
+        """Add the samples of ``other`` (another process's share) after ours; returns this meter.
 
         Raises:
             RefsegError: the two meters follow different protocols.
@@ -243,7 +243,7 @@ class Meter:
 
     @property
     def ious(self) -> list[float]:
-        """The IoU of every sample, in the order they came."""
+        """The IoU of every sample, in the order in which they were added."""
         return [self.protocol.iou(intersection, union) for intersection, union, _ in self.samples]
 
     def compute(self) -> dict[str, Any]:

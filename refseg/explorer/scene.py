@@ -21,7 +21,7 @@ from refseg.types import Annotations, RefSample, size_of
 class Scene:
     """One image or clip.
 
-    ``readings`` is filled by the explorer, by number of the network and expression.
+    The explorer fills ``readings``; its keys are the number of the network and the expression.
     """
 
     samples: list[RefSample]  # of this image, as read; the first is the one to begin with
@@ -62,7 +62,7 @@ class Scene:
 
     @classmethod
     def from_wire(cls, wire: dict[str, Any]) -> Scene:
-        """The way back, for images that were small enough to be sent as they are."""
+        """The inverse of ``to_wire``, for images that were small enough to be sent as they are."""
         frames = torch.stack([image_from_uri(uri) for uri in wire["frames"]])
         readings = {(one["model"], one["expression"]): from_wire(Reading, one) for one in wire["readings"]}
         truths = {expression: reading.truth for (_, expression), reading in readings.items()}

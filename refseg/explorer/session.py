@@ -121,7 +121,7 @@ class Session:
             raise RefsegError(f"The state names {wrong}.")
 
     def opening(self, scene: int, begin: ExplorerState | None = None) -> ExplorerState:
-        """What an image opens on: the annotated frame, a word that is scored, the region in the middle of the mask."""
+        """The first state of an image: annotated frame, a word that is scored, region in the middle of the mask."""
         if begin is None:
             model, expression = next(iter(self.scenes[scene].readings))
             begin = ExplorerState(scene=scene, model=model, expression=expression)

@@ -1,6 +1,6 @@
 """What the explorer's user has chosen, as data: Python and the browser exchange it as a dict.
 
-How a click or a key changes it is known to the JavaScript modules alone. A file of it, with a few words and
+How a click or a key changes it is up to the JavaScript modules alone. A file of it, with a few words and
 numbers beside it, is what a student hands in.
 """
 
@@ -68,7 +68,7 @@ class ExplorerState:
 
     @classmethod
     def from_dict(cls, given: Any) -> ExplorerState:
-        """The way back; every value is checked.
+        """The inverse of ``to_dict``; every value is checked.
 
         Raises:
             RefsegError: a field is missing or unknown, or has an impossible value.
@@ -124,7 +124,7 @@ _LATER = {"guessing": False, "step": 0}  # defaults for findings saved before th
 
 
 def save(path: str | Path, state: ExplorerState, sample: Mapping[str, str], seen: Mapping[str, Any], note: str) -> None:
-    """Write a finding: the state, the sample it belongs to, what was to be seen, and a note.
+    """Write a finding: the state, the sample it belongs to, what was on show, and a note.
 
     Args:
         sample: "source" and "sample_id".

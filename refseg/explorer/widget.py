@@ -123,7 +123,7 @@ class Explorer(anywidget.AnyWidget):
     # ---- what is computed -----------------------------------------------------------------------------------------
 
     def read(self, expression: str, model: int = 0, scene: int | None = None) -> Reading:
-        """Run a network on an expression, unless it has been done; the view stays as it is.
+        """Run a network on an expression, unless that has been done; the view stays as it is.
 
         Raises:
             RefsegError: an expression without words, or a model that gives undefined values.
@@ -131,7 +131,7 @@ class Explorer(anywidget.AnyWidget):
         return self.session.read(self.state.scene if scene is None else scene, model, expression)
 
     def strike(self, *words: str | int) -> Strike:
-        """Strike words of the expression out, by name or position, and show the mask without them.
+        """Strike words out of the expression, by name or position, and show the mask without them.
 
         Raises:
             RefsegError: a word that is not there, or no word is left.

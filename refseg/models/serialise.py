@@ -14,7 +14,7 @@ from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 from refseg.errors import RefsegError
 
 TYPE = "type"
-# What older files say: the old name of a class, its name today, and the fields that the old class did not have.
+# Old names of classes in stored files: the present name, and the fields that the old class did not have.
 RENAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "HalvingBackboneConfig": ("SmallBackboneConfig", {"dilations": [1, 1, 1, 1]})
 }
@@ -26,7 +26,7 @@ class Config:
 
     @classmethod
     def migrate(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """The fields of today from those that a file holds, older ones renamed or dropped."""
+        """The present fields from those in a file, older ones renamed or dropped."""
         return stored
 
     def without_weights(self) -> Self:
@@ -127,12 +127,12 @@ def _spell(hint: Any) -> str:
 
 
 def rename_weights(state_dict: dict[str, Any], prefix: str, names: dict[str, str]) -> None:
-    """Give the weights of an older checkpoint their names of today, in place.
+    """Give the weights of an older checkpoint their present names, in place.
 
     Args:
         state_dict: weights by name.
         prefix: of the module whose weights they are.
-        names: {how names begin after ``prefix``: how they begin today}.
+        names: {how names begin after ``prefix``: how they begin now}.
     """
     for old, new in names.items():
         for name in [name for name in state_dict if name.startswith(prefix + old)]:
