@@ -71,15 +71,11 @@ class MaxFusionConfig(FusionConfig):
     """The width common to all levels."""
 
     def build(self, levels: tuple[str, ...]) -> MaxFusion:
-        return MaxFusion(self)
+        return MaxFusion(levels, self)
 
 
 class MaxFusion(Fusion):
     """The largest value of any level."""
-
-    def __init__(self, config: MaxFusionConfig):
-        super().__init__()
-        self.channels = config.dim
 
     def forward(self, x: dict[str, Tensor], kept: dict[str, Any] | None = None) -> Tensor:
         return torch.stack(list(x.values())).amax(0)
