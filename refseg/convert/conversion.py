@@ -8,7 +8,7 @@ from pathlib import Path
 
 from refseg.errors import RefsegError
 
-MOST_NAMES = 8  # in one sentence
+MOST_NAMES = 8  # in one message
 
 
 @dataclass

@@ -166,7 +166,7 @@ class PyramidAlignment(nn.Module):
         self.mixer = nn.Sequential(nn.Linear(joined, dim), nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
 
     def forward(self, pixels: Tensor, words: Tensor, token_valid: Tensor) -> tuple[Tensor, Tensor]:
-        """The level with the words in it, and the residual that may go on through the backbone.
+        """The level with the words in it, and the residual that may continue through the backbone.
 
         Args:
             pixels: [B,C,h,w].
