@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs import fit
+from small_runs import fit
 
 
 @pytest.fixture(scope="session")

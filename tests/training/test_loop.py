@@ -11,7 +11,7 @@ from math import cos, pi
 
 import pytest
 import torch
-from runs import ROOT, assert_same_end, change, fit, flat, interrupted, logged, up_to, weights
+from small_runs import ROOT, assert_same_end, change, fit, flat, interrupted, logged, up_to, weights
 
 import refseg.training.loop as loop
 from refseg.checkpoint import load_checkpoint, load_training

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from runs import ROOT, change, fit, logged, weights
+from small_runs import ROOT, change, fit, logged, weights
 
 from refseg.checkpoint import load_checkpoint
 from refseg.datasets import refshapes
@@ -131,7 +131,7 @@ def test_a_run_goes_on_with_another_number_of_processes(plain, tmp_path):
 
 def task_train_until(experiment, folder, steps):
     """As if all were killed at once behind step ``steps``."""
-    from runs import up_to
+    from small_runs import up_to
 
     from refseg.training.batches import ShuffledBatches
 

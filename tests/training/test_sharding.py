@@ -17,7 +17,7 @@ from accelerate.commands.launch import launch_command_parser
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_multi_gpu_env
-from runs import ROOT, change, fit, logged, weights
+from small_runs import ROOT, change, fit, logged, weights
 from test_many_processes import losses, plain, task_train_until, together  # noqa: F401 (plain is a fixture)
 from torch import nn
 from torch.utils._pytree import tree_leaves

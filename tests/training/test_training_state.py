@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from runs import assert_same_end, fit, interrupted, logged
 from safetensors.torch import save_file
+from small_runs import assert_same_end, fit, interrupted, logged
 from torch import nn
 
 import refseg.training.loop as loop

@@ -5,7 +5,7 @@ from functools import partialmethod
 
 import pytest
 import torch
-from runs import assert_same_end, change, fit, interrupted, logged, weights
+from small_runs import assert_same_end, change, fit, interrupted, logged, weights
 from torch import nn
 
 from refseg.checkpoint import load_checkpoint
@@ -134,7 +134,7 @@ def test_the_average_by_hand(tiny_experiment, tmp_path):
         experiment = change(tiny_experiment, ema=0.75, warmup_steps=10, steps=3, eval_every=9, save_every=steps)
         folder = tmp_path / str(steps)
         with pytest.MonkeyPatch.context() as patched:
-            from runs import up_to
+            from small_runs import up_to
 
             from refseg.training.batches import ShuffledBatches
 
