@@ -1,5 +1,7 @@
 """One thread and one seed for every test, so that numbers do not depend on the machine; a small RefShapes."""
 
+import ctypes
+import gc
 import json
 import os
 import sys
@@ -21,6 +23,17 @@ SMALL_REFSHAPES = {"train": 12, "val": 7, "testA": 3, "testB": 3, "testC": 3}
 def deterministic():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def give_memory_back(request):
+    """After a large test glibc keeps what was freed: a worker would grow to the sum of its largest tests."""
+    yield
+    if request.node.get_closest_marker("slow") and sys.platform == "linux":
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in every C library
+        if trim:
+            trim(0)
 
 
 @pytest.fixture(scope="session")

@@ -92,6 +92,9 @@ def third_party(folder: str) -> dict[str, Path]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            match node:  # errors.require("scipy.io", ...)
+                case ast.Call(ast.Name("require"), [ast.Constant(str(module)), *_]):
+                    names.append(module)
             found |= {name.split(".")[0]: path for name in names}
     own = [*(ROOT / folder).rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]  # pytest finds the benchmarks too
     ours = {"refseg", "refseg_course", "refshapes", *(path.stem for path in own)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from refseg_course import notebooks
 from refseg_course.notebooks.execute import draw_data, execute
 from refseg_course.notebooks.lessons import STUDENT, lesson_paths
-from refseg_course.notebooks.slow import DRAWING, half_a_core, measure_slow, record_slow
+from refseg_course.notebooks.slow import DRAWING, half_a_core, measure_slow, record_slow, write_slow_page
 from refseg_course.notebooks.student import build_student
 from refseg_course.notebooks.times import record_time
 
@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> None:
                 print(f"{path.name} ...", end=" ", flush=True)
                 seconds = execute(path)
                 record_time(path, seconds)
+                write_slow_page()  # it shows these seconds beside the slow ones
                 print(f"{seconds:.0f} s")
         case ["student", *folder]:
             built = build_student(*map(Path, folder))

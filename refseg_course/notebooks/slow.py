@@ -75,7 +75,12 @@ def record_slow(name: str, measured: dict) -> None:
     """Keep what was measured, and write the page that shows it."""
     times = stored(slow_file()) | {name: measured}
     write_text(slow_file(), json.dumps(times, indent=1, sort_keys=True) + "\n")
-    write_text(SLOW_PAGE, slow_page(times, stored(times_file()), titles()))
+    write_slow_page()
+
+
+def write_slow_page() -> None:
+    """Write the page from what was measured, here and on usual machines."""
+    write_text(SLOW_PAGE, slow_page(stored(slow_file()), stored(times_file()), titles()))
 
 
 def slow_page(times: dict[str, dict], usual: dict[str, dict], titles: dict[str, str]) -> str:

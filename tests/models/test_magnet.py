@@ -119,3 +119,4 @@ def test_paper_size_runs_forward_and_backward(make_batch):
         prediction.mask_logits.square().mean().backward()
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
         assert model.backbone.patch.proj.weight.grad.abs().max() > 0
+        del model, prediction  # two at a time would take 4 GB
