@@ -225,11 +225,11 @@ def test_paper_size_forward_and_backward(make_batch):
     pytest.importorskip("transformers")
     paper = AlignFormerConfig.paper()
     shallow = {"backbone": replace(paper.backbone, depths=(2, 2, 2, 2)), "text": replace(paper.text, layers=4)}
-    model = build_model(replace(paper, **shallow), 30522).train()  # full width; full depth would take gigabytes
-    batch = make_batch([20], height=192, width=192, vocabulary_size=30522)
+    model = build_model(replace(paper, **shallow), 997).train()  # full width; full depth would take gigabytes
+    batch = make_batch([20], height=128, width=128, vocabulary_size=997)
     objective = build_objective(CONTRAST, model)
     prediction, losses = objective(model, batch)
-    assert prediction.mask_logits.shape == (1, 1, 48, 48) and prediction.trace["centres"].shape == (1, 7, 256)
+    assert prediction.mask_logits.shape == (1, 1, 32, 32) and prediction.trace["centres"].shape == (1, 7, 256)
     sum(objective.weights[name] * loss for name, loss in losses.items()).backward()
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in learning)
